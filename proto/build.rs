@@ -1,1 +1,27 @@
-fn main(){}
+//! Compiles the .proto files with `protox`, so that no `protoc` is needed.
+
+use std::path::Path;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new("proto");
+    let files = [
+        "quorate/v1/kv.proto",
+        "quorate/v1/admin.proto",
+        "quorate/internal/v1/log.proto",
+        "quorate/internal/v1/peer.proto",
+    ];
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(files, [root])?;
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    // Reflection shows clients the public surface only.
+    let public = protox::compile(&files[..2], [root])?;
+    std::fs::write(out.join("quorate_v1.bin"), prost::Message::encode_to_vec(&public))?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .boxed(".quorate.internal.v1.Envelope.body.forward")
+        .boxed(".quorate.internal.v1.Envelope.body.forward_response")
+        .boxed(".quorate.internal.v1.Envelope.body.status_response")
+        .boxed(".quorate.internal.v1.Envelope.body.snapshot")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

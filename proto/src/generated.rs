@@ -1,0 +1,13 @@
+//! What the build script made of `proto/`, nested as the packages are.
+#![allow(missing_docs, clippy::all, unused_qualifications)] // generated code
+
+pub mod quorate {
+    pub mod v1 {
+        tonic::include_proto!("quorate.v1");
+    }
+    pub mod internal {
+        pub mod v1 {
+            tonic::include_proto!("quorate.internal.v1");
+        }
+    }
+}
