@@ -7,6 +7,7 @@
 //! real one, a task for a simulated one. No file format lives here.
 
 mod real;
+pub mod sim;
 mod worker;
 
 use std::fmt::Debug;
@@ -15,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use real::RealDisk;
+pub use sim::SimDisk;
 pub use worker::{Doorbell, Next, Worker, WorkerHandle};
 
 /// How [`Disk::open`] treats a file that exists already, or does not.
