@@ -82,7 +82,7 @@ impl FromStr for ClientId {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let refused = || ParseError::new("client id", text, "1 to 16 hexadecimal digits");
-        if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if text.len() > 16 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(refused());
         }
         u64::from_str_radix(text, 16)

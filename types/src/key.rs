@@ -59,15 +59,20 @@ impl Partitioning {
         }
     }
 
-    /// The intervals of a new keyspace's ranges, in key order, without overlap; together
-    /// they hold every encoded key of the keyspace.
+    /// The intervals of a new keyspace's ranges, in key order: each begins where the one
+    /// before it ends, the first begins and the last ends with the keyspace.
     pub fn intervals(&self, keyspace: KeyspaceId) -> Vec<KeyInterval> {
-        match self {
-            Self::Ordered => vec![keyspace_interval(keyspace)],
-            Self::Hash(_) => (0..self.buckets())
-                .map(|bucket| partition_interval(keyspace, bucket))
-                .collect(),
+        let whole = keyspace_interval(keyspace);
+        let mut intervals: Vec<KeyInterval> = (0..self.buckets())
+            .map(|bucket| partition_interval(keyspace, bucket))
+            .collect();
+        if let Some(first) = intervals.first_mut() {
+            first.start = whole.start;
         }
+        if let Some(last) = intervals.last_mut() {
+            last.end = whole.end;
+        }
+        intervals
     }
 }
 
@@ -226,9 +231,14 @@ pub fn keyspace_interval(keyspace: KeyspaceId) -> KeyInterval {
     KeyInterval::with_prefix(&encode_parts(keyspace, None, &[]))
 }
 
-/// All encoded keys of one bucket of a keyspace with `hash(n)`.
+/// All encoded keys of one bucket of a keyspace with `hash(n)`. It ends where the next
+/// bucket's begins.
 pub fn partition_interval(keyspace: KeyspaceId, bucket: u16) -> KeyInterval {
-    KeyInterval::with_prefix(&encode_parts(keyspace, Some(bucket), &[]))
+    let end = bucket.checked_add(1).map_or_else(
+        || keyspace_interval(keyspace).end,
+        |next| encode_parts(keyspace, Some(next), &[]),
+    );
+    KeyInterval::new(encode_parts(keyspace, Some(bucket), &[]), end)
 }
 
 /// The encoded keys of user keys from `start` up to but without `end` in one bucket, or in
@@ -240,7 +250,10 @@ pub fn user_interval(
     end: &[u8],
 ) -> KeyInterval {
     let end = if end.is_empty() {
-        prefix_end(&encode_parts(keyspace, bucket, &[]))
+        bucket.map_or_else(
+            || keyspace_interval(keyspace).end,
+            |bucket| partition_interval(keyspace, bucket).end,
+        )
     } else {
         encode_parts(keyspace, bucket, end)
     };

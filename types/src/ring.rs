@@ -4,15 +4,18 @@
 //!
 //! Each node owns [`VIRTUAL_NODES_PER_WEIGHT`] tokens per unit of weight, at hashed places.
 //! A walk from a single point would leave a node's share to the luck of the gaps before its
-//! tokens: at 128 tokens and three replicas a standard deviation of 5 %, so one ring in
-//! thirty of ten nodes has a node more than 15 % off. More tokens would cost memory, and
-//! tokens that are moved to even out the gaps would move again with every change of
-//! membership. So a walk starts from [`WALK_PROBES`] points at the same time and takes next
-//! whichever token is nearest ahead of its point (multi-probe consistent hashing, Appleton
-//! and O'Reilly 2015, applied to virtual nodes): the distances that decide become short
-//! against the gaps, and the share follows the number of tokens. A node's distance depends
-//! on its own tokens alone, so a new node only slips into each walk's order, and the others
-//! keep theirs.
+//! tokens: over 300 rings of ten nodes and three replicas, shares had a standard deviation of
+//! 5.2 %, the worst was 20 % off. More tokens would cost memory, and tokens moved to even out
+//! the gaps would move again with every change of membership. So a walk starts from
+//! [`WALK_PROBES`] points at the same time and takes next whichever token is nearest ahead of
+//! its point (multi-probe consistent hashing, Appleton and O'Reilly 2015, applied to virtual
+//! nodes): the distances that decide become short against the gaps, and the share follows the
+//! number of tokens (1.7 %, the worst 6.4 %). A node's distance depends on its own tokens
+//! alone, so a new node only slips into each walk's order, and the others keep theirs.
+//!
+//! Limits of the even shares: a range's primaries are distinct, so a node much heavier than
+//! the others gets less than its weight; and where zones are of unequal size, spreading over
+//! zones comes before even shares.
 
 use std::collections::{BTreeMap, BTreeSet};
 
