@@ -1,0 +1,210 @@
+//! The way from memory into a file.
+//!
+//! One worker per file. A round takes all that the file's ranges have frozen,
+//! and writes it in one transaction with the positions and metadata that
+//! belong to it; then, when there is nothing to flush, it removes what is no
+//! longer wanted, in steps.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use redb::{Table, WriteTransaction};
+
+use super::collect::{self, Collected};
+use super::error::EngineError;
+use super::file::EngineFile;
+use super::memory::{MemTable, Slots};
+use super::range::FlushJob;
+use super::record::{self, Ending, Record};
+use super::store::{Common, Stop};
+use super::view::{CURRENT, HISTORY, HistoryKey, META, MetaKind, bucket_of, meta_name};
+use crate::disk::{Next, Worker};
+
+/// Flushes one file.
+pub(super) struct Flusher {
+    pub(super) file: Arc<EngineFile>,
+    pub(super) common: Arc<Common>,
+}
+
+impl Worker for Flusher {
+    fn step(&mut self) -> Next {
+        let stop = self.common.stop();
+        if stop == Stop::Now {
+            return Next::Stop;
+        }
+        let idle = if stop == Stop::WhenFlushed {
+            Next::Stop
+        } else {
+            Next::Wait
+        };
+        if self.common.failed().is_some() {
+            return idle;
+        }
+        let round = || round(&self.file, &self.common, stop == Stop::Not);
+        match catch_unwind(AssertUnwindSafe(round)) {
+            Ok(Ok(true)) => Next::Again,
+            Ok(Ok(false)) => idle,
+            Ok(Err(error)) => {
+                self.common.fail(error);
+                idle
+            }
+            Err(_) => {
+                self.common.fail(EngineError::Panicked);
+                idle
+            }
+        }
+    }
+}
+
+/// Flushes what is frozen, or does one step of tidying. Says whether there may
+/// be more to do.
+fn round(file: &EngineFile, common: &Common, tidy: bool) -> Result<bool, EngineError> {
+    if flush(file, common)? {
+        return Ok(true);
+    }
+    Ok(tidy && collect::step(file, common)?)
+}
+
+/// Flushes all that the file's ranges have frozen. Says whether that was
+/// anything.
+fn flush(file: &EngineFile, common: &Common) -> Result<bool, EngineError> {
+    let writer = file.writer()?;
+    let frozen = file.take_frozen();
+    let jobs: Vec<_> = frozen
+        .iter()
+        .filter_map(|range| range.flush_job())
+        .collect();
+    if jobs.is_empty() {
+        return Ok(false);
+    }
+    let transaction = writer.begin()?;
+    let mut collected = Vec::new();
+    {
+        let mut tables = Tables::open(&transaction)?;
+        for job in &jobs {
+            tables.flush(job)?;
+            let next = collect::history_step(
+                &mut tables.history,
+                &job.range,
+                job.meta.floor,
+                common.options.collect_records_max,
+            )?;
+            collected.push(next);
+        }
+    }
+    let freed = writer.commit(transaction, &jobs)?;
+    collected.iter().for_each(Collected::settle);
+    let rows = jobs
+        .iter()
+        .flat_map(|job| &job.tables)
+        .map(|table| table.len());
+    common.flushed(freed, rows.sum());
+    Ok(true)
+}
+
+/// The tables of a file, open for writing.
+pub(super) struct Tables<'a> {
+    pub(super) current: Table<'a, &'static [u8], &'static [u8]>,
+    pub(super) history: Table<'a, HistoryKey, &'static [u8]>,
+    pub(super) meta: Table<'a, &'static [u8], &'static [u8]>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Tables<'a> {
+    pub(super) fn open(transaction: &'a WriteTransaction) -> Result<Self, EngineError> {
+        Ok(Self {
+            current: transaction.open_table(CURRENT)?,
+            history: transaction.open_table(HISTORY)?,
+            meta: transaction.open_table(META)?,
+            buffer: Vec::new(),
+        })
+    }
+
+    fn flush(&mut self, job: &FlushJob) -> Result<(), EngineError> {
+        for table in &job.tables {
+            self.flush_table(table, job.meta.floor)?;
+        }
+        let range = job.range.id;
+        for (key, value) in &job.staged {
+            let name = meta_name(range, MetaKind::Caller, key);
+            match value {
+                Some(value) => {
+                    let sealed = record::seal_bytes(&name, value);
+                    self.meta.insert(name.as_slice(), sealed.as_slice())?;
+                }
+                None => drop(self.meta.remove(name.as_slice())?),
+            }
+        }
+        let name = meta_name(range, MetaKind::Range, &[]);
+        self.meta
+            .insert(name.as_slice(), job.meta.encode(&name).as_slice())?;
+        Ok(())
+    }
+
+    fn flush_table(&mut self, table: &MemTable, floor: u64) -> Result<(), EngineError> {
+        for (key, slots) in table.iter() {
+            self.flush_key(key, slots, floor)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the newest version current, and the ones before it history, as
+    /// far as they ended above the floor.
+    fn flush_key(&mut self, key: &[u8], slots: &Slots, floor: u64) -> Result<(), EngineError> {
+        let newest = slots.newest().version();
+        let old = match &newest {
+            Some(version) => {
+                record_of(version, None).encode(key, &mut self.buffer);
+                self.current.insert(key, self.buffer.as_slice())?
+            }
+            None => self.current.remove(key)?,
+        };
+        let slots = slots.as_slice();
+        let ending = |at: usize| Ending {
+            revision: slots[at].revision,
+            by_delete: slots[at].version().is_none(),
+        };
+        if let Some(old) = old
+            && ending(0).revision > floor
+        {
+            let record = record::decode(key, old.value())?;
+            put_history(&mut self.history, key, record, ending(0), &mut self.buffer)?;
+        }
+        for (at, slot) in (1..slots.len()).zip(slots) {
+            if let Some(version) = slot.version()
+                && ending(at).revision > floor
+            {
+                let record = record_of(&version, None);
+                put_history(&mut self.history, key, record, ending(at), &mut self.buffer)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn record_of(version: &super::Version, ending: Option<Ending>) -> Record<'_> {
+    Record {
+        revision: version.revision,
+        expiry: version.expiry,
+        context: None,
+        ending,
+        value: &version.value,
+    }
+}
+
+fn put_history(
+    history: &mut Table<'_, HistoryKey, &'static [u8]>,
+    key: &[u8],
+    record: Record<'_>,
+    ending: Ending,
+    buffer: &mut Vec<u8>,
+) -> Result<(), EngineError> {
+    let name = (bucket_of(ending.revision), key, !record.revision);
+    Record {
+        ending: Some(ending),
+        ..record
+    }
+    .encode(key, buffer);
+    history.insert(name, buffer.as_slice())?;
+    Ok(())
+}
