@@ -14,6 +14,7 @@ use std::fmt::Debug;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use real::RealDisk;
 pub use sim::SimDisk;
@@ -76,6 +77,9 @@ pub trait Disk: Send + Sync + Debug {
         bell: Doorbell,
         worker: Box<dyn Worker>,
     ) -> io::Result<WorkerHandle>;
+
+    /// Time since some fixed moment, for measuring how long the disk takes.
+    fn elapsed(&self) -> Duration;
 
     /// Replaces a small file as a whole: after a power cut it has either its
     /// old content or all of `data`. Durable when this returns.

@@ -111,6 +111,7 @@ struct State {
     faults: Vec<Fault>,
     lies_about_sync: bool,
     sync_latency: Duration,
+    elapsed: Duration,
     counts: SimCounts,
 }
 
@@ -383,6 +384,11 @@ impl Disk for SimDisk {
             Err(_) => spawn_thread(name, bell, worker),
         }
     }
+
+    /// The time that all syncs so far have taken together.
+    fn elapsed(&self) -> Duration {
+        self.shared.lock().elapsed
+    }
 }
 
 #[derive(Debug)]
@@ -472,7 +478,9 @@ impl DiskFile for SimFile {
             content.sync();
         }
         state.counts.syncs += 1;
-        UNSLEPT.set(UNSLEPT.get() + state.sync_latency);
+        let latency = state.sync_latency;
+        state.elapsed += latency;
+        UNSLEPT.set(UNSLEPT.get() + latency);
         Ok(())
     }
 }

@@ -1,0 +1,191 @@
+//! Gives batches their place: which segment is written, which comes next,
+//! which old ones may go.
+
+use super::format::SEGMENT_HEADER_BYTES;
+use super::segment::{Filling, Folder, Segment, Segments};
+use super::usage::LiveRecords;
+use super::{LogError, LogIdentity, LogOptions};
+
+/// The segments, as the commit worker sees them.
+pub(super) struct Room {
+    folder: Folder,
+    identity: LogIdentity,
+    options: LogOptions,
+    segments: Segments,
+    active: Segment,
+    filling: Option<Filling>,
+    /// Names of files that may be filled again.
+    spares: Vec<u64>,
+    /// Preparing ahead failed: not tried again before it must succeed.
+    ahead_failed: bool,
+}
+
+impl Room {
+    /// Room in a folder whose `segments` are open; `active` is the one in
+    /// which the next batch goes.
+    pub(super) fn new(
+        folder: Folder,
+        identity: LogIdentity,
+        options: LogOptions,
+        segments: Segments,
+        active: Segment,
+        spares: Vec<u64>,
+    ) -> Self {
+        let (filling, ahead_failed) = (None, false);
+        Self {
+            folder,
+            identity,
+            options,
+            segments,
+            active,
+            filling,
+            spares,
+            ahead_failed,
+        }
+    }
+
+    /// Prepares the first segment of a new log.
+    pub(super) fn begin(
+        folder: &Folder,
+        identity: &LogIdentity,
+        options: &LogOptions,
+    ) -> Result<Segment, LogError> {
+        let mut filling = Filling::start(folder, 1, options.first_segment_bytes)?;
+        filling.step(options.first_segment_bytes)?;
+        filling.finish(folder, identity, 1)
+    }
+
+    /// The segment in which batches go.
+    pub(super) fn active(&self) -> &Segment {
+        &self.active
+    }
+
+    /// The oldest segment.
+    pub(super) fn first(&self) -> u64 {
+        *self
+            .segments
+            .read()
+            .keys()
+            .next()
+            .expect("the active segment is always there")
+    }
+
+    /// How many segments there are.
+    pub(super) fn count(&self) -> usize {
+        self.segments.read().len()
+    }
+
+    /// Makes the next segment that has `bytes` behind its header the active
+    /// one.
+    pub(super) fn advance(&mut self, bytes: u64) -> Result<(), LogError> {
+        loop {
+            let next = self.segments.read().get(&(self.active.number + 1)).cloned();
+            self.active = match next {
+                Some(next) => next,
+                None => self.prepare_next(bytes)?,
+            };
+            // One that was prepared by an earlier start may be too small.
+            if SEGMENT_HEADER_BYTES + bytes <= self.active.bytes {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Prepares the next segment now, as large as it is filled already if
+    /// that will do: a commit waits.
+    fn prepare_next(&mut self, bytes: u64) -> Result<Segment, LogError> {
+        let mut filling = match self.filling.take() {
+            Some(filling) => filling,
+            None => self.start_filling()?,
+        };
+        let least = self.options.first_segment_bytes;
+        let needed = SEGMENT_HEADER_BYTES + bytes;
+        let target = needed
+            .max(least)
+            .min(self.options.segment_bytes.max(needed));
+        while filling.bytes() < target {
+            filling.step(target)?;
+        }
+        self.finish(filling)
+    }
+
+    fn start_filling(&mut self) -> Result<Filling, LogError> {
+        let spare = self.spares.pop().unwrap_or(self.active.number + 1);
+        Filling::start(&self.folder, spare, self.options.fill_step_bytes)
+    }
+
+    fn finish(&mut self, filling: Filling) -> Result<Segment, LogError> {
+        let segment = filling.finish(&self.folder, &self.identity, self.active.number + 1)?;
+        self.segments
+            .write()
+            .insert(segment.number, segment.clone());
+        self.ahead_failed = false;
+        Ok(segment)
+    }
+
+    /// Whether the next segment should be prepared, now that the active one
+    /// is used up to `offset`.
+    pub(super) fn wants_preparing(&self, offset: u64) -> bool {
+        /// The active segment is left alone until this part of it is used.
+        const USED_DIVISOR: u64 = 4;
+        !self.ahead_failed
+            && offset >= self.active.bytes / USED_DIVISOR
+            && !self.segments.read().contains_key(&(self.active.number + 1))
+    }
+
+    /// Does one step of preparing the next segment. A failure here concerns
+    /// nothing that was promised; it counts when the segment is needed.
+    pub(super) fn prepare_step(&mut self) {
+        if let Err(error) = self.try_prepare_step() {
+            tracing::warn!(%error, "cannot prepare the log's next segment ahead");
+            self.filling = None;
+            self.ahead_failed = true;
+        }
+    }
+
+    fn try_prepare_step(&mut self) -> Result<(), LogError> {
+        let mut filling = match self.filling.take() {
+            Some(filling) => filling,
+            None => self.start_filling()?,
+        };
+        if filling.bytes() < self.options.segment_bytes {
+            filling.step(self.options.segment_bytes)?;
+        }
+        if filling.bytes() < self.options.segment_bytes {
+            self.filling = Some(filling);
+        } else {
+            self.finish(filling)?;
+        }
+        Ok(())
+    }
+
+    /// Takes back the oldest segments, as long as nothing in them is alive.
+    pub(super) fn take_back(&mut self, live: &LiveRecords) -> Result<(), LogError> {
+        loop {
+            let first = self.first();
+            if first >= self.active.number || !live.is_free(first) {
+                return Ok(());
+            }
+            self.segments.write().remove(&first);
+            let keep = self.spares.len() < self.options.spare_segments_max;
+            self.folder.retire(first, keep)?;
+            if keep {
+                self.spares.push(first);
+            }
+        }
+    }
+
+    /// The oldest segment, if what is alive in it should be moved: there are
+    /// too many segments, and at least half of the log is dead, so that
+    /// moving gains more than it costs.
+    pub(super) fn wants_moving(&self, live: &LiveRecords) -> Option<u64> {
+        let segments = self.segments.read();
+        let old: u64 = segments
+            .range(..self.active.number)
+            .map(|(_, segment)| segment.bytes)
+            .sum();
+        let too_many = segments.len() > self.options.segments_kept_target;
+        let first = *segments.keys().next()?;
+        (too_many && first < self.active.number && live.bytes() <= old / 2).then_some(first)
+    }
+}
