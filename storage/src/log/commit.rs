@@ -53,6 +53,8 @@ pub(super) struct Committer {
     phase: Phase,
     /// The last batch.
     link: Link,
+    /// What the last batch said is the oldest segment that is needed.
+    first_needed: u64,
     /// Where the next one goes in the active segment.
     offset: u64,
     taken: VecDeque<Item>,
@@ -89,6 +91,7 @@ impl Committer {
             moves: Moves::default(),
             phase: Phase::Gather,
             link: Link::default(),
+            first_needed: 0,
             offset: 0,
             taken: VecDeque::new(),
             buffer: Vec::new(),
@@ -228,6 +231,7 @@ impl Committer {
             *place += self.offset as u32;
         }
         self.link = header.link(self.offset);
+        self.first_needed = header.first_segment;
         self.offset += bytes;
         (self.unsealed, self.seal_unsynced) = (true, false);
         Counts::add(&self.shared.counts.batches, 1);
@@ -248,12 +252,8 @@ impl Committer {
     }
 
     fn header(&self, kind: BatchKind) -> BatchHeader {
-        BatchHeader::after(
-            &self.link,
-            kind,
-            self.room.active().number,
-            self.room.first(),
-        )
+        let first_needed = self.room.first_needed(&self.live);
+        BatchHeader::after(&self.link, kind, self.room.active().number, first_needed)
     }
 
     fn write_buffer(&mut self) -> Result<(), LogError> {
@@ -352,7 +352,7 @@ impl Committer {
 
     /// Looks after the segments between two batches.
     fn make_room(&mut self) -> Result<(), LogError> {
-        self.room.take_back(&self.live)?;
+        self.room.take_back(self.first_needed)?;
         if self.moves.is_empty()
             && let Some(oldest) = self.room.wants_moving(&self.live)
         {

@@ -133,7 +133,8 @@ pub(super) struct BatchHeader {
     pub(super) segment: u64,
     /// Number of the batch in the log's whole life.
     pub(super) sequence: u64,
-    /// The oldest segment that the log needed when this was written.
+    /// The oldest segment that the log still needs: older ones are taken back
+    /// once this batch is synced.
     pub(super) first_segment: u64,
     pub(super) previous_segment: u64,
     pub(super) previous_end: u32,

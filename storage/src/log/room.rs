@@ -60,14 +60,14 @@ impl Room {
         &self.active
     }
 
-    /// The oldest segment.
-    pub(super) fn first(&self) -> u64 {
-        *self
-            .segments
-            .read()
-            .keys()
-            .next()
-            .expect("the active segment is always there")
+    /// The oldest segment in which anything is alive, or the active one.
+    pub(super) fn first_needed(&self, live: &LiveRecords) -> u64 {
+        let segments = self.segments.read();
+        let mut old = segments
+            .range(..self.active.number)
+            .map(|(number, _)| *number);
+        old.find(|number| !live.is_free(*number))
+            .unwrap_or(self.active.number)
     }
 
     /// How many segments there are.
@@ -159,20 +159,25 @@ impl Room {
         Ok(())
     }
 
-    /// Takes back the oldest segments, as long as nothing in them is alive.
-    pub(super) fn take_back(&mut self, live: &LiveRecords) -> Result<(), LogError> {
-        loop {
-            let first = self.first();
-            if first >= self.active.number || !live.is_free(first) {
-                return Ok(());
-            }
-            self.segments.write().remove(&first);
+    /// Takes back the segments before `first_needed`, the oldest first. A
+    /// synced batch must have said that they are not needed any more: so one
+    /// that is needed and missing is noticed.
+    pub(super) fn take_back(&mut self, first_needed: u64) -> Result<(), LogError> {
+        let free: Vec<u64> = self
+            .segments
+            .read()
+            .range(..first_needed)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in free {
+            self.segments.write().remove(&number);
             let keep = self.spares.len() < self.options.spare_segments_max;
-            self.folder.retire(first, keep)?;
+            self.folder.retire(number, keep)?;
             if keep {
-                self.spares.push(first);
+                self.spares.push(number);
             }
         }
+        Ok(())
     }
 
     /// The oldest segment, if what is alive in it should be moved: there are

@@ -133,7 +133,7 @@ pub(super) struct End {
     /// The segment in which the next batch goes, and where.
     pub(super) segment: u64,
     pub(super) offset: u64,
-    /// The oldest segment that the last batch knew to be needed.
+    /// The oldest segment that is needed, as the last batch says.
     pub(super) first_segment: u64,
     pub(super) batches: u64,
 }
