@@ -15,7 +15,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     // Reflection shows clients the public surface only.
     let public = protox::compile(&files[..2], [root])?;
-    std::fs::write(out.join("quorate_v1.bin"), prost::Message::encode_to_vec(&public))?;
+    std::fs::write(
+        out.join("quorate_v1.bin"),
+        prost::Message::encode_to_vec(&public),
+    )?;
     tonic_prost_build::configure()
         .bytes(".")
         .boxed(".quorate.internal.v1.Envelope.body.forward")

@@ -2,6 +2,7 @@
 //! `quorate-types`. No logic lives here.
 
 mod generated;
+pub mod options;
 
 pub use generated::quorate::{internal::v1 as internal, v1};
 

@@ -1,1 +1,37 @@
-//! placeholder
+//! Many Raft groups on one node: groups and their state machine, the catalog and placement, the
+//! peer transport. The only crate that names openraft.
+//!
+//! Start at [`RaftNode`] (a node's groups), [`Group`] (one replica: propose and read),
+//! [`machine`] (what a command does) and [`catalog`] (what lives where).
+
+mod apply;
+pub mod catalog;
+mod consensus;
+mod controller;
+mod group;
+mod hybrid;
+mod inbound;
+mod log_store;
+pub mod machine;
+mod network;
+mod node;
+pub mod peer;
+mod read_index;
+mod replace;
+mod runtime;
+pub mod seam;
+mod snapshot;
+mod status;
+mod stop;
+mod upkeep;
+
+pub use apply::AppliedAt;
+pub use catalog::{CatalogError, CatalogView, KeyspaceView, NodeView, RangeView};
+pub use controller::UpdateError;
+pub use group::{Group, ProposeError, Proposed, ReadError, ReadPoint};
+pub use inbound::ForwardHandler;
+pub use log_store::LogStore;
+pub use node::{RaftNode, RaftNodeOptions, Seams, StartError};
+pub use peer::CallError;
+pub use replace::{ReplaceError, ReplaceStep};
+pub use runtime::seed_thread;

@@ -1,0 +1,389 @@
+//! openraft's state machine of one range: the pure machine of [`crate::machine`] over the range's
+//! engine table. Entries are applied in batches to memory, and answered from there.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use parking_lot::Mutex;
+use prost::Message;
+use quorate_proto::internal as wire;
+use quorate_storage::engine::{Change, EngineError, Position, RangeTable, ScanRequest, Version};
+use quorate_types::Revision;
+use tokio::sync::watch;
+
+use crate::consensus::{
+    Consensus, LogId, Reply, SnapshotMeta, StoredMembership, log_id, log_id_term,
+    membership_from_wire, membership_to_wire,
+};
+use crate::machine::{Machine, Store};
+use crate::snapshot::{Outgoing, SnapshotData};
+
+/// Entries applied to memory and answered together.
+const APPLY_BATCH_ENTRIES_MAX: usize = 512;
+/// Name of the membership record in the range's metadata.
+const META_MEMBERSHIP: &[u8] = b"M";
+
+type Snapshot = openraft::type_config::alias::SnapshotOf<Consensus, SnapshotData>;
+
+/// How far a replica has applied its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AppliedAt {
+    /// Term of the last applied entry.
+    pub term: u64,
+    /// Index of the last applied entry.
+    pub index: u64,
+    /// Its revision, or that of the last command before it.
+    pub revision: Revision,
+    /// No later entry gets a revision at or below it.
+    pub closed: Revision,
+    /// Versions superseded at or below it are collected.
+    pub floor: Revision,
+    /// Of the last command that could change a key.
+    pub last_change: Revision,
+}
+
+/// Told of keys that an entry changed, after they are visible. The meta range uses it.
+pub type ChangeHook = Arc<dyn Fn(&RangeTable) + Send + Sync>;
+
+/// What apply shares with the group: readable while entries are applied.
+#[derive(Clone)]
+pub struct Shared {
+    pub(crate) table: RangeTable,
+    pub(crate) machine: Arc<Mutex<Machine>>,
+    pub(crate) applied: watch::Sender<AppliedAt>,
+    pub(crate) hook: Option<ChangeHook>,
+}
+
+/// The state machine that openraft drives.
+pub struct RangeMachine {
+    shared: Shared,
+    membership: StoredMembership,
+    applied: Option<LogId>,
+}
+
+impl RangeMachine {
+    /// Restores the state machine from what the engine has of the range.
+    pub fn open(table: RangeTable, hook: Option<ChangeHook>) -> Result<RangeMachine, io::Error> {
+        let mut machine = RangeMachine {
+            shared: Shared {
+                table,
+                machine: Arc::default(),
+                applied: watch::Sender::default(),
+                hook,
+            },
+            membership: StoredMembership::default(),
+            applied: None,
+        };
+        machine.reload()?;
+        Ok(machine)
+    }
+
+    /// What the group may look at.
+    pub fn shared(&self) -> Shared {
+        self.shared.clone()
+    }
+
+    fn reload(&mut self) -> Result<(), io::Error> {
+        let table = &self.shared.table;
+        let stored = table.meta_scan(b"").map_err(io::Error::other)?;
+        let membership = stored
+            .iter()
+            .find(|(name, _)| name.as_ref() == META_MEMBERSHIP);
+        self.membership = match membership {
+            Some((_, value)) => {
+                let wire = wire::Membership::decode(value.clone()).map_err(io::Error::other)?;
+                membership_from_wire(&wire)
+            }
+            None => StoredMembership::default(),
+        };
+        let machine = Machine::restore(stored).map_err(io::Error::other)?;
+        self.applied = table.durable().map(|p| log_id(p.term, p.index));
+        table.set_history(machine.options().history > 0);
+        *self.shared.machine.lock() = machine;
+        self.publish();
+        if let Some(hook) = &self.shared.hook {
+            hook(&self.shared.table);
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let machine = self.shared.machine.lock();
+        let (term, index) = self
+            .applied
+            .as_ref()
+            .map_or((0, 0), |id| (log_id_term(id), id.index));
+        let at = AppliedAt {
+            term,
+            index,
+            revision: machine.last_revision(),
+            closed: machine.closed(),
+            floor: machine.floor(),
+            last_change: machine.last_change(),
+        };
+        drop(machine);
+        self.shared.applied.send_replace(at);
+    }
+
+    /// Applies a run of entries, makes them visible, then answers who waits.
+    fn apply_batch(&mut self, batch: &mut Vec<EntryResponder<Consensus>>) -> Result<(), io::Error> {
+        let mut answers: Vec<(ApplyResponder<Consensus>, Reply)> = Vec::with_capacity(batch.len());
+        let mut machine = self.shared.machine.lock();
+        let mut store = Staged::new(&self.shared.table);
+        for (entry, responder) in batch.drain(..) {
+            let mut reply = Reply::default();
+            match entry.payload {
+                EntryPayload::Blank => {}
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                }
+                EntryPayload::Normal(bytes) => {
+                    let command = bytes.decode().map_err(io::Error::other)?;
+                    let applied = machine
+                        .apply(command, &mut store)
+                        .map_err(io::Error::other)?;
+                    reply.applied = Some(Box::new(applied));
+                }
+            }
+            self.applied = Some(entry.log_id);
+            store.entry_done(position(&entry.log_id));
+            if let Some(responder) = responder {
+                answers.push((responder, reply));
+            }
+        }
+        store.publish();
+        let changed = store.changed;
+        drop(machine);
+        self.publish();
+        for (responder, reply) in answers {
+            responder.send(reply);
+        }
+        if let (true, Some(hook)) = (changed, &self.shared.hook) {
+            hook(&self.shared.table);
+        }
+        Ok(())
+    }
+
+    /// Seals the table in memory with the metadata as of the same entry, for the flusher.
+    pub(crate) fn freeze(&mut self) {
+        if self.applied.is_none() {
+            return;
+        }
+        let mut records = self.shared.machine.lock().take_meta();
+        let membership = membership_to_wire(&self.membership).encode_to_vec();
+        records.push((Bytes::from_static(META_MEMBERSHIP), Some(membership.into())));
+        self.shared.table.freeze(records);
+    }
+
+    fn meta_at(&self, position: Option<Position>) -> SnapshotMeta {
+        SnapshotMeta {
+            last_log_id: position.map(|p| log_id(p.term, p.index)),
+            last_membership: self.membership.clone(),
+        }
+    }
+}
+
+fn position(id: &LogId) -> Position {
+    Position {
+        term: log_id_term(id),
+        index: id.index,
+    }
+}
+
+/// Changes of a batch on their way into the table. Reads of the machine see them; other readers
+/// see whole entries only.
+struct Staged<'a> {
+    table: &'a RangeTable,
+    done: Vec<Change>,
+    own: Vec<Change>,
+    position: Option<Position>,
+    changed: bool,
+}
+
+impl<'a> Staged<'a> {
+    fn new(table: &'a RangeTable) -> Staged<'a> {
+        Staged {
+            table,
+            done: Vec::new(),
+            own: Vec::new(),
+            position: None,
+            changed: false,
+        }
+    }
+
+    fn entry_done(&mut self, position: Position) {
+        self.changed |= !self.own.is_empty();
+        self.done.append(&mut self.own);
+        self.position = Some(position);
+    }
+
+    /// Makes all entries that are done visible.
+    fn publish(&mut self) {
+        if let Some(position) = self.position.take() {
+            self.table.apply(position, std::mem::take(&mut self.done));
+        }
+    }
+}
+
+impl Store for Staged<'_> {
+    fn get(&mut self, key: &[u8]) -> Result<Option<Version>, EngineError> {
+        for change in self.own.iter().rev() {
+            match change {
+                Change::Put { key: k, version } if k == key => return Ok(Some(version.clone())),
+                Change::Delete { key: k, .. } if k == key => return Ok(None),
+                Change::Put { .. } | Change::Delete { .. } => {}
+            }
+        }
+        self.publish();
+        self.table.get(key)
+    }
+
+    fn keys(
+        &mut self,
+        start: &Bytes,
+        end: &Bytes,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, EngineError> {
+        self.publish();
+        let page = self.table.scan(&ScanRequest {
+            start: start.clone(),
+            end: end.clone(),
+            reverse: false,
+            at: None,
+            rows_max: limit,
+            bytes_max: usize::MAX,
+            keys_only: true,
+        })?;
+        Ok(page.rows.into_iter().map(|(key, _)| key).collect())
+    }
+
+    fn put(&mut self, key: Bytes, version: Version) {
+        self.own.push(Change::Put { key, version });
+    }
+
+    fn delete(&mut self, key: Bytes, revision: Revision) {
+        self.own.push(Change::Delete {
+            key,
+            revision: revision.0,
+        });
+    }
+
+    fn collect_below(&mut self, floor: Revision) {
+        self.table.set_floor(floor.0);
+    }
+
+    fn keep_history(&mut self, keep: bool) {
+        self.table.set_history(keep);
+    }
+}
+
+impl RaftStateMachine<Consensus> for RangeMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Consensus>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut batch = Vec::with_capacity(64);
+        while let Some(item) = entries.try_next().await? {
+            batch.push(item);
+            if batch.len() >= APPLY_BATCH_ENTRIES_MAX {
+                self.apply_batch(&mut batch)?;
+            }
+        }
+        if !batch.is_empty() {
+            self.apply_batch(&mut batch)?;
+        }
+        if self.shared.table.wants_flush() {
+            self.freeze();
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        self.freeze();
+        let meta = self.meta_at(self.applied.as_ref().map(position));
+        Builder {
+            table: self.shared.table.clone(),
+            meta,
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let SnapshotData::Incoming(spool) = snapshot else {
+            // Our own position, handed back at start: nothing to do.
+            return Ok(());
+        };
+        let table = self.shared.table.clone();
+        table.import(spool.chunks()).map_err(io::Error::other)?;
+        self.reload()?;
+        if self.applied != meta.last_log_id {
+            return Err(io::Error::other(format!(
+                "the snapshot covers {:?}, not {:?}",
+                self.applied, meta.last_log_id
+            )));
+        }
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let Some(applied) = self.applied else {
+            return Ok(None);
+        };
+        self.freeze();
+        let table = &self.shared.table;
+        table
+            .flushed(position(&applied))
+            .await
+            .map_err(io::Error::other)?;
+        let export = table.export().map_err(io::Error::other)?;
+        let meta = self.meta_at(Some(position(&applied)));
+        let outgoing = Outgoing::new(position(&applied), export);
+        Ok(Some(Snapshot {
+            meta,
+            snapshot: SnapshotData::Outgoing(Arc::new(outgoing)),
+        }))
+    }
+}
+
+/// Waits until the engine covers a position: all that a log purge needs to be safe.
+pub struct Builder {
+    table: RangeTable,
+    meta: SnapshotMeta,
+}
+
+impl RaftSnapshotBuilder<Consensus> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let covered = self
+            .meta
+            .last_log_id
+            .as_ref()
+            .map(position)
+            .unwrap_or_default();
+        self.table
+            .flushed(covered)
+            .await
+            .map_err(io::Error::other)?;
+        let export = self.table.export().map_err(io::Error::other)?;
+        let snapshot = SnapshotData::Outgoing(Arc::new(Outgoing::new(covered, export)));
+        Ok(Snapshot {
+            meta: self.meta.clone(),
+            snapshot,
+        })
+    }
+}

@@ -1,0 +1,419 @@
+//! What peers ask of this node: every kind of envelope, and who answers it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use openraft::raft::TransferLeaderRequest;
+use parking_lot::Mutex;
+use quorate_proto::internal as wire;
+use quorate_proto::internal::envelope::Body;
+use quorate_types::{NodeId, RangeId, Revision, Timestamp};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::consensus::{log_id_from_wire, membership_from_wire, vote_from_wire, vote_to_wire};
+use crate::group::{Group, ReadError};
+use crate::network::{
+    append_from_wire, append_response_to_wire, vote_request_from_wire, vote_response_to_wire,
+};
+use crate::node::Inner;
+use crate::peer::{Class, PeerHandler};
+use crate::snapshot::{SnapshotData, SnapshotError, Spool};
+
+/// A peer that was not heard for so long counts as unreachable.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(600);
+/// A follower's request to the leader is given up after this.
+const ASKED_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Executes requests that other gateways forward.
+#[tonic::async_trait]
+pub trait ForwardHandler: Send + Sync {
+    /// Executes one; errors are part of the answer.
+    async fn handle(&self, from: NodeId, forward: wire::Forward) -> wire::ForwardResponse;
+}
+
+/// An append on its way to its group.
+struct Append {
+    group: Arc<Group>,
+    id: u64,
+    request: wire::AppendRequest,
+}
+
+/// What is known of a peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerState {
+    pub(crate) heard: Instant,
+    /// The peer's process start; a change is a restart.
+    pub(crate) started: u64,
+    pub(crate) catalog_epoch: u64,
+    /// The peer's clock minus ours, microseconds, delay included.
+    pub(crate) clock_offset: i64,
+}
+
+type IncomingSnapshot = (String, Arc<Spool>);
+
+/// State of the receiving side.
+#[derive(Default)]
+pub(crate) struct Inbound {
+    lanes: Mutex<HashMap<NodeId, mpsc::UnboundedSender<Append>>>,
+    pub(crate) peers: Mutex<HashMap<NodeId, PeerState>>,
+    snapshots: Mutex<HashMap<(RangeId, NodeId), IncomingSnapshot>>,
+}
+
+impl Inbound {
+    pub(crate) fn heard_lately(&self, node: NodeId) -> bool {
+        self.peers
+            .lock()
+            .get(&node)
+            .is_some_and(|p| p.heard.elapsed() < SILENCE_MAX)
+    }
+}
+
+impl PeerHandler for Inner {
+    fn receive(&self, from: NodeId, envelopes: Vec<wire::Envelope>) {
+        for envelope in envelopes {
+            let Some(body) = envelope.body else { continue };
+            if envelope.response {
+                self.calls.complete(from, envelope.id, body);
+            } else {
+                self.dispatch(from, RangeId(envelope.group), envelope.id, body);
+            }
+        }
+    }
+
+    fn lost(&self, peer: NodeId, class: Class) {
+        self.calls.lost(peer, class);
+    }
+}
+
+impl Inner {
+    fn dispatch(&self, from: NodeId, range: RangeId, id: u64, body: Body) {
+        match body {
+            Body::Append(request) => self.take_append(from, range, id, request),
+            Body::Beat(beat) => self.take_beat(from, &beat),
+            Body::Quiesce(quiesce) => self.take_quiesce(from, range, &quiesce),
+            Body::Catalog(catalog) => self.take_catalog(catalog),
+            Body::CatalogRequest(request) => self.give_catalog(from, &request),
+            Body::Snapshot(chunk) => self.take_snapshot(from, range, id, *chunk),
+            Body::Vote(_)
+            | Body::TransferLeader(_)
+            | Body::ReadIndex(_)
+            | Body::CloseAt(_)
+            | Body::ReplaceVoter(_) => self.serve_group(from, range, id, body),
+            Body::Forward(_) | Body::Status(_) | Body::CatalogUpdate(_) => {
+                self.serve_node(from, range, id, body);
+            }
+            Body::AppendResponse(_)
+            | Body::VoteResponse(_)
+            | Body::TransferLeaderResponse(_)
+            | Body::SnapshotResponse(_)
+            | Body::ForwardResponse(_)
+            | Body::ReadIndexResponse(_)
+            | Body::StatusResponse(_)
+            | Body::CatalogUpdated(_)
+            | Body::ReplaceVoterResponse(_)
+            | Body::Closed(_)
+            | Body::Failure(_) => {
+                tracing::warn!(%from, "an answer that was sent as a question");
+            }
+        }
+    }
+
+    fn refuse(&self, from: NodeId, range: RangeId, id: u64, problem: &str) {
+        let failure = Body::Failure(wire::Failure {
+            problem: problem.to_string(),
+        });
+        self.calls
+            .answer(from, Class::Consensus, range.0, id, failure);
+    }
+
+    /// Appends of one peer go through one lane, in order: openraft takes them pipelined.
+    fn take_append(&self, from: NodeId, range: RangeId, id: u64, request: wire::AppendRequest) {
+        let Some(group) = self.group(range) else {
+            return self.refuse(from, range, id, "no replica of the range here");
+        };
+        group.wake_by_leader();
+        let append = Append { group, id, request };
+        let mut lanes = self.inbound.lanes.lock();
+        let lane = lanes.entry(from).or_insert_with(|| self.start_lane(from));
+        // The lane ends with the node.
+        let _ = lane.send(append);
+    }
+
+    /// The queue is unbounded here because its sender bounds it: each leader has a window of
+    /// appends under way.
+    fn start_lane(&self, from: NodeId) -> mpsc::UnboundedSender<Append> {
+        let (sender, mut receiver) = mpsc::unbounded_channel::<Append>();
+        let calls = self.calls.clone();
+        let task = tokio::spawn(async move {
+            let mut under_way = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    biased;
+                    Some((range, id, body)) = under_way.next() => {
+                        calls.answer(from, Class::Consensus, range, id, body);
+                    }
+                    append = receiver.recv() => match append {
+                        // A future that joins is polled first in the order of joining, and hands
+                        // its request to openraft when it is: order holds.
+                        Some(append) => under_way.push(serve_append(append)),
+                        None => return,
+                    },
+                }
+            }
+        });
+        self.tasks.lock().push(task.abort_handle());
+        sender
+    }
+
+    fn serve_group(&self, from: NodeId, range: RangeId, id: u64, body: Body) {
+        let Some(group) = self.group(range) else {
+            return self.refuse(from, range, id, "no replica of the range here");
+        };
+        let calls = self.calls.clone();
+        tokio::spawn(async move {
+            let answer = serve(&group, body).await;
+            calls.answer(from, Class::Consensus, range.0, id, answer);
+        });
+    }
+
+    /// Keeps a chunk; the last one has the snapshot installed.
+    fn take_snapshot(&self, from: NodeId, range: RangeId, id: u64, chunk: wire::SnapshotChunk) {
+        let Some(group) = self.group(range) else {
+            return self.refuse(from, range, id, "no replica of the range here");
+        };
+        let kept = match self.keep_chunk(from, range, &chunk) {
+            Ok(kept) => kept,
+            Err(error) => return self.refuse(from, range, id, &error.to_string()),
+        };
+        let calls = self.calls.clone();
+        tokio::spawn(async move {
+            let answer = match kept {
+                Kept::Wants(next) => wire::SnapshotResponse {
+                    vote: None,
+                    next,
+                    installed: false,
+                },
+                Kept::Whole(spool) => install(&group, &chunk, spool).await,
+            };
+            calls.answer(
+                from,
+                Class::Bulk,
+                range.0,
+                id,
+                Body::SnapshotResponse(answer),
+            );
+        });
+    }
+
+    fn keep_chunk(
+        &self,
+        from: NodeId,
+        range: RangeId,
+        chunk: &wire::SnapshotChunk,
+    ) -> Result<Kept, SnapshotError> {
+        let mut snapshots = self.inbound.snapshots.lock();
+        let known = snapshots
+            .get(&(range, from))
+            .filter(|(id, _)| *id == chunk.snapshot_id);
+        let spool = match known {
+            Some((_, spool)) => spool.clone(),
+            None => {
+                snapshots.remove(&(range, from));
+                let path = self
+                    .options
+                    .dir
+                    .join(format!("snapshot-{range}-{from}.part"));
+                let spool = Arc::new(Spool::create(self.seams.disk.clone(), path)?);
+                snapshots.insert((range, from), (chunk.snapshot_id.clone(), spool.clone()));
+                spool
+            }
+        };
+        if !chunk.end {
+            return Ok(Kept::Wants(spool.add(chunk.number, &chunk.data)?));
+        }
+        if spool.chunk_count() != chunk.number {
+            return Ok(Kept::Wants(spool.chunk_count()));
+        }
+        snapshots.remove(&(range, from));
+        Ok(Kept::Whole(spool))
+    }
+
+    fn serve_node(&self, from: NodeId, range: RangeId, id: u64, body: Body) {
+        let Some(inner) = self.this() else { return };
+        let large = matches!(&body, Body::Status(_));
+        let class = if large { Class::Bulk } else { Class::Consensus };
+        tokio::spawn(async move {
+            let answer = inner.serve_request(from, body).await;
+            inner.calls.answer(from, class, range.0, id, answer);
+        });
+    }
+
+    async fn serve_request(self: &Arc<Self>, from: NodeId, body: Body) -> Body {
+        match body {
+            Body::Forward(forward) => match self.forward.get() {
+                Some(handler) => {
+                    Body::ForwardResponse(Box::new(handler.handle(from, *forward).await))
+                }
+                None => failure("the gateway is not up yet"),
+            },
+            Body::Status(request) => Body::StatusResponse(Box::new(self.report(&request).await)),
+            Body::CatalogUpdate(update) => Body::CatalogUpdated(self.serve_update(update).await),
+            _ => failure("not a request to a node"),
+        }
+    }
+
+    fn take_beat(&self, from: NodeId, beat: &wire::NodeBeat) {
+        let now = self.clock.now();
+        let offset = |clock: u64| clock.wrapping_sub(now.0).cast_signed();
+        let state = PeerState {
+            heard: Instant::now(),
+            started: beat.started,
+            catalog_epoch: beat.catalog_epoch,
+            clock_offset: offset(Timestamp(beat.clock).0),
+        };
+        let before = self.inbound.peers.lock().insert(from, state);
+        if before.is_some_and(|b| b.started != beat.started) {
+            self.wake_groups_with(from);
+        }
+        if beat.catalog_epoch > self.catalog.borrow().epoch() {
+            let request = wire::CatalogRequest {
+                epoch: self.catalog.borrow().epoch(),
+            };
+            // The next beat asks again if this one is lost.
+            let _ = self
+                .calls
+                .tell(from, Class::Bulk, 0, Body::CatalogRequest(request));
+        }
+    }
+
+    fn give_catalog(&self, to: NodeId, request: &wire::CatalogRequest) {
+        let catalog = self.catalog.borrow().clone();
+        if catalog.epoch() > request.epoch {
+            // It asks again if this is lost.
+            let _ = self
+                .calls
+                .tell(to, Class::Bulk, 0, Body::Catalog(catalog.wire().clone()));
+        }
+    }
+}
+
+enum Kept {
+    Wants(u64),
+    Whole(Arc<Spool>),
+}
+
+fn failure(problem: &str) -> Body {
+    Body::Failure(wire::Failure {
+        problem: problem.to_string(),
+    })
+}
+
+async fn serve_append(append: Append) -> (u64, u64, Body) {
+    let range = append.group.range.0;
+    let body = match append_from_wire(append.request) {
+        Ok(request) => match append.group.raft.append_entries(request).await {
+            Ok(response) => Body::AppendResponse(append_response_to_wire(&response)),
+            Err(error) => failure(&error.to_string()),
+        },
+        Err(error) => failure(&error.to_string()),
+    };
+    (range, append.id, body)
+}
+
+async fn serve(group: &Arc<Group>, body: Body) -> Body {
+    match body {
+        Body::Vote(request) => serve_vote(group, &request).await,
+        Body::TransferLeader(request) => serve_transfer(group, &request).await,
+        Body::ReadIndex(_) => {
+            group.wake();
+            read_index_answer(group, group.rounds.join_as_leader().await)
+        }
+        Body::CloseAt(request) => {
+            let deadline = Instant::now() + ASKED_TIMEOUT;
+            let raised = group
+                .raise_ceiling(Revision(request.revision), deadline)
+                .await;
+            read_index_answer(group, raised.map(|()| group.applied().index))
+        }
+        Body::ReplaceVoter(request) => {
+            Body::ReplaceVoterResponse(group.serve_replace(&request).await)
+        }
+        _ => failure("not a request to a group"),
+    }
+}
+
+async fn serve_vote(group: &Group, request: &wire::VoteRequest) -> Body {
+    let vote = vote_request_from_wire(request);
+    let response = if request.pre_vote {
+        group.raft.pre_vote(vote).await
+    } else {
+        group.raft.vote(vote).await
+    };
+    match response {
+        Ok(response) => Body::VoteResponse(vote_response_to_wire(&response)),
+        Err(error) => failure(&error.to_string()),
+    }
+}
+
+async fn serve_transfer(group: &Group, request: &wire::TransferLeader) -> Body {
+    group.wake_by_leader();
+    let from = vote_from_wire(&request.from.unwrap_or_default());
+    let last = request.last.as_ref().map(log_id_from_wire);
+    let transfer = TransferLeaderRequest::new(from, request.to, last);
+    let problem = match group.raft.handle_transfer_leader(transfer).await {
+        Ok(Ok(())) => String::new(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    let accepted = problem.is_empty();
+    Body::TransferLeaderResponse(wire::TransferLeaderResponse { accepted, problem })
+}
+
+fn read_index_answer(group: &Group, result: Result<u64, ReadError>) -> Body {
+    let hint = || group.leader().map_or(0, |l| l.0);
+    let answer = match result {
+        Ok(index) => wire::ReadIndexResponse {
+            ok: true,
+            log_id: Some(wire::LogId { term: 0, index }),
+            revision: group.applied_revision().0,
+            leader_hint: 0,
+        },
+        Err(_) => wire::ReadIndexResponse {
+            leader_hint: hint(),
+            ..Default::default()
+        },
+    };
+    Body::ReadIndexResponse(answer)
+}
+
+async fn install(
+    group: &Group,
+    chunk: &wire::SnapshotChunk,
+    spool: Arc<Spool>,
+) -> wire::SnapshotResponse {
+    let vote = vote_from_wire(&chunk.vote.unwrap_or_default());
+    let membership = chunk.membership.clone().unwrap_or_default();
+    let meta = crate::consensus::SnapshotMeta {
+        last_log_id: chunk.last.as_ref().map(log_id_from_wire),
+        last_membership: membership_from_wire(&membership),
+    };
+    let snapshot = openraft::storage::Snapshot {
+        meta,
+        snapshot: SnapshotData::Incoming(spool),
+    };
+    match group.raft.install_full_snapshot(vote, snapshot).await {
+        Ok(response) => wire::SnapshotResponse {
+            vote: Some(vote_to_wire(&response.vote)),
+            next: 0,
+            installed: true,
+        },
+        Err(error) => {
+            tracing::error!(range = %group.range, %error, "a snapshot was not installed");
+            wire::SnapshotResponse::default()
+        }
+    }
+}

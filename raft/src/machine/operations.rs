@@ -1,0 +1,229 @@
+//! What each kind of command does to the keys of its range.
+
+use bytes::Bytes;
+use quorate_proto::internal::{
+    Conditional, DeleteInterval, Expire, RangeOptions, Transaction, TransactionOperation, Write,
+    command::Operation, transaction_operation,
+};
+use quorate_proto::v1::{Expect, expect::State};
+use quorate_storage::engine::{EngineError, Version};
+use quorate_types::Revision;
+
+use super::{Applied, ApplyOutcome, Machine, Store, TxnResult};
+
+impl Machine {
+    pub(super) fn operate(
+        &mut self,
+        revision: Revision,
+        operation: Operation,
+        store: &mut dyn Store,
+    ) -> Result<Applied, EngineError> {
+        let upkeep = matches!(
+            operation,
+            Operation::CollectBelow(_) | Operation::Ceiling(_) | Operation::Options(_)
+        );
+        if !upkeep {
+            self.last_change = revision;
+        }
+        let outcome = match operation {
+            Operation::Put(write) => {
+                self.put(revision, write, store);
+                ApplyOutcome::Written { deleted: 0 }
+            }
+            Operation::Delete(write) => {
+                let deleted = u64::from(delete(revision, write.key, store)?);
+                ApplyOutcome::Written { deleted }
+            }
+            Operation::Conditional(conditional) => {
+                self.conditional(revision, conditional, store)?
+            }
+            Operation::Transaction(transaction) => self.transact(revision, transaction, store)?,
+            Operation::Batch(batch) => {
+                let results = self.run(revision, batch.operations, store)?;
+                ApplyOutcome::Transacted {
+                    succeeded: true,
+                    results,
+                }
+            }
+            Operation::Expire(expire) => self.expire(revision, expire, store)?,
+            Operation::CollectBelow(floor) => {
+                self.floor = self.floor.max(Revision(floor.min(revision.0)));
+                store.collect_below(self.floor);
+                ApplyOutcome::Nothing
+            }
+            Operation::Ceiling(ceiling) => {
+                self.ceiling = self.ceiling.max(Revision(ceiling));
+                ApplyOutcome::Nothing
+            }
+            Operation::DeleteInterval(interval) => delete_interval(revision, &interval, store)?,
+            Operation::Options(options) => {
+                self.set_options(options, store);
+                ApplyOutcome::Nothing
+            }
+            Operation::CloseRequest(_) => ApplyOutcome::Nothing, // handled before
+        };
+        Ok(Applied::new(revision, outcome))
+    }
+
+    fn set_options(&mut self, options: RangeOptions, store: &mut dyn Store) {
+        self.options = options;
+        store.keep_history(options.history > 0);
+    }
+
+    fn put(&mut self, revision: Revision, write: Write, store: &mut dyn Store) {
+        let expiry = (write.ttl > 0).then(|| revision.0.saturating_add(write.ttl));
+        if let Some(at) = expiry {
+            self.expiry.insert(at, write.key.clone());
+        }
+        store.put(
+            write.key,
+            Version {
+                revision: revision.0,
+                expiry,
+                value: write.value,
+            },
+        );
+    }
+
+    fn conditional(
+        &mut self,
+        revision: Revision,
+        conditional: Conditional,
+        store: &mut dyn Store,
+    ) -> Result<ApplyOutcome, EngineError> {
+        let write = conditional.write.unwrap_or_default();
+        let current = store.get(&write.key)?;
+        if !holds(conditional.expect.as_ref(), current.as_ref()) {
+            return Ok(ApplyOutcome::Compared {
+                succeeded: false,
+                current,
+            });
+        }
+        if conditional.delete {
+            if current.is_some() {
+                store.delete(write.key, revision);
+            }
+        } else {
+            self.put(revision, write, store);
+        }
+        Ok(ApplyOutcome::Compared {
+            succeeded: true,
+            current: None,
+        })
+    }
+
+    fn transact(
+        &mut self,
+        revision: Revision,
+        transaction: Transaction,
+        store: &mut dyn Store,
+    ) -> Result<ApplyOutcome, EngineError> {
+        let mut succeeded = true;
+        for compare in &transaction.compare {
+            let current = store.get(&compare.key)?;
+            succeeded &= holds(compare.expect.as_ref(), current.as_ref());
+        }
+        let operations = if succeeded {
+            transaction.then
+        } else {
+            transaction.otherwise
+        };
+        let results = self.run(revision, operations, store)?;
+        Ok(ApplyOutcome::Transacted { succeeded, results })
+    }
+
+    fn run(
+        &mut self,
+        revision: Revision,
+        operations: Vec<TransactionOperation>,
+        store: &mut dyn Store,
+    ) -> Result<Vec<TxnResult>, EngineError> {
+        let mut results = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let result = match operation.operation {
+                Some(transaction_operation::Operation::Put(write)) => {
+                    self.put(revision, write, store);
+                    TxnResult {
+                        found: false,
+                        version: None,
+                        revision,
+                    }
+                }
+                Some(transaction_operation::Operation::Delete(key)) => TxnResult {
+                    found: delete(revision, key, store)?,
+                    version: None,
+                    revision,
+                },
+                Some(transaction_operation::Operation::Get(key)) => {
+                    let version = store.get(&key)?;
+                    let found = version.is_some();
+                    let version = version.map(|v| (key, v));
+                    TxnResult {
+                        found,
+                        version,
+                        revision: Revision::ZERO,
+                    }
+                }
+                None => TxnResult::default(),
+            };
+            results.push(result);
+        }
+        Ok(results)
+    }
+
+    /// Removes what is named, if it is still what was named, and if its time has come by the
+    /// entry's own revision.
+    fn expire(
+        &mut self,
+        revision: Revision,
+        expire: Expire,
+        store: &mut dyn Store,
+    ) -> Result<ApplyOutcome, EngineError> {
+        let mut deleted = 0;
+        for item in expire.items {
+            if item.at > revision.0 {
+                continue;
+            }
+            self.expiry.remove(item.at, &item.key);
+            let current = store.get(&item.key)?;
+            let named = |v: &Version| v.revision == item.revision && v.expiry == Some(item.at);
+            if current.as_ref().is_some_and(named) {
+                store.delete(item.key, revision);
+                deleted += 1;
+            }
+        }
+        Ok(ApplyOutcome::Written { deleted })
+    }
+}
+
+/// Whether a key's present state is the expected one. No expectation always holds.
+fn holds(expect: Option<&Expect>, current: Option<&Version>) -> bool {
+    match expect.and_then(|e| e.state.as_ref()) {
+        None => true,
+        Some(State::Revision(revision)) => current.is_some_and(|v| v.revision == *revision),
+        Some(State::Value(value)) => current.is_some_and(|v| v.value == *value),
+        Some(State::Absent(_)) => current.is_none(),
+        Some(State::Present(_)) => current.is_some(),
+    }
+}
+
+fn delete(revision: Revision, key: Bytes, store: &mut dyn Store) -> Result<bool, EngineError> {
+    let existed = store.get(&key)?.is_some();
+    if existed {
+        store.delete(key, revision);
+    }
+    Ok(existed)
+}
+
+fn delete_interval(
+    revision: Revision,
+    interval: &DeleteInterval,
+    store: &mut dyn Store,
+) -> Result<ApplyOutcome, EngineError> {
+    let keys = store.keys(&interval.start, &interval.end, interval.limit as usize)?;
+    let deleted = keys.len() as u64;
+    for key in keys {
+        store.delete(key, revision);
+    }
+    Ok(ApplyOutcome::Written { deleted })
+}

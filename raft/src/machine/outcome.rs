@@ -1,0 +1,130 @@
+//! What came of a command: the answer that travels from apply to the proposer.
+
+use bytes::Bytes;
+use quorate_storage::engine::Version;
+use quorate_types::Revision;
+
+use super::window::Remembered;
+
+/// The result of one applied entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// Of the entry; of the first attempt's entry where `replayed`.
+    pub revision: Revision,
+    /// What it did.
+    pub outcome: ApplyOutcome,
+    /// An earlier attempt of the same request was decided before.
+    pub replayed: bool,
+}
+
+/// What an entry did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ApplyOutcome {
+    /// A put, delete, or batch; `deleted` counts keys that existed and are gone.
+    Written {
+        /// Keys removed.
+        deleted: u64,
+    },
+    /// A conditional write.
+    Compared {
+        /// The condition held, and the write was done.
+        succeeded: bool,
+        /// What was there before, where the condition did not hold.
+        current: Option<Version>,
+    },
+    /// A transaction.
+    Transacted {
+        /// All compares held.
+        succeeded: bool,
+        /// Of the operations of the list that ran. Empty where the answer is replayed.
+        results: Vec<TxnResult>,
+    },
+    /// A remembered decision: which kind of write it was is known to the one who asks.
+    Remembered {
+        /// A condition held, or a key existed.
+        succeeded: bool,
+        /// The id was closed: not applied, for ever.
+        closed: bool,
+        /// Keys removed.
+        deleted: u64,
+    },
+    /// It was not done.
+    Refused(ApplyRefusal),
+    /// It changed no key.
+    Nothing,
+}
+
+/// Why a write was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplyRefusal {
+    /// Its id is below the window: it may have been applied before.
+    BelowWindow,
+}
+
+/// The result of one operation of a transaction.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TxnResult {
+    /// The key existed (get), or had existed (delete).
+    pub found: bool,
+    /// For a get.
+    pub version: Option<(Bytes, Version)>,
+    /// For a write.
+    pub revision: Revision,
+}
+
+impl Applied {
+    /// An entry that did something.
+    pub fn new(revision: Revision, outcome: ApplyOutcome) -> Applied {
+        Applied {
+            revision,
+            outcome,
+            replayed: false,
+        }
+    }
+
+    /// An entry without an effect on keys.
+    pub fn nothing(revision: Revision) -> Applied {
+        Applied::new(revision, ApplyOutcome::Nothing)
+    }
+
+    pub(super) fn refused(revision: Revision, refusal: ApplyRefusal) -> Applied {
+        Applied::new(revision, ApplyOutcome::Refused(refusal))
+    }
+
+    pub(super) fn replayed(result: Remembered) -> Applied {
+        let outcome = ApplyOutcome::Remembered {
+            succeeded: result.succeeded,
+            closed: result.closed,
+            deleted: u64::from(result.count),
+        };
+        Applied {
+            revision: result.revision,
+            outcome,
+            replayed: true,
+        }
+    }
+
+    /// Whether the window must remember it.
+    pub(super) fn is_decision(&self) -> bool {
+        !matches!(self.outcome, ApplyOutcome::Refused(_))
+    }
+
+    pub(super) fn remembered(&self) -> Remembered {
+        let (succeeded, count) = match &self.outcome {
+            ApplyOutcome::Written { deleted } => (true, *deleted),
+            ApplyOutcome::Compared { succeeded, .. } => (*succeeded, 0),
+            ApplyOutcome::Transacted { succeeded, .. } => (*succeeded, 0),
+            ApplyOutcome::Remembered {
+                succeeded, deleted, ..
+            } => (*succeeded, *deleted),
+            ApplyOutcome::Refused(_) | ApplyOutcome::Nothing => (false, 0),
+        };
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        Remembered {
+            revision: self.revision,
+            succeeded,
+            closed: false,
+            count,
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! A node's Raft groups: opening, finding and closing them. What runs in the background is in
+//! `upkeep`, what peers ask in `inbound`, what the catalog demands in `controller`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use openraft::{Config, SnapshotPolicy};
+use parking_lot::{Mutex, RwLock};
+use quorate_proto::internal as wire;
+use quorate_proto::internal::envelope::Body;
+use quorate_proto::v1::PipelineRequest;
+use quorate_storage::disk::Disk;
+use quorate_storage::engine::{Engine, EngineError};
+use quorate_storage::log::NodeLog;
+use quorate_types::{KeyInterval, NodeId, RangeId, Timestamp};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::apply::{ChangeHook, RangeMachine};
+use crate::catalog::{CATALOG_KEY, CatalogView};
+use crate::group::{Group, RangeRaft};
+use crate::hybrid::NodeClock;
+use crate::inbound::{ForwardHandler, Inbound};
+use crate::log_store::LogStore;
+use crate::network::Factory;
+use crate::peer::{CallError, Calls, Class, PeerHandler, SharedTransport};
+use crate::read_index::Rounds;
+use crate::seam::{Clock, Randomness};
+
+/// Entries in one append to a follower.
+const APPEND_ENTRIES_MAX: u64 = 4096;
+/// Entries kept behind a snapshot for followers that are a little late.
+pub(crate) const ENTRIES_KEPT: u64 = 10_000;
+/// Behind by more than this, a follower gets a snapshot.
+const LAG_ENTRIES_MAX: u64 = 20_000;
+/// Forwarded requests larger than this take the bulk connection.
+const FORWARD_URGENT_BYTES_MAX: usize = 64 << 10;
+
+/// What a node is, and how it behaves.
+#[derive(Clone, Debug)]
+pub struct RaftNodeOptions {
+    /// This node as the catalog shall have it.
+    pub node: wire::CatalogNode,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The nodes that form the cluster, this one included. Empty: this node joins one.
+    pub bootstrap: Vec<wire::CatalogNode>,
+    /// Addresses of nodes to join by, id and `HOST:PORT`.
+    pub join: Vec<(NodeId, String)>,
+    /// Where the catalog's copy and incoming snapshots are kept.
+    pub dir: PathBuf,
+    /// A leader is heard this often, milliseconds.
+    pub heartbeat_ms: u64,
+    /// A follower that hears no leader waits at least this long, milliseconds.
+    pub election_min_ms: u64,
+    /// And at most this long. Also the leader's lease.
+    pub election_max_ms: u64,
+    /// A group that was not used for so long stops its ticks.
+    pub quiet_after: Duration,
+    /// Entries after which the log of a range is purged.
+    pub purge_entries: u64,
+}
+
+impl RaftNodeOptions {
+    /// Options with default timing.
+    pub fn new(node: wire::CatalogNode, cluster: &str, dir: PathBuf) -> RaftNodeOptions {
+        RaftNodeOptions {
+            node,
+            cluster: cluster.to_string(),
+            bootstrap: Vec::new(),
+            join: Vec::new(),
+            dir,
+            heartbeat_ms: 60,
+            election_min_ms: 250,
+            election_max_ms: 450,
+            quiet_after: Duration::from_secs(3),
+            purge_entries: 20_000,
+        }
+    }
+}
+
+/// The seams that a node stands on.
+#[derive(Clone, Debug)]
+pub struct Seams {
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Ids and jitter.
+    pub randomness: Arc<dyn Randomness>,
+    /// Messages between nodes.
+    pub transport: SharedTransport,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+}
+
+/// Why a node does not start, or a group does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The catalog's copy cannot be read.
+    #[error("the copy of the catalog: {0}")]
+    CatalogCopy(#[source] std::io::Error),
+    /// The engine cannot open the range.
+    #[error("the engine cannot open range {range}")]
+    Engine {
+        /// Which.
+        range: RangeId,
+        /// Why.
+        #[source]
+        source: EngineError,
+    },
+    /// The stored state of a range cannot be used.
+    #[error("the state of range {range} cannot be restored")]
+    Restore {
+        /// Which.
+        range: RangeId,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Consensus does not start.
+    #[error("range {range} does not start: {problem}")]
+    Consensus {
+        /// Which.
+        range: RangeId,
+        /// Why.
+        problem: String,
+    },
+    /// Settings that contradict each other.
+    #[error("the settings of consensus: {0}")]
+    Settings(String),
+}
+
+/// A node's groups. Cheap to clone.
+#[derive(Clone)]
+pub struct RaftNode {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) weak: Weak<Inner>,
+    pub(crate) options: RaftNodeOptions,
+    pub(crate) node: NodeId,
+    pub(crate) seams: Seams,
+    pub(crate) log: NodeLog,
+    pub(crate) engine: Engine,
+    pub(crate) clock: Arc<NodeClock>,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) groups: RwLock<HashMap<RangeId, Arc<Group>>>,
+    pub(crate) catalog: watch::Sender<Arc<CatalogView>>,
+    pub(crate) inbound: Inbound,
+    pub(crate) forward: OnceLock<Arc<dyn ForwardHandler>>,
+    pub(crate) started: u64,
+    pub(crate) started_at: Instant,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) tasks: Mutex<Vec<AbortHandle>>,
+    pub(crate) forwarded: AtomicU64,
+}
+
+impl std::fmt::Debug for RaftNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RaftNode")
+            .field("node", &self.inner.node)
+            .finish_non_exhaustive()
+    }
+}
+
+fn config(options: &RaftNodeOptions) -> Result<Arc<Config>, StartError> {
+    let config = Config {
+        cluster_name: options.cluster.clone(),
+        heartbeat_interval: options.heartbeat_ms,
+        election_timeout_min: options.election_min_ms,
+        election_timeout_max: options.election_max_ms,
+        // Each group's upkeep asks for snapshots, by position and size.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        replication_lag_threshold: LAG_ENTRIES_MAX,
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        // A vote asked for by a node that cannot win must not disturb who leads.
+        enable_pre_vote: Some(true),
+        ..Config::default()
+    };
+    config
+        .validate()
+        .map(Arc::new)
+        .map_err(|e| StartError::Settings(e.to_string()))
+}
+
+impl RaftNode {
+    /// Opens the groups that this node holds, and starts to talk to its peers.
+    pub async fn start(
+        options: RaftNodeOptions,
+        seams: Seams,
+        log: NodeLog,
+        engine: Engine,
+    ) -> Result<RaftNode, StartError> {
+        let node = NodeId(options.node.id);
+        let config = config(&options)?;
+        let inner = Arc::new_cyclic(|weak: &Weak<Inner>| {
+            let handler: Weak<dyn PeerHandler> = weak.clone();
+            seams.transport.start(handler);
+            Inner {
+                weak: weak.clone(),
+                node,
+                clock: Arc::new(NodeClock::new(seams.clock.clone())),
+                calls: Arc::new(Calls::new(seams.transport.clone())),
+                config,
+                groups: RwLock::default(),
+                catalog: watch::Sender::default(),
+                inbound: Inbound::default(),
+                forward: OnceLock::new(),
+                started: seams.randomness.next(),
+                started_at: Instant::now(),
+                stopping: AtomicBool::new(false),
+                tasks: Mutex::default(),
+                forwarded: AtomicU64::new(0),
+                options,
+                seams,
+                log,
+                engine,
+            }
+        });
+        let started = RaftNode { inner };
+        started.inner.load_catalog_copy()?;
+        started.inner.know_peers();
+        started.inner.open_known_meta().await?;
+        started.inner.reconcile().await?;
+        started.inner.start_tasks();
+        Ok(started)
+    }
+
+    /// This node.
+    pub fn node_id(&self) -> NodeId {
+        self.inner.node
+    }
+
+    /// The cluster's name.
+    pub fn cluster(&self) -> &str {
+        &self.inner.options.cluster
+    }
+
+    /// The newest catalog known here.
+    pub fn catalog(&self) -> Arc<CatalogView> {
+        self.inner.catalog.borrow().clone()
+    }
+
+    /// Tells when the catalog changes.
+    pub fn watch_catalog(&self) -> watch::Receiver<Arc<CatalogView>> {
+        self.inner.catalog.subscribe()
+    }
+
+    /// The local replica of a range.
+    pub fn group(&self, range: RangeId) -> Option<Arc<Group>> {
+        self.inner.groups.read().get(&range).cloned()
+    }
+
+    /// All local replicas, in order of ranges.
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        self.inner.all_groups()
+    }
+
+    /// A hybrid timestamp above all earlier ones of this node.
+    pub fn clock(&self) -> Timestamp {
+        self.inner.clock.tick()
+    }
+
+    /// The wall clock.
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// 64 random bits from the seam.
+    pub fn random(&self) -> u64 {
+        self.inner.seams.randomness.next()
+    }
+
+    /// The node's log.
+    pub fn log(&self) -> &NodeLog {
+        &self.inner.log
+    }
+
+    /// The node's engine.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    /// The receiving side of the transport, for a server of this node's own making.
+    pub fn peer_handler(&self) -> Weak<dyn PeerHandler> {
+        let inner: Arc<dyn PeerHandler> = self.inner.clone();
+        Arc::downgrade(&inner)
+    }
+
+    /// Who executes requests that other gateways forward. Set once.
+    pub fn set_forward_handler(&self, handler: Arc<dyn ForwardHandler>) {
+        // A second handler is ignored.
+        let _ = self.inner.forward.set(handler);
+    }
+
+    /// Has another node execute a request.
+    pub async fn forward(
+        &self,
+        to: NodeId,
+        range: RangeId,
+        timeout: Duration,
+        request: PipelineRequest,
+    ) -> Result<wire::ForwardResponse, CallError> {
+        let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        let forward = wire::Forward {
+            range: range.0,
+            timeout_ms,
+            request: Some(request),
+        };
+        let size = prost::Message::encoded_len(&forward);
+        let urgent = size <= FORWARD_URGENT_BYTES_MAX;
+        let class = if urgent {
+            Class::Consensus
+        } else {
+            Class::Bulk
+        };
+        self.inner.forwarded.fetch_add(1, Ordering::Relaxed);
+        let body = Body::Forward(Box::new(forward));
+        match self
+            .inner
+            .calls
+            .call(to, class, range.0, body, timeout)
+            .await?
+        {
+            Body::ForwardResponse(response) => Ok(*response),
+            _ => Err(CallError::Refused("an answer of another kind".to_string())),
+        }
+    }
+
+    /// Whether a peer has been heard lately.
+    pub fn peer_reachable(&self, node: NodeId) -> bool {
+        node == self.inner.node || self.inner.inbound.heard_lately(node)
+    }
+}
+
+impl Inner {
+    /// A shared handle; `None` while the node is being taken down.
+    pub(crate) fn this(&self) -> Option<Arc<Inner>> {
+        self.weak.upgrade()
+    }
+
+    pub(crate) fn all_groups(&self) -> Vec<Arc<Group>> {
+        let mut groups: Vec<_> = self.groups.read().values().cloned().collect();
+        groups.sort_by_key(|g| g.range);
+        groups
+    }
+
+    pub(crate) fn group(&self, range: RangeId) -> Option<Arc<Group>> {
+        self.groups.read().get(&range).cloned()
+    }
+
+    /// Nodes that vote in the meta range of a new cluster: an odd number, at most five.
+    pub(crate) fn meta_voters(&self) -> Vec<NodeId> {
+        let mut ids: Vec<_> = self
+            .options
+            .bootstrap
+            .iter()
+            .map(|n| NodeId(n.id))
+            .collect();
+        ids.sort_unstable();
+        let voters = if ids.len() >= 5 { 5 } else { ids.len().min(3) };
+        ids.truncate(voters);
+        ids
+    }
+
+    /// Opens the meta range where this node has it, or shall have it.
+    async fn open_known_meta(self: &Arc<Self>) -> Result<(), StartError> {
+        let founders = self.meta_voters();
+        let known = self.log.group(RangeId::META.0).last().is_some()
+            || self.stored_ranges()?.contains(&RangeId::META);
+        if known || founders.contains(&self.node) {
+            self.open_meta(&founders).await?;
+        }
+        Ok(())
+    }
+
+    fn stored_ranges(&self) -> Result<Vec<RangeId>, StartError> {
+        let stored = self.engine.ranges();
+        let engine = |source| StartError::Engine {
+            range: RangeId::META,
+            source,
+        };
+        Ok(stored
+            .map_err(engine)?
+            .into_iter()
+            .map(|(range, _)| RangeId(range))
+            .collect())
+    }
+
+    pub(crate) async fn open_meta(self: &Arc<Self>, founders: &[NodeId]) -> Result<(), StartError> {
+        let interval = quorate_types::keyspace_interval(quorate_types::KeyspaceId(0));
+        self.open_group(RangeId::META, &interval, founders).await
+    }
+
+    /// Opens a replica, and forms its group if it is new.
+    pub(crate) async fn open_group(
+        self: &Arc<Self>,
+        range: RangeId,
+        interval: &KeyInterval,
+        founders: &[NodeId],
+    ) -> Result<(), StartError> {
+        if self.groups.read().contains_key(&range) {
+            return Ok(());
+        }
+        let bounds = (interval.start.clone(), interval.end.clone());
+        let table = self
+            .engine
+            .open_range(range.0, bounds)
+            .map_err(|source| StartError::Engine { range, source })?;
+        let hook = (range == RangeId::META).then(|| self.catalog_hook());
+        let machine = RangeMachine::open(table, hook)
+            .map_err(|source| StartError::Restore { range, source })?;
+        let shared = machine.shared();
+        let store = LogStore::new(self.log.group(range.0));
+        let factory = Factory {
+            range,
+            calls: self.calls.clone(),
+        };
+        let raft = RangeRaft::new(self.node.0, self.config.clone(), factory, store, machine)
+            .await
+            .map_err(|error| StartError::Consensus {
+                range,
+                problem: error.to_string(),
+            })?;
+        let rounds = Rounds::new(raft.clone(), self.calls.clone(), range, self.node);
+        let group = Arc::new(Group {
+            range,
+            node: self.node,
+            raft,
+            shared,
+            calls: self.calls.clone(),
+            clock: self.clock.clone(),
+            rounds,
+            quiet: AtomicBool::new(false),
+            uses: AtomicU64::new(0),
+        });
+        self.groups.write().insert(range, group.clone());
+        self.form(group, founders.to_vec());
+        Ok(())
+    }
+
+    /// Initializes a new group. All founders may do it, since they give the same members; the
+    /// first one does it at once, so that it leads, the others if that one does not come.
+    fn form(self: &Arc<Self>, group: Arc<Group>, founders: Vec<NodeId>) {
+        let Some(rank) = founders.iter().position(|r| *r == self.node) else {
+            return;
+        };
+        let patience = Duration::from_millis(self.options.election_max_ms * 3 * rank as u64);
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            if !matches!(group.raft.is_initialized().await, Ok(false)) {
+                return;
+            }
+            let members: BTreeSet<u64> = founders.iter().map(|r| r.0).collect();
+            if let Err(error) = group.raft.initialize(members).await {
+                tracing::debug!(range = %group.range, %error, "not formed here");
+            }
+        });
+    }
+
+    /// What follows when the meta range's keys change: the catalog may be a new one.
+    fn catalog_hook(self: &Arc<Self>) -> ChangeHook {
+        let weak = Arc::downgrade(self);
+        Arc::new(move |table| {
+            let Some(inner) = weak.upgrade() else { return };
+            match table.get(CATALOG_KEY) {
+                Ok(Some(version)) => inner.offer_catalog(version.value),
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "the catalog cannot be read"),
+            }
+        })
+    }
+}

@@ -1,0 +1,174 @@
+//! The simulated transport: nodes of one process, seeded delays, cuts, and losses.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate_proto::internal::Envelope;
+use quorate_types::NodeId;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::time::Instant;
+
+use super::{Class, PeerHandler, PeerTransport, SendError};
+
+/// Bounds of the delay of one message.
+const DELAY_MIN_MICROSECONDS: u64 = 50;
+const DELAY_MAX_MICROSECONDS: u64 = 2_000;
+
+/// All links of a simulated cluster.
+#[derive(Clone, Default)]
+pub struct SimulatedNetwork {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    random: Option<SmallRng>,
+    handlers: HashMap<NodeId, Weak<dyn PeerHandler>>,
+    cut: HashSet<(NodeId, NodeId)>,
+    /// Messages under way. A timer delivers the first, so that order holds whatever timer fires.
+    queues: HashMap<(NodeId, NodeId, Class), VecDeque<Envelope>>,
+    busy_until: HashMap<(NodeId, NodeId, Class), Instant>,
+    delivered: u64,
+}
+
+impl std::fmt::Debug for SimulatedNetwork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimulatedNetwork").finish_non_exhaustive()
+    }
+}
+
+impl SimulatedNetwork {
+    /// A whole network; delays follow from the seed.
+    pub fn new(seed: u64) -> SimulatedNetwork {
+        let network = SimulatedNetwork::default();
+        network.state.lock().random = Some(SmallRng::seed_from_u64(seed));
+        network
+    }
+
+    /// The transport of one node.
+    pub fn link(&self, node: NodeId) -> Arc<Link> {
+        Arc::new(Link {
+            node,
+            network: self.clone(),
+            handler: OnceLock::new(),
+        })
+    }
+
+    /// Cuts what `from` sends to `to`; messages under way are lost.
+    pub fn cut(&self, from: NodeId, to: NodeId) {
+        self.state.lock().cut.insert((from, to));
+    }
+
+    /// Cuts both ways between two groups of nodes.
+    pub fn partition(&self, left: &[NodeId], right: &[NodeId]) {
+        for (a, b) in left
+            .iter()
+            .flat_map(|a| right.iter().map(move |b| (*a, *b)))
+        {
+            self.cut(a, b);
+            self.cut(b, a);
+        }
+    }
+
+    /// Undoes all cuts.
+    pub fn heal(&self) {
+        self.state.lock().cut.clear();
+    }
+
+    /// Messages delivered so far.
+    pub fn delivered(&self) -> u64 {
+        self.state.lock().delivered
+    }
+
+    /// When a message sent now arrives: delayed, but not before the one sent before it.
+    fn schedule(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        class: Class,
+        envelope: Envelope,
+    ) -> Option<Instant> {
+        let mut state = self.state.lock();
+        if state.cut.contains(&(from, to)) {
+            return None;
+        }
+        state
+            .queues
+            .entry((from, to, class))
+            .or_default()
+            .push_back(envelope);
+        let span = DELAY_MAX_MICROSECONDS - DELAY_MIN_MICROSECONDS;
+        let extra = state.random.as_mut().map_or(0, |r| r.next_u64() % span);
+        let arrival = Instant::now() + Duration::from_micros(DELAY_MIN_MICROSECONDS + extra);
+        let busy = state.busy_until.entry((from, to, class)).or_insert(arrival);
+        *busy = (*busy).max(arrival);
+        Some(*busy)
+    }
+
+    fn deliver_next(&self, from: NodeId, to: NodeId, class: Class) {
+        let mut state = self.state.lock();
+        let queue = state.queues.get_mut(&(from, to, class));
+        let Some(envelope) = queue.and_then(VecDeque::pop_front) else {
+            return;
+        };
+        if state.cut.contains(&(from, to)) {
+            return;
+        }
+        state.delivered += 1;
+        let handler = state.handlers.get(&to).and_then(Weak::upgrade);
+        drop(state);
+        if let Some(handler) = handler {
+            handler.receive(from, vec![envelope]);
+        }
+    }
+}
+
+/// One node's transport on a simulated network.
+pub struct Link {
+    node: NodeId,
+    network: SimulatedNetwork,
+    handler: OnceLock<Weak<dyn PeerHandler>>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PeerTransport for Link {
+    fn start(&self, handler: Weak<dyn PeerHandler>) {
+        self.network
+            .state
+            .lock()
+            .handlers
+            .insert(self.node, handler.clone());
+        // A second start keeps the first handler.
+        let _ = self.handler.set(handler);
+    }
+
+    fn set_peer(&self, _id: NodeId, _address: &str) {}
+
+    fn send(&self, to: NodeId, class: Class, envelope: Envelope) -> Result<(), SendError> {
+        // A cut cable is silent: the sender learns nothing.
+        let from = self.node;
+        let Some(arrival) = self.network.schedule(from, to, class, envelope) else {
+            return Ok(());
+        };
+        let network = self.network.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep_until(arrival).await;
+            network.deliver_next(from, to, class);
+        });
+        Ok(())
+    }
+
+    fn connected(&self, to: NodeId) -> bool {
+        !self.network.state.lock().cut.contains(&(self.node, to))
+    }
+}

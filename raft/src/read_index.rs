@@ -1,0 +1,156 @@
+//! Confirmation rounds for linearizable reads, shared by the reads that wait.
+//!
+//! A read joins only a round that starts after it came: a round that was under way may have been
+//! confirmed before the last write that the read must see was acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{LinearizableReadError, RaftError};
+use parking_lot::Mutex;
+use quorate_proto::internal as wire;
+use quorate_proto::internal::envelope::Body;
+use quorate_types::{NodeId, RangeId};
+use tokio::sync::oneshot;
+
+use crate::group::{RangeRaft, ReadError};
+use crate::peer::{Calls, Class};
+
+/// A round that has no answer by then has none.
+const ROUND_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+type Waiter = oneshot::Sender<Result<u64, ReadError>>;
+
+/// The rounds of one group.
+#[derive(Debug)]
+pub struct Rounds {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    raft: RangeRaft,
+    calls: Arc<Calls>,
+    range: RangeId,
+    node: NodeId,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<Waiter>,
+    running: bool,
+}
+
+impl Rounds {
+    pub(crate) fn new(raft: RangeRaft, calls: Arc<Calls>, range: RangeId, node: NodeId) -> Rounds {
+        Rounds {
+            inner: Arc::new(Inner {
+                raft,
+                calls,
+                range,
+                node,
+                state: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Waits for the next round. Answers the log index that a read must see applied.
+    pub(crate) async fn join(&self) -> Result<u64, ReadError> {
+        let (sender, receiver) = oneshot::channel();
+        let start = {
+            let mut state = self.inner.state.lock();
+            state.waiting.push(sender);
+            !std::mem::replace(&mut state.running, true)
+        };
+        if start {
+            tokio::spawn(self.inner.clone().run());
+        }
+        receiver.await.unwrap_or(Err(ReadError::Stopped))
+    }
+}
+
+impl Rounds {
+    /// The same for a follower that asks this node as the leader: it is not asked on.
+    pub(crate) async fn join_as_leader(&self) -> Result<u64, ReadError> {
+        let leader = self
+            .inner
+            .raft
+            .server_metrics()
+            .borrow_watched()
+            .current_leader;
+        if leader != Some(self.inner.node.0) {
+            return Err(ReadError::NotLeader {
+                hint: leader.map(NodeId),
+            });
+        }
+        self.join().await
+    }
+}
+
+impl Inner {
+    /// Rounds, one after the other, until nobody waits.
+    async fn run(self: Arc<Self>) {
+        loop {
+            let waiting = {
+                let mut state = self.state.lock();
+                state.running = !state.waiting.is_empty();
+                std::mem::take(&mut state.waiting)
+            };
+            if waiting.is_empty() {
+                return;
+            }
+            let result = self.confirm().await;
+            for waiter in waiting {
+                // Who ran out of time does not wait any more.
+                let _ = waiter.send(result.clone());
+            }
+        }
+    }
+
+    async fn confirm(&self) -> Result<u64, ReadError> {
+        let leader = self.raft.server_metrics().borrow_watched().current_leader;
+        match leader {
+            Some(leader) if leader != self.node.0 => self.ask(NodeId(leader)).await,
+            Some(_) | None => self.confirm_here().await,
+        }
+    }
+
+    /// The leader's round: a majority confirms that nobody else has led since.
+    async fn confirm_here(&self) -> Result<u64, ReadError> {
+        let round = self.raft.get_read_log_id(ReadPolicy::ReadIndex);
+        match tokio::time::timeout(ROUND_TIMEOUT, round).await {
+            Ok(Ok((read, _applied))) => Ok(read.index()),
+            Ok(Err(RaftError::APIError(error))) => Err(match error {
+                LinearizableReadError::ForwardToLeader(forward) => ReadError::NotLeader {
+                    hint: forward.leader_id.map(NodeId),
+                },
+                LinearizableReadError::QuorumNotEnough(_) => ReadError::NoMajority,
+            }),
+            Ok(Err(RaftError::Fatal(_))) => Err(ReadError::Stopped),
+            Err(_) => Err(ReadError::NoMajority),
+        }
+    }
+
+    /// A follower's round: the leader does one, and tells the index.
+    async fn ask(&self, leader: NodeId) -> Result<u64, ReadError> {
+        let body = Body::ReadIndex(wire::ReadIndexRequest {});
+        let hint = Some(leader);
+        match self
+            .calls
+            .call(leader, Class::Consensus, self.range.0, body, ROUND_TIMEOUT)
+            .await
+        {
+            Ok(Body::ReadIndexResponse(answer)) if answer.ok => {
+                Ok(answer.log_id.unwrap_or_default().index)
+            }
+            Ok(Body::ReadIndexResponse(answer)) => {
+                let hint = (answer.leader_hint != 0).then_some(NodeId(answer.leader_hint));
+                Err(ReadError::NotLeader { hint })
+            }
+            Ok(_) | Err(_) => Err(ReadError::NotLeader { hint }),
+        }
+    }
+}
