@@ -19,7 +19,7 @@ use crate::endpoints::Visited;
 use crate::environment;
 use crate::error::{ClientError, Fate, LostError};
 use crate::failure::Failure;
-use crate::limits::ATTEMPT_MIN;
+use crate::limits::{BACKOFF_MAX, RETRY_TIME_MIN};
 use crate::retry::{Course, Next};
 
 /// What of a keyspace can be changed; none: stays as it is.
@@ -268,7 +268,7 @@ impl Admin {
                 Next::Retry {
                     pause,
                     rest_endpoint,
-                } if is_safe && shared.retries && pause + ATTEMPT_MIN < left => {
+                } if is_safe && shared.retries && pause + RETRY_TIME_MIN < left => {
                     if rest_endpoint {
                         shared.endpoints.rest(index);
                     }
@@ -310,7 +310,7 @@ impl Admin {
             Failure::NotSent { problem } | Failure::Lost { problem, .. } => {
                 let waited = started.elapsed();
                 ClientError::Lost(Box::new(LostError {
-                    timed_out: waited + ATTEMPT_MIN >= self.client.shared.timeout,
+                    timed_out: waited + RETRY_TIME_MIN + BACKOFF_MAX >= self.client.shared.timeout,
                     waited,
                     problem,
                     endpoints: self.client.shared.endpoints.addresses(),

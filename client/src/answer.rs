@@ -115,7 +115,8 @@ pub enum CasOutcome {
     Done(Written),
     /// It was not; nothing was changed.
     Refused {
-        /// What is there; none: no such key.
+        /// What is there; none: no such key. In the answer of an earlier attempt
+        /// ([`Receipt::replayed`]) always none, for that is not remembered.
         current: Option<Entry>,
         /// What was delivered.
         receipt: Receipt,

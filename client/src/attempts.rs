@@ -12,8 +12,8 @@ use crate::endpoints::Visited;
 use crate::environment;
 use crate::error::{ClientError, Fate, LostError};
 use crate::failure::Failure;
-use crate::identity::request_id;
-use crate::limits::ATTEMPT_MIN;
+use crate::identity::{Name, request_id};
+use crate::limits::{BACKOFF_MAX, RETRY_TIME_MIN};
 use crate::options::{WriteOptions, check_timeout};
 use crate::request::{self, Request, Response};
 use crate::retry::{Course, Next};
@@ -73,8 +73,8 @@ impl Call {
 struct Errand<'a> {
     client: &'a Client,
     request: Request,
-    /// The name was made up here, so no one else has used it.
-    own_name: bool,
+    /// A name that was made up here, so no one else has used it.
+    own_name: Option<Name>,
     /// The range it should go to, as far as is known.
     range: Option<RangeId>,
     started: Instant,
@@ -94,7 +94,7 @@ impl Client {
         let mut errand = Errand {
             client: self,
             request,
-            own_name: false,
+            own_name: None,
             range: None,
             started: Instant::now(),
             timeout,
@@ -131,7 +131,7 @@ impl Errand<'_> {
     }
 
     fn name(&mut self, naming: Naming) {
-        let identity = &self.client.shared.identity;
+        let identity = &self.client.identity;
         let Some(name) = request::name_of(&mut self.request) else {
             return;
         };
@@ -139,8 +139,9 @@ impl Errand<'_> {
             // A request built by hand may bring its name along.
             Naming::New if name.is_some() => {}
             Naming::New => {
-                *name = Some(identity.name_write());
-                self.own_name = true;
+                let own_name = identity.name_write();
+                *name = Some(own_name.wire());
+                self.own_name = Some(own_name);
             }
             Naming::Given { id, first_tried } => {
                 *name = Some(v1::RequestId {
@@ -204,14 +205,17 @@ impl Errand<'_> {
         let left = self.timeout.saturating_sub(self.started.elapsed());
         let doubled = 1_u32 << self.timeouts.min(16);
         let fair = self.client.shared.attempt_timeout.saturating_mul(doubled);
-        Some(left.min(fair)).filter(|timeout| *timeout >= ATTEMPT_MIN)
+        let is_worth_it = self.attempts == 0 || left >= RETRY_TIME_MIN;
+        Some(left.min(fair)).filter(|left| is_worth_it && !left.is_zero())
     }
 
     /// Takes note of a failure, and decides what comes next.
     fn take(&mut self, failure: Failure, index: usize) -> Next {
         let shared = &self.client.shared;
         let untried = self.visited.leaves_any_of(shared.endpoints.len());
-        let next = self.course.after(&failure, untried, self.own_name);
+        let next = self
+            .course
+            .after(&failure, untried, self.own_name.is_some());
         if let Next::Retry {
             rest_endpoint: true,
             ..
@@ -221,7 +225,7 @@ impl Errand<'_> {
         }
         if let Some(range) = self.range {
             shared.routes.forget_leader(range);
-        } else if self.course.maybe_applied && self.own_name {
+        } else if self.course.maybe_applied {
             // Its range may have to be told, should no attempt succeed.
             self.client.learn_in_background(&self.request);
         }
@@ -239,7 +243,7 @@ impl Errand<'_> {
             return true;
         }
         let left = self.timeout.saturating_sub(self.started.elapsed());
-        if pause >= left {
+        if pause + RETRY_TIME_MIN >= left {
             return false;
         }
         tokio::time::sleep(environment::jittered(pause)).await;
@@ -265,7 +269,8 @@ impl Errand<'_> {
             }
             (last, problem) => {
                 let waited = self.started.elapsed();
-                let timed_out = waited + ATTEMPT_MIN >= self.timeout || problem.is_some();
+                let timed_out =
+                    waited + RETRY_TIME_MIN + BACKOFF_MAX >= self.timeout || problem.is_some();
                 let problem = match (problem, last) {
                     (Some(problem), _) => problem.to_owned(),
                     (None, Some(failure)) => failure.problem(),

@@ -26,6 +26,7 @@ use crate::session::Session;
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) keyspace: Arc<str>,
     /// Requests travel on streams, not as calls of their own.
     pub(crate) lanes: Option<Arc<Lanes>>,
@@ -35,7 +36,6 @@ pub struct Client {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) endpoints: Endpoints,
-    pub(crate) identity: Identity,
     pub(crate) routes: Routes,
     pub(crate) timeout: Duration,
     pub(crate) attempt_timeout: Duration,
@@ -57,12 +57,12 @@ impl Client {
         Ok(Self {
             shared: Arc::new(Shared {
                 endpoints: Endpoints::prepare(&options)?,
-                identity: Identity::new(client_id, options.first_sequence),
                 routes: Routes::default(),
                 timeout: options.timeout,
                 attempt_timeout: options.attempt_timeout,
                 retries: options.retries,
             }),
+            identity: Arc::new(Identity::new(client_id, options.first_sequence)),
             keyspace: options.keyspace.into(),
             lanes: None,
         })
@@ -86,9 +86,12 @@ impl Client {
         &self.keyspace
     }
 
-    /// The name that this client's writes carry.
+    /// The id that this client's writes carry now. With more than [`SEQUENCE_SPREAD_MAX`]
+    /// writes under way it goes on under a fresh one.
+    ///
+    /// [`SEQUENCE_SPREAD_MAX`]: crate::limits::SEQUENCE_SPREAD_MAX
     pub fn client_id(&self) -> ClientId {
-        self.shared.identity.client()
+        self.identity.client()
     }
 
     /// The endpoints as they were given.
@@ -107,10 +110,11 @@ impl Client {
     }
 
     /// A client whose requests travel on one bidirectional stream for each endpoint, many in
-    /// flight. Each pipeline has streams of its own.
+    /// flight. Each pipeline has streams and a client id of its own.
     pub fn pipeline(&self) -> Pipeline {
         let lanes = Lanes::new(self.shared.endpoints.len());
         Pipeline::new(Self {
+            identity: Arc::new(self.identity.sibling()),
             lanes: Some(Arc::new(lanes)),
             ..self.clone()
         })
@@ -141,7 +145,7 @@ impl Client {
         let Some(receipt) = request::receipt_of(response) else {
             return;
         };
-        shared.identity.observe(Revision(receipt.revision));
+        self.identity.observe(Revision(receipt.revision));
         let range = RangeId(receipt.range);
         if receipt.role() == v1::Role::Leader && range.0 != 0 {
             shared.routes.note_leader(range, NodeId(receipt.node));

@@ -89,7 +89,7 @@ pub(crate) fn error_from_wire(error: v1::Error) -> ServerError {
         .get("field")
         .map(|field| FieldViolation {
             field: field.clone(),
-            problem: error.message.clone(),
+            problem: metadata.get("problem").unwrap_or(&error.message).clone(),
         })
         .into_iter()
         .collect();

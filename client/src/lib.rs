@@ -36,6 +36,6 @@ pub use operation::{Compare, Expect, Operation, Txn};
 pub use options::{ClientOptions, ReadOptions, ScanOptions, WriteOptions};
 pub use pipeline::Pipeline;
 pub use request::{Request, Response};
-pub use session::Session;
+pub use session::{SESSION_BEGIN, Session};
 pub use tonic::Code;
 pub use writes::PrefixDelete;

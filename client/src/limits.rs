@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Requests of one pipeline that may be in flight; more wait their turn.
-pub const PIPELINE_IN_FLIGHT_MAX: usize = 1024;
+pub const PIPELINE_IN_FLIGHT_MAX: usize = 512;
 
 /// Bytes of keys and values of one pipeline that may be in flight, in KiB; more wait. One
 /// request that is larger goes alone.
@@ -20,8 +20,9 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// the next, so that what is merely slow gets done.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Shortest time that an attempt is worth; with less left, time is up.
-pub const ATTEMPT_MIN: Duration = Duration::from_millis(1);
+/// Shortest time that a further attempt is worth. A shorter one would only be cut off, and
+/// put an unknown outcome in the place of a clear refusal.
+pub const RETRY_TIME_MIN: Duration = Duration::from_millis(50);
 
 /// How much longer the client waits for an attempt than it gives the server: the server's
 /// own account of what failed says more than silence.
@@ -38,6 +39,10 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
 
 /// How long an endpoint that failed is passed over while others are well.
 pub const ENDPOINT_REST: Duration = Duration::from_secs(1);
+
+/// Most numbers from a client's oldest unfinished write to its newest. No more than the
+/// results that a range remembers of one client (1024).
+pub const SEQUENCE_SPREAD_MAX: usize = 1024;
 
 /// How often a write that came too late for the exactly-once window is named anew.
 pub const RENAMES_MAX: u32 = 2;

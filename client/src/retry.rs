@@ -47,10 +47,13 @@ impl Course {
     pub(crate) fn after(&mut self, failure: &Failure, untried: bool, own_name: bool) -> Next {
         let next = self.decide(failure, untried, own_name);
         self.failures += 1;
-        if next == Next::Rename {
-            self.renames += 1;
+        match next {
+            Next::Rename => self.renames += 1,
+            Next::GiveUp if is_settled(failure) => self.maybe_applied = false,
+            Next::GiveUp | Next::Retry { .. } => {
+                self.maybe_applied |= failure.effect() != Effect::None;
+            }
         }
-        self.maybe_applied |= failure.effect() != Effect::None;
         next
     }
 
@@ -73,10 +76,14 @@ impl Course {
         }
     }
 
-    /// Only if no attempt can have been applied may the write take another name.
+    /// Only if no attempt can have been applied may the write take another name. The server
+    /// cannot know: to it, the name may have been used before. This client does: it made the
+    /// name up, sent it once, and keeps what it sends within the window, see `identity`. An
+    /// effect of `none` is another matter: the name was closed by a question for its outcome,
+    /// and who asked was told that the write is not applied.
     fn is_too_old_a_name(&self, error: &ServerError, own_name: bool) -> bool {
         error.reason == Some(Reason::BelowWindow)
-            && error.fate.effect == Effect::None
+            && error.fate.effect != Effect::None
             && own_name
             && !self.maybe_applied
             && self.renames < RENAMES_MAX
@@ -145,6 +152,21 @@ pub(crate) fn is_passing(error: &ServerError) -> bool {
             error.code,
             Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted
         ),
+    }
+}
+
+/// Whether the range itself has decided on the name that all attempts carried, and remembers
+/// it: then none of them was applied, or will be.
+fn is_settled(failure: &Failure) -> bool {
+    match failure {
+        Failure::Refused(error) => {
+            let decided = matches!(
+                error.reason,
+                Some(Reason::CompareFailed | Reason::AlreadyExists | Reason::BelowWindow)
+            );
+            decided && error.fate.effect == Effect::None
+        }
+        Failure::NotSent { .. } | Failure::Lost { .. } => false,
     }
 }
 
@@ -218,19 +240,44 @@ mod tests {
 
     #[test]
     fn only_a_write_surely_not_done_takes_a_new_name() {
-        let below = refusal(Reason::BelowWindow, Effect::None);
-        assert_eq!(Course::default().after(&below, true, true), Next::Rename);
-        assert_eq!(Course::default().after(&below, true, false), Next::GiveUp);
-        let mut after_loss = Course::default();
-        after_loss.after(&lost(), true, true);
-        assert_eq!(after_loss.after(&below, true, true), Next::GiveUp);
-        let unsure = refusal(Reason::BelowWindow, Effect::Unknown);
-        assert_eq!(Course::default().after(&unsure, true, true), Next::GiveUp);
+        let below = refusal(Reason::BelowWindow, Effect::Unknown);
         let mut stubborn = Course::default();
         for _ in 0..RENAMES_MAX {
             assert_eq!(stubborn.after(&below, true, true), Next::Rename);
+            assert!(!stubborn.maybe_applied);
         }
         assert_eq!(stubborn.after(&below, true, true), Next::GiveUp);
+
+        let mut brought = Course::default();
+        assert_eq!(brought.after(&below, true, false), Next::GiveUp);
+        assert!(
+            brought.maybe_applied,
+            "whoever made the name up may have used it"
+        );
+
+        let mut after_loss = Course::default();
+        after_loss.after(&lost(), true, true);
+        assert_eq!(after_loss.after(&below, true, true), Next::GiveUp);
+        assert!(after_loss.maybe_applied);
+    }
+
+    #[test]
+    fn a_closed_name_is_not_taken_up_again() {
+        let closed = refusal(Reason::BelowWindow, Effect::None);
+        let mut course = Course::default();
+        course.after(&lost(), true, true);
+        assert_eq!(course.after(&closed, true, true), Next::GiveUp);
+        assert!(!course.maybe_applied, "closed means never applied");
+    }
+
+    #[test]
+    fn doubt_ends_with_a_decision_of_the_range_and_nothing_less() {
+        for (reason, doubt) in [(Reason::CompareFailed, false), (Reason::ValueTooLong, true)] {
+            let mut course = Course::default();
+            course.after(&lost(), true, true);
+            course.after(&refusal(reason, Effect::None), true, true);
+            assert_eq!(course.maybe_applied, doubt, "{reason}");
+        }
     }
 
     #[test]

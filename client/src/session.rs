@@ -10,6 +10,9 @@ use crate::error::ClientError;
 use crate::operation::Expect;
 use crate::options::{ReadOptions, WriteOptions};
 
+/// The token with which a session begins: nothing seen yet.
+pub const SESSION_BEGIN: Bytes = Bytes::from_static(&[0]);
+
 /// A client that remembers its session token. Requests of one session follow each other
 /// (`&mut self`): two tokens cannot be joined by a client.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ impl Session {
     pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
-            token: Bytes::new(),
+            token: SESSION_BEGIN,
         }
     }
 
@@ -34,7 +37,7 @@ impl Session {
         self
     }
 
-    /// What this session has seen, to be kept for later; empty: nothing.
+    /// What this session has seen, to be kept for later.
     pub fn token(&self) -> &Bytes {
         &self.token
     }
@@ -45,14 +48,8 @@ impl Session {
     ///
     /// As [`Client::get`]; reason `NOT_CAUGHT_UP` if no reachable replica is that far.
     pub async fn get(&mut self, key: impl Into<Bytes>) -> Result<Got, ClientError> {
-        // Having seen nothing, there is no token to read by: the strictest level begins one.
-        let level = if self.token.is_empty() {
-            Level::Linearizable
-        } else {
-            Level::Session
-        };
         let options = ReadOptions {
-            ladder: Some(Ladder::from(level)),
+            ladder: Some(Ladder::from(Level::Session)),
             ..ReadOptions::default()
         };
         self.get_with(key, options).await
