@@ -2,7 +2,7 @@
 //! which old ones may go.
 
 use super::format::SEGMENT_HEADER_BYTES;
-use super::segment::{Filling, Folder, Segment, Segments};
+use super::segment::{Filling, Folder, NEW_SPARE, Segment, Segments};
 use super::usage::LiveRecords;
 use super::{LogError, LogIdentity, LogOptions};
 
@@ -50,7 +50,7 @@ impl Room {
         identity: &LogIdentity,
         options: &LogOptions,
     ) -> Result<Segment, LogError> {
-        let mut filling = Filling::start(folder, 1, options.first_segment_bytes)?;
+        let mut filling = Filling::start(folder, NEW_SPARE, options.first_segment_bytes)?;
         filling.step(options.first_segment_bytes)?;
         filling.finish(folder, identity, 1)
     }
@@ -110,7 +110,7 @@ impl Room {
     }
 
     fn start_filling(&mut self) -> Result<Filling, LogError> {
-        let spare = self.spares.pop().unwrap_or(self.active.number + 1);
+        let spare = self.spares.pop().unwrap_or(NEW_SPARE);
         Filling::start(&self.folder, spare, self.options.fill_step_bytes)
     }
 

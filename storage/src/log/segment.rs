@@ -48,6 +48,10 @@ const SEGMENT_PREFIX: &str = "segment-";
 const SPARE_PREFIX: &str = "spare-";
 const SUFFIX: &str = ".log";
 
+/// Name of a spare that was no segment yet. Segments count from 1, and become
+/// spares of their own number: so no two files ever want the same name.
+pub(super) const NEW_SPARE: u64 = 0;
+
 impl Folder {
     pub(super) fn segment_path(&self, number: u64) -> PathBuf {
         self.path
