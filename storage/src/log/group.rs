@@ -227,6 +227,12 @@ impl GroupLog {
         }
     }
 
+    /// Index of the first entry that can be read.
+    pub fn first_index(&self) -> Option<u64> {
+        let state = self.group.lock();
+        (!state.slots.is_empty()).then_some(state.first)
+    }
+
     /// Adds entries that follow the last one (any index starts an empty
     /// group). They can be read when this returns.
     pub fn append(&self, entries: Vec<LogEntry>, done: Done) {
