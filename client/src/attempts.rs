@@ -17,7 +17,7 @@ use crate::limits::{BACKOFF_MAX, RETRY_TIME_MIN};
 use crate::options::{WriteOptions, check_timeout};
 use crate::request::{self, Request, Response};
 use crate::retry::{Course, Next};
-use crate::unary;
+use crate::{partial, unary};
 
 /// How one request is to be sent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,6 +84,8 @@ struct Errand<'a> {
     attempts: u32,
     timeouts: u32,
     last: Option<Failure>,
+    /// The newest answer, if it was one in part.
+    partial: Option<Response>,
 }
 
 impl Client {
@@ -103,6 +105,7 @@ impl Client {
             attempts: 0,
             timeouts: 0,
             last: None,
+            partial: None,
         };
         errand.prepare(call.naming);
         let _in_flight = match &self.lanes {
@@ -158,7 +161,7 @@ impl Errand<'_> {
         let shared = &self.client.shared;
         loop {
             let Some(attempt_timeout) = self.attempt_timeout() else {
-                return Err(self.fail(None));
+                return self.end();
             };
             let leader = self.range.and_then(|range| shared.routes.leader_of(range));
             let index = shared.endpoints.pick(leader, self.visited);
@@ -168,19 +171,36 @@ impl Errand<'_> {
                 Ok(response) => {
                     self.client
                         .learn_from(&self.request, &response, self.range, index);
-                    return Ok(response);
+                    let Some(failure) = partial::unfinished(&response) else {
+                        return Ok(response);
+                    };
+                    self.partial = Some(response);
+                    failure
                 }
                 Err(failure) => failure,
             };
             match self.take(failure, index) {
                 Next::Retry { pause, .. } if shared.retries => {
                     if !self.pause(pause).await {
-                        return Err(self.fail(None));
+                        return self.end();
                     }
                 }
                 Next::Rename => self.rename(),
-                Next::Retry { .. } | Next::GiveUp => return Err(self.fail(None)),
+                Next::Retry { .. } | Next::GiveUp => return self.end(),
             }
+        }
+    }
+
+    /// No attempt did all: what was done in part, or why nothing was.
+    fn end(mut self) -> Result<Response, ClientError> {
+        match self.partial.take() {
+            Some(mut response) => {
+                if self.course.maybe_applied {
+                    partial::cast_doubt(&self.request, &mut response);
+                }
+                Ok(response)
+            }
+            None => Err(self.fail(None)),
         }
     }
 

@@ -1,5 +1,118 @@
 //! The Rust client of Quorate, a key-value store in which every request picks its own
 //! consistency.
+//!
+//! ```no_run
+//! use quorate_client::{Client, ClientOptions, ReadOptions};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect(ClientOptions {
+//!     endpoints: vec!["127.0.0.1:7450".into(), "127.0.0.1:7452".into()],
+//!     ..ClientOptions::default()
+//! })?;
+//!
+//! // At the keyspace's default level, linearizable unless it was made otherwise.
+//! let written = client.put("greeting", "hello").await?;
+//! let got = client.get("greeting").await?;
+//! assert_eq!(got.entry.map(|entry| entry.revision), Some(written.revision));
+//!
+//! // Any replica will do, as long as it is at most five seconds behind.
+//! let options = ReadOptions {
+//!     ladder: Some("bounded:5s".parse()?),
+//!     ..ReadOptions::default()
+//! };
+//! let got = client.get_with("greeting", options).await?;
+//! println!("served by node {}, {:?} old at most", got.receipt.node, got.receipt.staleness);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Retries
+//!
+//! A request is tried until it is answered, cannot succeed, or its time is up: at the next
+//! endpoint, after a pause that grows. Reads change nothing, and a write carries a name, the
+//! same on all attempts, under which a range applies it once: so trying again is always safe.
+//! What the caller gets to see is the truth about all attempts together:
+//!
+//! ```no_run
+//! use quorate_client::{Client, OutcomeState};
+//! use quorate_types::Effect;
+//!
+//! # async fn example(client: Client) -> Result<(), quorate_client::ClientError> {
+//! match client.put("k", "v").await {
+//!     Ok(written) => println!("written at revision {}", written.revision),
+//!     Err(error) if error.effect() == Effect::None => println!("not written: {error}"),
+//!     Err(error) => match error.handle() {
+//!         // The answer was lost. The range remembers, and can be asked.
+//!         Some(handle) => match client.outcome(handle).await?.state {
+//!             OutcomeState::Applied { revision, .. } => println!("written at {revision}"),
+//!             OutcomeState::NotApplied => println!("not written, and it never will be"),
+//!             OutcomeState::TooOld => println!("nobody remembers"),
+//!         },
+//!         None => return Err(error),
+//!     },
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Conditions
+//!
+//! ```no_run
+//! use quorate_client::{CasOutcome, Client, Expect, Operation, Txn, WriteOptions};
+//!
+//! # async fn example(client: Client) -> Result<(), quorate_client::ClientError> {
+//! let options = WriteOptions::default();
+//! match client.compare_and_set("leader", Expect::Absent, "me", options).await? {
+//!     CasOutcome::Done(written) => println!("elected at {}", written.revision),
+//!     CasOutcome::Refused { current, .. } => println!("it is {current:?}"),
+//! }
+//!
+//! let txn = Txn::default()
+//!     .compare("from", Expect::Value("10".into()))
+//!     .then(Operation::put("from", "0"))
+//!     .then(Operation::put("to", "10"))
+//!     .otherwise(Operation::get("from"));
+//! let outcome = client.txn(txn, WriteOptions::default()).await?;
+//! println!("moved: {}", outcome.succeeded);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Many keys
+//!
+//! ```no_run
+//! use futures::TryStreamExt;
+//! use quorate_client::{Client, ScanOptions};
+//!
+//! # async fn example(client: Client) -> Result<(), quorate_client::ClientError> {
+//! // One snapshot, however many pages it takes.
+//! let mut entries = Box::pin(client.scan_all(ScanOptions::prefix("users/")));
+//! while let Some(entry) = entries.try_next().await? {
+//!     println!("{:?} = {:?}", entry.key, entry.value);
+//! }
+//!
+//! // Many requests in flight on one stream. All operations of a client are here.
+//! let pipeline = client.pipeline();
+//! let puts = (0..1000).map(|n| pipeline.put(format!("n/{n}"), n.to_string()));
+//! futures::future::try_join_all(puts).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Sessions
+//!
+//! ```no_run
+//! # async fn example(client: quorate_client::Client) -> Result<(), quorate_client::ClientError> {
+//! let mut session = client.session();
+//! session.put("k", "mine").await?;
+//! // By any replica that has caught up with this session: its own writes are there.
+//! let got = session.get("k").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is *not* here: anything that runs on a node, and the meaning of levels
+//! (`quorate-types`).
 
 mod admin;
 mod answer;
@@ -15,6 +128,7 @@ mod level;
 pub mod limits;
 mod operation;
 mod options;
+mod partial;
 mod pipeline;
 mod reads;
 mod request;

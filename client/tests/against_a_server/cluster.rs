@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -36,6 +36,8 @@ pub enum Fault {
     HangAfter,
     /// An error instead of being served: reason, effect.
     Refuse(&'static str, &'static str),
+    /// A batch of which this one operation is refused: index, reason, effect.
+    RefuseOne(usize, &'static str, &'static str),
     /// Served late.
     Delay(Duration),
 }
@@ -68,6 +70,45 @@ struct State {
     admin_calls: Vec<&'static str>,
     admin_faults: VecDeque<Fault>,
     revision: u64,
+}
+
+impl State {
+    /// One operation of a batch. Repeating a put of the same value does not count.
+    fn operate(&mut self, operation: v1::Operation) -> v1::OperationResult {
+        use v1::operation::Operation;
+        match operation.operation {
+            Some(Operation::Put(put)) => {
+                let known = self
+                    .values
+                    .get(&put.key)
+                    .is_some_and(|entry| entry.value == put.value);
+                if !known {
+                    self.revision += 1;
+                    *self.applied.entry(put.key.clone()).or_default() += 1;
+                    let entry = v1::KeyValue {
+                        key: put.key.clone(),
+                        value: put.value,
+                        revision: self.revision,
+                        expires_at: 0,
+                    };
+                    self.values.insert(put.key, entry);
+                }
+                v1::OperationResult {
+                    revision: self.revision,
+                    ..Default::default()
+                }
+            }
+            Some(Operation::Get(get)) => {
+                let entry = self.values.get(&get.key).cloned();
+                v1::OperationResult {
+                    found: entry.is_some(),
+                    entry,
+                    ..Default::default()
+                }
+            }
+            Some(Operation::Delete(_)) | None => v1::OperationResult::default(),
+        }
+    }
 }
 
 /// What all servers share.
@@ -126,6 +167,10 @@ impl Cluster {
     pub fn kill(&mut self, server: usize) {
         if let Some(runtime) = self.runtimes[server].take() {
             runtime.shutdown_background();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while std::net::TcpStream::connect(self.addresses[server]).is_ok() {
+                assert!(Instant::now() < deadline, "a killed server still listens");
+            }
         }
     }
 
@@ -163,8 +208,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for server in 0..self.runtimes.len() {
-            self.kill(server);
+        for runtime in self.runtimes.drain(..).flatten() {
+            runtime.shutdown_background();
         }
     }
 }
@@ -274,14 +319,34 @@ impl World {
                     receipt: self.receipt(state.revision, false, &Bytes::new()),
                 })
             }
+            Request::Batch(batch) => Response::Batch(v1::BatchResponse {
+                results: batch
+                    .operations
+                    .into_iter()
+                    .map(|operation| state.operate(operation))
+                    .collect(),
+                receipt: self.receipt(state.revision, false, &Bytes::new()),
+            }),
             other => panic!("the scripted servers do not serve {other:?}"),
         }
+    }
+
+    fn apply_but(&self, request: Request, index: usize, error: v1::Error) -> Response {
+        let Request::Batch(mut batch) = request else {
+            panic!("not a batch: {request:?}");
+        };
+        batch.operations[index].operation = None;
+        let mut response = self.apply(Request::Batch(batch));
+        if let Response::Batch(batch) = &mut response {
+            batch.results[index].error = Some(error);
+        }
+        response
     }
 }
 
 /// How a request ended at a server.
 enum End {
-    Answer(Response),
+    Answer(Box<Response>),
     Error(v1::Error),
     Broken,
 }
@@ -301,7 +366,7 @@ impl Server {
             state.faults.pop_front().unwrap_or(Fault::None)
         };
         match fault {
-            Fault::None => End::Answer(self.world.apply(request)),
+            Fault::None => End::Answer(Box::new(self.world.apply(request))),
             Fault::LoseRequest => End::Broken,
             Fault::LoseAnswer => {
                 self.world.apply(request);
@@ -312,16 +377,21 @@ impl Server {
                 std::future::pending().await
             }
             Fault::Refuse(reason, effect) => End::Error(refusal(reason, effect)),
+            Fault::RefuseOne(index, reason, effect) => End::Answer(self.world.apply_but(
+                request,
+                index,
+                refusal(reason, effect),
+            )),
             Fault::Delay(time) => {
                 tokio::time::sleep(time).await;
-                End::Answer(self.world.apply(request))
+                End::Answer(Box::new(self.world.apply(request)))
             }
         }
     }
 
     async fn unary(&self, request: Request) -> Result<Response, Status> {
         match self.handle(request).await {
-            End::Answer(response) => Ok(response),
+            End::Answer(response) => Ok(*response),
             End::Error(error) => Err(status(error)),
             End::Broken => Err(Status::unavailable("the connection was reset")),
         }
@@ -431,7 +501,7 @@ impl Server {
                 async move {
                     let request = request?;
                     let response = match server.handle(request.request.unwrap()).await {
-                        End::Answer(response) => response,
+                        End::Answer(response) => *response,
                         End::Error(error) => Response::Error(error),
                         End::Broken => return Err(Status::unavailable("the stream broke")),
                     };

@@ -1,13 +1,68 @@
 //! Operations that take more than one exchange, and what callers can spawn.
 
+use std::time::Duration;
+
 use futures::TryStreamExt;
 use quorate_client::{
-    ClientError, ClientOptions, Expect, Operation, ReadOptions, SESSION_BEGIN, ScanOptions, Txn,
-    WriteOptions,
+    ClientError, ClientOptions, Expect, Operation, ReadOptions, Request, SESSION_BEGIN,
+    ScanOptions, Txn, WriteOptions,
 };
-use quorate_types::Effect;
+use quorate_types::{Effect, Reason};
 
 use crate::cluster::{Cluster, Fault};
+
+fn three_puts() -> Vec<Operation> {
+    ["a", "b", "c"].map(|key| Operation::put(key, "v")).into()
+}
+
+#[tokio::test]
+async fn a_batch_is_sent_again_until_all_of_it_is_done() {
+    let cluster = Cluster::start(2);
+    cluster.faults([
+        Fault::RefuseOne(1, "NO_LEADER", "none"),
+        Fault::RefuseOne(1, "TIMED_OUT", "unknown"),
+    ]);
+    let done = cluster.client().batch(three_puts()).await.unwrap();
+    assert!(done.results.iter().all(Result::is_ok));
+    let names: std::collections::HashSet<_> = cluster
+        .seen()
+        .into_iter()
+        .map(|seen| match seen.request {
+            Request::Batch(batch) => batch.request_id.unwrap().sequence,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(names.len(), 1, "one name for all attempts");
+    assert_eq!(cluster.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_batch_tells_what_was_refused_for_good_and_what_was_done() {
+    let cluster = Cluster::start(2);
+    cluster.faults([Fault::RefuseOne(2, "VALUE_TOO_LONG", "none")]);
+    let done = cluster.client().batch(three_puts()).await.unwrap();
+    assert!(done.results[0].is_ok());
+    let error = done.results[2].as_ref().unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::ValueTooLong));
+    assert_eq!(cluster.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_not_done_in_time_keeps_what_is_done_and_what_is_doubtful() {
+    let cluster = Cluster::start(2);
+    cluster.faults([Fault::RefuseOne(1, "TIMED_OUT", "unknown")]);
+    cluster.faults(vec![Fault::RefuseOne(1, "NO_LEADER", "none"); 1000]);
+    let client = cluster.client_with(|options| options.timeout = Duration::from_millis(400));
+    let done = client.batch(three_puts()).await.unwrap();
+    assert!(done.results[0].is_ok());
+    let error = done.results[1].as_ref().unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::NoLeader));
+    assert_eq!(
+        error.effect(),
+        Effect::Unknown,
+        "the first attempt may have been applied"
+    );
+}
 
 #[tokio::test]
 async fn a_scan_goes_over_its_pages() {
@@ -98,7 +153,7 @@ async fn bad_options_are_refused_before_anything_is_sent() {
         }),
         "endpoints"
     );
-    let zero = std::time::Duration::ZERO;
+    let zero = Duration::ZERO;
     assert_eq!(
         refused(ClientOptions {
             timeout: zero,
@@ -109,7 +164,7 @@ async fn bad_options_are_refused_before_anything_is_sent() {
 
     let cluster = Cluster::start(1);
     let options = WriteOptions {
-        ttl: Some(std::time::Duration::from_nanos(1)),
+        ttl: Some(Duration::from_nanos(1)),
         ..WriteOptions::default()
     };
     let error = cluster
