@@ -236,18 +236,18 @@ impl Errand<'_> {
         let next = self
             .course
             .after(&failure, untried, self.own_name.is_some());
-        if let Next::Retry {
-            rest_endpoint: true,
-            ..
-        } = next
-        {
-            shared.endpoints.rest(index);
-        }
-        if let Some(range) = self.range {
-            shared.routes.forget_leader(range);
-        } else if self.course.maybe_applied {
-            // Its range may have to be told, should no attempt succeed.
-            self.client.learn_in_background(&self.request);
+        if let Next::Retry { rest_endpoint, .. } = next {
+            if rest_endpoint {
+                shared.endpoints.rest(index);
+            }
+            match self.range {
+                Some(range) => shared.routes.forget_leader(range),
+                // Its range may have to be told, should no attempt succeed.
+                None if self.course.maybe_applied => {
+                    self.client.learn_in_background(&self.request);
+                }
+                None => {}
+            }
         }
         self.timeouts += u32::from(is_timeout(&failure));
         if !untried {

@@ -377,11 +377,10 @@ impl Server {
                 std::future::pending().await
             }
             Fault::Refuse(reason, effect) => End::Error(refusal(reason, effect)),
-            Fault::RefuseOne(index, reason, effect) => End::Answer(self.world.apply_but(
-                request,
-                index,
-                refusal(reason, effect),
-            )),
+            Fault::RefuseOne(index, reason, effect) => {
+                let error = refusal(reason, effect);
+                End::Answer(Box::new(self.world.apply_but(request, index, error)))
+            }
             Fault::Delay(time) => {
                 tokio::time::sleep(time).await;
                 End::Answer(Box::new(self.world.apply(request)))
