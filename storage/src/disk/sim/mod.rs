@@ -265,6 +265,19 @@ impl State {
         Ok(())
     }
 
+    /// Fails if a planned fault strikes an open file, by the name that it has
+    /// now; one that has none any more keeps its last.
+    fn strike_file(&mut self, operation: Operation, file: &SimFile) -> io::Result<()> {
+        if self.faults.is_empty() {
+            return Ok(());
+        }
+        let (dir, _) = split(&file.path)?;
+        let names = self.folder(dir)?.names();
+        let name = names.iter().find(|(_, number)| **number == file.number);
+        let path = name.map_or_else(|| file.path.clone(), |(name, _)| dir.join(name));
+        self.strike(operation, &path)
+    }
+
     fn folder(&mut self, dir: &Path) -> io::Result<&mut Folder> {
         self.folders.get_mut(dir).ok_or_else(not_found)
     }
@@ -437,7 +450,7 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.disk.state()?.strike(Operation::Read, &self.path)?;
+        self.disk.state()?.strike_file(Operation::Read, self)?;
         let start = position(offset)?;
         let content = self.content()?;
         let end = start.checked_add(buffer.len());
@@ -450,7 +463,7 @@ impl DiskFile for SimFile {
         self.check_writable()?;
         let mut state = self.disk.state()?;
         let start = position(offset)?;
-        if let Err(error) = state.strike(Operation::Write, &self.path) {
+        if let Err(error) = state.strike_file(Operation::Write, self) {
             state
                 .content(self.number)?
                 .write(start, &data[..data.len() / 2]);
@@ -465,13 +478,17 @@ impl DiskFile for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
-        let mut state = self.disk.change(Operation::SetLen, &self.path)?;
+        let mut state = self.disk.state()?;
+        state.strike_file(Operation::SetLen, self)?;
+        state.spend_operation()?;
         state.content(self.number)?.set_len(position(len)?);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.disk.change(Operation::Sync, &self.path)?;
+        let mut state = self.disk.state()?;
+        state.strike_file(Operation::Sync, self)?;
+        state.spend_operation()?;
         let lies = state.lies_about_sync;
         let content = state.content(self.number)?;
         if !lies {
