@@ -117,14 +117,7 @@ impl Course {
         let Some(slot) = slots.visible(self.at) else {
             return Seen::Nothing;
         };
-        match slot.version() {
-            None => Seen::Deleted,
-            Some(version) if self.keys_only => Seen::Value(Version {
-                value: Bytes::new(),
-                ..version
-            }),
-            Some(version) => Seen::Value(version),
-        }
+        slot.version().map_or(Seen::Deleted, Seen::Value)
     }
 
     /// Whether the scan comes to `key` before it comes to `other`.
@@ -320,6 +313,10 @@ impl<'a> Merge<'a> {
             }
         }
         match result {
+            Seen::Value(version) if self.course.keys_only => Ok(Some(Version {
+                value: Bytes::new(),
+                ..version
+            })),
             Seen::Value(version) => Ok(Some(version)),
             Seen::Deleted | Seen::Nothing => Ok(None),
         }
