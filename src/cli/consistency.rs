@@ -1,0 +1,158 @@
+//! `--level` and `--token`: how a request is to be served, and what a session has seen.
+//!
+//! What levels mean, and which a keyspace serves, is the server's part.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use clap::Args;
+use quorate_client::{ReadOptions, Receipt, WriteOptions};
+use quorate_types::{Ladder, Level};
+
+use super::error::CliError;
+use super::input;
+
+/// Largest session token that is read from a file, bytes.
+const TOKEN_MAX_BYTES: u64 = 1 << 20;
+
+/// How reads and writes are to be served.
+#[derive(Args, Debug, Default)]
+pub(super) struct LevelArgs {
+    /// Consistency: linearizable, bounded:5s, session, stale, eventual:one|quorum|all|2, or
+    /// several with budgets, 'linearizable@200ms > stale' [default: the keyspace's]
+    #[arg(long, value_name = "LEVEL")]
+    level: Option<Ladder>,
+    /// The session's token: read from this file, the new one written back
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
+}
+
+impl LevelArgs {
+    pub(super) fn read(&self) -> Result<ReadOptions, CliError> {
+        for rung in self.rungs() {
+            rung.read().map_err(refused)?;
+        }
+        let token = self.read_token()?;
+        Ok(ReadOptions {
+            ladder: self.ladder_for(&token),
+            token,
+            ..ReadOptions::default()
+        })
+    }
+
+    pub(super) fn write(&self) -> Result<WriteOptions, CliError> {
+        for rung in self.rungs() {
+            rung.write().map_err(refused)?;
+        }
+        Ok(WriteOptions {
+            ladder: self.level.clone(),
+            token: self.read_token()?,
+            ..WriteOptions::default()
+        })
+    }
+
+    fn rungs(&self) -> impl Iterator<Item = Level> + '_ {
+        let rungs = self.level.as_ref().map(Ladder::rungs).unwrap_or_default();
+        rungs.iter().map(|rung| rung.level)
+    }
+
+    /// A session that has seen nothing has no token to read by: the strictest level begins it.
+    fn ladder_for(&self, token: &Bytes) -> Option<Ladder> {
+        let begins = self.token.is_some() && token.is_empty();
+        match &self.level {
+            Some(ladder) if begins && *ladder == Ladder::from(Level::Session) => {
+                Some(Ladder::from(Level::Linearizable))
+            }
+            ladder => ladder.clone(),
+        }
+    }
+
+    fn read_token(&self) -> Result<Bytes, CliError> {
+        let Some(path) = &self.token else {
+            return Ok(Bytes::new());
+        };
+        match input::read_file(path, TOKEN_MAX_BYTES) {
+            Ok(token) => Ok(Bytes::from(token)),
+            // A session begins.
+            Err(CliError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(Bytes::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps what the session has seen now, if it is one.
+    pub(super) fn remember(&self, receipt: &Receipt) -> Result<(), CliError> {
+        match &self.token {
+            Some(path) if !receipt.session_token.is_empty() => {
+                replace(path, &receipt.session_token)
+                    .map_err(|error| CliError::file("write", path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn refused(error: quorate_types::LevelError) -> CliError {
+    CliError::usage(error.to_string(), "")
+}
+
+/// A token that is half written would end the session.
+fn replace(path: &Path, token: &[u8]) -> io::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(format!(".partial-{}", std::process::id()));
+    let partial = PathBuf::from(partial);
+    fs::File::create(&partial)
+        .and_then(|mut file| file.write_all(token))
+        .and_then(|()| fs::rename(&partial, path))
+        .inspect_err(|_| {
+            // The name says that it is a part.
+            let _ = fs::remove_file(&partial);
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn args(level: &str) -> LevelArgs {
+        LevelArgs {
+            level: Some(level.parse().unwrap()),
+            token: None,
+        }
+    }
+
+    #[test]
+    fn levels_of_reads_are_refused_for_writes_and_the_reverse() {
+        args("stale").read().unwrap();
+        assert_eq!(args("stale").write().unwrap_err().exit().code(), 2);
+        args("eventual:quorum,strict").write().unwrap();
+        assert_eq!(
+            args("eventual:quorum,strict")
+                .read()
+                .unwrap_err()
+                .exit()
+                .code(),
+            2
+        );
+        assert!(args("linearizable@1s > stale").write().is_err());
+    }
+
+    #[test]
+    fn a_session_without_a_token_begins_linearizable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let mut session = args("session");
+        session.token = Some(path.clone());
+        let first = session.read().unwrap();
+        assert_eq!(first.ladder, Some(Ladder::from(Level::Linearizable)));
+        fs::write(&path, b"seen").unwrap();
+        let next = session.read().unwrap();
+        assert_eq!(next.ladder, Some(Ladder::from(Level::Session)));
+        assert_eq!(next.token, "seen");
+    }
+}

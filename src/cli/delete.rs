@@ -1,0 +1,102 @@
+//! `quorate delete`.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use quorate_client::{Client, WriteOptions};
+use quorate_types::Revision;
+use serde_json::{Map, json};
+
+use super::consistency::LevelArgs;
+use super::error::CliError;
+use super::global::Session;
+use super::output::Output;
+use super::{input, json};
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  quorate delete greeting
+  quorate delete greeting --revision 1762000000000000
+  quorate delete --prefix config/")]
+pub(super) struct DeleteArgs {
+    /// Keys, byte for byte; one that is not there is no error
+    #[arg(required_unless_present = "prefix")]
+    keys: Vec<OsString>,
+    /// All keys that start with this, in steps
+    #[arg(long, value_name = "PREFIX", conflicts_with = "keys")]
+    prefix: Option<OsString>,
+    /// Only if the key has this revision
+    #[arg(long, value_name = "REVISION", conflicts_with = "prefix")]
+    revision: Option<u64>,
+    #[command(flatten)]
+    level: LevelArgs,
+}
+
+pub(super) async fn run(args: DeleteArgs, session: Session) -> Result<(), CliError> {
+    let Session { client, mut output } = session;
+    if args.revision.is_some() && args.keys.len() > 1 {
+        return Err(CliError::usage(
+            format!("--revision goes with one key, not with {}", args.keys.len()),
+            "delete them one by one, or by `quorate txn`",
+        ));
+    }
+    match &args.prefix {
+        Some(prefix) => delete_prefix(&args, prefix.clone(), &client, &mut output).await?,
+        None => delete_keys(&args, &client, &mut output).await?,
+    }
+    output.flush()
+}
+
+async fn delete_keys(
+    args: &DeleteArgs,
+    client: &Client,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let mut total = 0;
+    for key in &args.keys {
+        let key = input::argument(key);
+        let options = WriteOptions {
+            if_revision: args.revision.map(Revision),
+            ..args.level.write()?
+        };
+        let deleted = client.delete_with(key.clone(), options).await?;
+        args.level.remember(&deleted.receipt)?;
+        total += deleted.deleted;
+        if output.is_json() {
+            let mut object = Map::new();
+            json::put_bytes(&mut object, "key", &key);
+            object.insert("deleted".to_owned(), json!(deleted.deleted));
+            object.insert("revision".to_owned(), json!(deleted.revision.0));
+            output.object(object, &deleted.receipt)?;
+        } else {
+            output.remark_receipt(&deleted.receipt);
+        }
+    }
+    if output.is_json() {
+        return Ok(());
+    }
+    output.line(format_args!("deleted {total}"))
+}
+
+async fn delete_prefix(
+    args: &DeleteArgs,
+    prefix: OsString,
+    client: &Client,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let prefix = input::argument(&prefix);
+    let mut steps = client.delete_prefix(prefix.clone(), args.level.write()?);
+    let progress = super::transfer::Spinner::show("deleted");
+    while let Some(step) = steps.step().await? {
+        args.level.remember(&step.receipt)?;
+        progress.set(steps.deleted());
+    }
+    drop(progress);
+    if !output.is_json() {
+        return output.line(format_args!("deleted {}", steps.deleted()));
+    }
+    let mut object = Map::new();
+    json::put_bytes(&mut object, "prefix", &prefix);
+    object.insert("deleted".to_owned(), json!(steps.deleted()));
+    output.json(&object.into())
+}

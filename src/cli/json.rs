@@ -1,0 +1,218 @@
+//! The JSON that programs rely on: entries, receipts, and bytes that may not be UTF-8.
+//!
+//! Pure functions from answers to values. Names stay once given.
+
+use quorate_client::{Entry, Receipt};
+use quorate_client::{HistoryEntry, OperationDone, Role};
+use serde_json::{Map, Value, json};
+
+use super::base64;
+
+/// Puts bytes into an object: as `name` where they are UTF-8, else as `name_base64`.
+pub fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => object.insert(name.to_owned(), Value::from(text)),
+        Err(_) => object.insert(format!("{name}_base64"), Value::from(base64::encode(bytes))),
+    };
+}
+
+/// A key with its value, as `scan` and `history` write it.
+pub fn entry(entry: &Entry, keys_only: bool) -> Map<String, Value> {
+    let mut object = Map::new();
+    put_bytes(&mut object, "key", &entry.key);
+    if !keys_only {
+        put_bytes(&mut object, "value", &entry.value);
+    }
+    object.insert("revision".to_owned(), json!(entry.revision.0));
+    if let Some(expires_at) = entry.expires_at {
+        object.insert("expires_at".to_owned(), json!(expires_at.0));
+    }
+    object
+}
+
+/// A key as `get` writes it: what `entry` has, and the eventual plane's part.
+pub fn got(found: &Entry, siblings: &[Entry], context: &[u8]) -> Map<String, Value> {
+    let mut object = entry(found, false);
+    object.insert("context".to_owned(), context_value(context));
+    object.insert("siblings".to_owned(), entries(siblings));
+    object
+}
+
+fn entries(list: &[Entry]) -> Value {
+    list.iter()
+        .map(|one| Value::Object(entry(one, false)))
+        .collect()
+}
+
+fn context_value(context: &[u8]) -> Value {
+    if context.is_empty() {
+        return Value::Null;
+    }
+    Value::from(base64::encode(context))
+}
+
+/// One version of a key.
+pub fn version(version: &HistoryEntry) -> Map<String, Value> {
+    let mut object = entry(&version.entry, version.deleted);
+    object.insert("deleted".to_owned(), json!(version.deleted));
+    object
+}
+
+/// What one operation of a transaction came to.
+pub fn operation(done: &OperationDone) -> Value {
+    let mut object = match &done.entry {
+        Some(found) => entry(found, false),
+        None => Map::new(),
+    };
+    object.insert("found".to_owned(), json!(done.found));
+    if done.revision.0 > 0 {
+        object.insert("revision".to_owned(), json!(done.revision.0));
+    }
+    Value::Object(object)
+}
+
+/// A role as text.
+pub const fn role(role: Role) -> &'static str {
+    match role {
+        Role::Unspecified => "unknown",
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Primary => "primary",
+        Role::StandIn => "stand_in",
+    }
+}
+
+/// What was delivered.
+pub fn receipt(receipt: &Receipt) -> Value {
+    json!({
+        "level": receipt.level.map(|level| level.to_string()),
+        "rung": receipt.rung,
+        "node": receipt.node,
+        "role": role(receipt.role),
+        "replicas": receipt.replicas,
+        "stand_ins": receipt.stand_ins,
+        "revision": receipt.revision.0,
+        "context": context_value(&receipt.context),
+        "staleness_ms": receipt.staleness.map(|age| age.as_millis() as u64),
+        "tentative": receipt.tentative,
+        "siblings": receipt.siblings,
+        "replaced_unseen": receipt.replaced_unseen,
+        "replayed": receipt.replayed,
+        "range": receipt.range,
+        "micros": {
+            "queue": receipt.micros.queue,
+            "consensus": receipt.micros.consensus,
+            "disk": receipt.micros.disk,
+            "total": receipt.micros.total,
+        },
+    })
+}
+
+/// What was delivered, in one line for people.
+pub fn receipt_line(receipt: &Receipt) -> String {
+    let level = receipt
+        .level
+        .map_or_else(|| "unknown level".to_owned(), |level| level.to_string());
+    let mut line = format!(
+        "receipt: {level} (rung {}) by node {} as {}, range {}, replicas {:?}, revision {}",
+        receipt.rung,
+        receipt.node,
+        role(receipt.role),
+        receipt.range,
+        receipt
+            .replicas
+            .iter()
+            .map(|node| node.0)
+            .collect::<Vec<_>>(),
+        receipt.revision.0,
+    );
+    if let Some(age) = receipt.staleness {
+        line.push_str(&format!(", at most {} ms old", age.as_millis()));
+    }
+    if receipt.replayed {
+        line.push_str(", answer of an earlier attempt");
+    }
+    let micros = receipt.micros;
+    line.push_str(&format!(
+        ", {} us (queue {}, consensus {}, disk {})",
+        micros.total, micros.queue, micros.consensus, micros.disk
+    ));
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use quorate_client::Micros;
+    use quorate_types::{Level, NodeId, RangeId, Revision};
+    use std::time::Duration;
+
+    fn sample(key: &'static [u8], value: &'static [u8]) -> Entry {
+        Entry {
+            key: Bytes::from_static(key),
+            value: Bytes::from_static(value),
+            revision: Revision(1_762_000_000_000_000),
+            expires_at: None,
+        }
+    }
+
+    #[test]
+    fn get_has_the_fields_that_scripts_read() {
+        let object = got(&sample(b"a", b"1"), &[], b"");
+        assert_eq!(
+            Value::Object(object),
+            json!({"key":"a","value":"1","revision":1_762_000_000_000_000u64,
+                   "context":null,"siblings":[]})
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_stand_in_base64() {
+        let object = entry(&sample(b"\xff", b"\x00\x80"), false);
+        assert_eq!(
+            Value::Object(object),
+            json!({"key_base64":"/w==","value_base64":"AIA=","revision":1_762_000_000_000_000u64})
+        );
+    }
+
+    #[test]
+    fn keys_only_leaves_the_value_away() {
+        let object = entry(&sample(b"a", b""), true);
+        assert!(!object.contains_key("value"));
+    }
+
+    #[test]
+    fn the_receipt_has_the_fields_of_the_interface() {
+        let receipt = receipt(&Receipt {
+            level: Some(Level::Linearizable),
+            rung: 0,
+            node: NodeId(2),
+            role: Role::Leader,
+            replicas: vec![NodeId(1), NodeId(2)],
+            stand_ins: vec![],
+            revision: Revision(7),
+            context: Bytes::new(),
+            staleness: Some(Duration::from_millis(3)),
+            tentative: false,
+            siblings: 0,
+            replaced_unseen: 0,
+            replayed: false,
+            micros: Micros {
+                queue: 1,
+                consensus: 2,
+                disk: 3,
+                total: 6,
+            },
+            range: RangeId(4),
+            session_token: Bytes::new(),
+        });
+        assert_eq!(
+            receipt,
+            json!({"level":"linearizable","rung":0,"node":2,"role":"leader","replicas":[1,2],
+                   "stand_ins":[],"revision":7,"context":null,"staleness_ms":3,
+                   "tentative":false,"siblings":0,"replaced_unseen":0,"replayed":false,
+                   "range":4,"micros":{"queue":1,"consensus":2,"disk":3,"total":6}})
+        );
+    }
+}

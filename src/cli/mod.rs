@@ -1,0 +1,296 @@
+//! The command line: what can be typed, and which part does it.
+//!
+//! One file a command. Each takes its parsed arguments, talks to the cluster through the client
+//! library, writes results to [`output::Output`], and ends with `Ok` or a [`CliError`], which
+//! `exit` turns into the process's exit code.
+
+pub mod base64;
+mod bench;
+mod cas;
+mod completions;
+mod consistency;
+mod delete;
+mod dev;
+mod error;
+pub mod exit;
+mod get;
+mod global;
+mod history;
+mod input;
+pub mod json;
+mod keyspace;
+mod metrics;
+mod node;
+mod outcome;
+pub mod output;
+mod put;
+mod ranges;
+mod ring;
+mod scan;
+pub mod server;
+mod signal;
+mod status;
+mod table;
+mod transfer;
+mod txn;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+
+pub use error::CliError;
+use exit::Exit;
+use global::GlobalArgs;
+
+/// A key-value store in which every request picks its own consistency
+#[derive(Debug, Parser)]
+#[command(
+    name = "quorate",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Example:
+  quorate dev                      # a cluster on this machine, in another terminal
+  quorate put greeting hello
+  quorate get greeting
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not there, 4 a condition did not hold,
+5 cannot be served now, 6 outcome unknown, 7 data loss. Only 6 may have had an effect."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a local cluster, one process a node, and stay in front
+    Dev(dev::DevArgs),
+    /// Run one node in front
+    #[command(after_help = server::EXAMPLE)]
+    Server(Box<server::ServerArgs>),
+    /// Write a key
+    Put(put::PutArgs),
+    /// Read a key
+    Get(get::GetArgs),
+    /// Remove keys, or all keys of a prefix
+    Delete(delete::DeleteArgs),
+    /// List keys and values of a prefix, in order
+    Scan(scan::ScanArgs),
+    /// List the committed versions of a key, newest first
+    History(history::HistoryArgs),
+    /// Write a key if it is as expected
+    Cas(cas::CasArgs),
+    /// Compare, then write, atomically
+    Txn(txn::TxnArgs),
+    /// Ask what became of a write whose answer was lost
+    Outcome(outcome::OutcomeArgs),
+    /// Create, change, list, show and drop keyspaces
+    #[command(subcommand)]
+    Keyspace(keyspace::KeyspaceCommand),
+    /// Store a folder's files, or lines of JSON, as keys
+    Import(transfer::ImportArgs),
+    /// Write keys as a folder's files, or as lines of JSON
+    Export(transfer::ExportArgs),
+    /// Show the nodes
+    Status(status::StatusArgs),
+    /// Show ranges and their replicas
+    Ranges(ranges::RangesArgs),
+    /// Show each node's share of the ring
+    Ring(ring::RingArgs),
+    /// Print a node's metrics
+    Metrics(metrics::MetricsArgs),
+    /// Replace a node that is lost
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Put load on a cluster and measure it
+    Bench(bench::BenchArgs),
+    /// Print completions for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // Wrong usage ends here: clap says what is wrong, and exits with 2.
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            error.report();
+            error.exit().into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), CliError> {
+    let runtime = runtime(&cli.command)?;
+    let result = runtime.block_on(dispatch(cli));
+    // A thread may still wait for standard input or a disk; nobody waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+/// One thread is enough, and starts faster, where one request is sent.
+fn runtime(command: &Command) -> Result<Runtime, CliError> {
+    let mut builder = match command {
+        Command::Server(_) | Command::Bench(_) | Command::Import(_) | Command::Export(_) => {
+            Builder::new_multi_thread()
+        }
+        _ => Builder::new_current_thread(),
+    };
+    builder.enable_all().build().map_err(|error| {
+        CliError::refused(
+            Exit::Failed,
+            format!("cannot start the runtime: {error}"),
+            "",
+        )
+    })
+}
+
+async fn dispatch(cli: Cli) -> Result<(), CliError> {
+    let global = cli.global;
+    match cli.command {
+        Command::Dev(args) => dev::run(args).await,
+        Command::Server(args) => server::run(*args).await,
+        Command::Completions(args) => completions::run(&args, global.output()),
+        Command::Put(args) => put::run(args, global.session()?).await,
+        Command::Get(args) => get::run(args, global.session()?).await,
+        Command::Delete(args) => delete::run(args, global.session()?).await,
+        Command::Scan(args) => scan::run(args, global.session()?).await,
+        Command::History(args) => history::run(args, global.session()?).await,
+        Command::Cas(args) => cas::run(args, global.session()?).await,
+        Command::Txn(args) => txn::run(args, global.session()?).await,
+        Command::Outcome(args) => outcome::run(args, global.session()?).await,
+        Command::Keyspace(command) => keyspace::run(command, global.session()?).await,
+        Command::Import(args) => transfer::import(args, global.session()?).await,
+        Command::Export(args) => transfer::export(args, global.session()?).await,
+        Command::Status(_) => status::run(global.session()?).await,
+        Command::Ranges(args) => ranges::run(args, global.session()?).await,
+        Command::Ring(_) => ring::run(global.session()?).await,
+        Command::Metrics(args) => metrics::run(args, global.session()?).await,
+        Command::Node(command) => node::run(command, global.session()?).await,
+        Command::Bench(args) => {
+            let client = global.client_options()?;
+            bench::run(args, client, global.output()).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands() {
+                let path = format!("{path} {}", sub.get_name());
+                if sub.has_subcommands() {
+                    check(sub, &path);
+                    continue;
+                }
+                let help = sub.get_after_help().map(ToString::to_string);
+                assert!(
+                    help.is_some_and(|text| text.contains("Example") && text.contains(&path)),
+                    "`{path} --help` shows no example"
+                );
+            }
+        }
+        check(&Cli::command(), "quorate");
+    }
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn lines_that_scripts_use_parse() {
+        for line in [
+            "quorate dev --nodes 3 --dir d --port 0 --ready-file f",
+            "quorate server --id 1 --dir d --listen 127.0.0.1:7450 --peer 2=127.0.0.1:7452",
+            "quorate server --config f.toml",
+            "quorate put k v",
+            "quorate put k -5",
+            "quorate put k -",
+            "quorate put k -f file",
+            "quorate put k -f -",
+            "quorate --endpoints a:1,b:2 put k v --keyspace ks --timeout 5s --output json --receipt",
+            "quorate get k --raw --at 7 --level linearizable",
+            "quorate get k --level bounded:5s --token f",
+            "quorate delete a b c",
+            "quorate delete --prefix p",
+            "quorate delete k --revision 7",
+            "quorate scan",
+            "quorate scan p --limit 5 --keys-only --at 7",
+            "quorate history k",
+            "quorate cas k v --revision 7",
+            "quorate cas k v --absent",
+            "quorate txn f.json",
+            "quorate outcome r7-00c0ffee00000001-42",
+            "quorate keyspace create n --mode strong --partitioning hash(16) --replication 3 --history 5m",
+            "quorate keyspace alter n --history 1h",
+            "quorate keyspace list",
+            "quorate keyspace show n",
+            "quorate keyspace drop n",
+            "quorate import d --prefix p",
+            "quorate export p --to d",
+            "quorate export --to f.jsonl",
+            "quorate status",
+            "quorate ranges --output json",
+            "quorate ring",
+            "quorate metrics",
+            "quorate node replace 3",
+            "quorate bench --workload mixed:0.9 --clients 4 --depth 8 --value-bytes 256 --keys 100 --duration 10s --level stale --output json",
+            "quorate completions bash",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for line in [
+            "quorate put k",
+            "quorate put k v -f file",
+            "quorate put k --lvel",
+            "quorate cas k v",
+            "quorate cas k v --absent --revision 7",
+            "quorate delete",
+            "quorate delete k --prefix p",
+            "quorate get k --level strongest",
+            "quorate get k --timeout -5s",
+            "quorate get k --timeout 2d",
+            "quorate get k --timeout 0",
+            "quorate get k --at -1",
+            "quorate keyspace create n --mode weak",
+            "quorate bench --workload nap",
+            "quorate bench --workload put --clients 0",
+            "quorate incr k",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_level_that_is_unknown_says_what_is_allowed() {
+        let error = parse("quorate get k --level strongest").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("linearizable"), "{text}");
+    }
+}

@@ -1,0 +1,448 @@
+//! `quorate server`: the options of one node, from flags and from a TOML file.
+//!
+//! Flags win over the file. What a node does with its options is in `crate::server`.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use quorate_types::limits::NODE_WEIGHT_MAX;
+use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
+
+use super::error::CliError;
+use crate::server::{PeerOptions, ServerOptions};
+
+/// The zone of nodes that name none.
+pub const ZONE_DEFAULT: &str = "default";
+/// The cluster's name where none is given.
+pub const CLUSTER_DEFAULT: &str = "quorate";
+/// Largest configuration file that is read, bytes.
+const CONFIG_MAX_BYTES: u64 = 1 << 20;
+const LISTEN_DEFAULT: &str = "127.0.0.1:7450";
+const ELECTION_DEFAULT_MS: u64 = 300;
+const ENGINE_MEMORY_DEFAULT_BYTES: u64 = 64 << 20;
+const IN_FLIGHT_DEFAULT_BYTES: u64 = 64 << 20;
+
+/// Shown by `quorate server --help`.
+pub const EXAMPLE: &str = "Example:
+  quorate server --id 1 --dir node-1 --listen 127.0.0.1:7450 \\
+    --peer 2=127.0.0.1:7452 --peer 3=127.0.0.1:7454
+  quorate server --config node-1.toml
+
+QUORATE_LOG sets what is logged: error, warn, info (default), debug, or by part, as in
+info,quorate_raft=debug.";
+
+/// What is logged where `QUORATE_LOG` says nothing.
+const LOG_DEFAULT: &str = "info";
+const LOG_VARIABLE: &str = "QUORATE_LOG";
+
+/// Flags of `quorate server`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServerArgs {
+    /// Options as a TOML file, named as the flags; flags win
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+    /// This node's id, from 1, never used by another node
+    #[arg(long, value_name = "N")]
+    pub id: Option<u64>,
+    /// Folder of this node's data
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Address for gRPC: clients and other nodes [default: 127.0.0.1:7450]
+    #[arg(long, value_name = "A:P")]
+    pub listen: Option<SocketAddr>,
+    /// Address for metrics and health over HTTP [default: the gRPC port plus one]
+    #[arg(long, value_name = "A:P")]
+    pub http_listen: Option<SocketAddr>,
+    /// Another node, may be given many times
+    #[arg(long = "peer", value_name = "ID=A:P[,zone=Z][,weight=W]", value_parser = parse_peer)]
+    pub peers: Vec<PeerOptions>,
+    /// This node's failure domain [default: default]
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
+    /// This node's share of the ring, relative to the others' [default: 1]
+    #[arg(long, value_name = "W")]
+    pub weight: Option<u32>,
+    /// The cluster's name; a node refuses data of another one [default: quorate]
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Join the peers' cluster as a new node, instead of founding one with them
+    #[arg(long)]
+    pub join: bool,
+    /// Allow addresses outside loopback: there is no TLS yet
+    #[arg(long)]
+    pub insecure: bool,
+    /// Stop when standard input ends, as on SIGTERM
+    #[arg(long)]
+    pub stdin_watch: bool,
+    /// Milliseconds without a leader before a follower stands for election [default: 300]
+    #[arg(long, value_name = "MS")]
+    pub election_ms: Option<u64>,
+    /// Bytes of memory for the engine's tables [default: 64 MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub engine_memory_max_bytes: Option<u64>,
+    /// Bytes of requests in work at once; past them clients are told to retry [default: 64 MiB]
+    #[arg(long, value_name = "BYTES")]
+    pub in_flight_max_bytes: Option<u64>,
+    /// Logs as text or JSON lines, on standard error
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How a node writes its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The same options as a file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ServerFile {
+    id: Option<u64>,
+    dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    http_listen: Option<SocketAddr>,
+    #[serde(default)]
+    peers: Vec<PeerEntry>,
+    zone: Option<String>,
+    weight: Option<u32>,
+    cluster: Option<String>,
+    #[serde(default)]
+    join: bool,
+    #[serde(default)]
+    insecure: bool,
+    election_ms: Option<u64>,
+    engine_memory_max_bytes: Option<u64>,
+    in_flight_max_bytes: Option<u64>,
+}
+
+/// Runs one node until it is told to stop.
+///
+/// # Errors
+///
+/// [`CliError`] for options that do not fit, or a node that cannot start or go on.
+pub async fn run(args: ServerArgs) -> Result<(), CliError> {
+    let format = args.log_format;
+    let options = args.resolve()?;
+    log_to_stderr(format)?;
+    crate::server::run(options).await?;
+    Ok(())
+}
+
+fn log_to_stderr(format: LogFormat) -> Result<(), CliError> {
+    let directives = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| LOG_DEFAULT.to_owned());
+    let filter = EnvFilter::try_new(&directives).map_err(|error| {
+        CliError::usage(
+            format!("{LOG_VARIABLE}={directives}: {error}"),
+            "as in `info`, or `info,quorate_raft=debug`",
+        )
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct PeerEntry {
+    id: u64,
+    address: SocketAddr,
+    zone: Option<String>,
+    weight: Option<u32>,
+}
+
+impl ServerArgs {
+    /// Joins flags and file, and checks what can be checked before anything is opened.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError`] that names the option, and what is wanted instead.
+    pub fn resolve(self) -> Result<ServerOptions, CliError> {
+        let file = match &self.config {
+            Some(path) => read_config(path)?,
+            None => ServerFile::default(),
+        };
+        let listen = self.listen.or(file.listen).unwrap_or_else(|| {
+            LISTEN_DEFAULT
+                .parse()
+                .expect("the default address is written as one")
+        });
+        let peers = if self.peers.is_empty() {
+            file.peers.into_iter().map(PeerOptions::from).collect()
+        } else {
+            self.peers
+        };
+        let options = ServerOptions {
+            id: self.id.or(file.id).ok_or_else(|| missing("--id"))?,
+            dir: self.dir.or(file.dir).ok_or_else(|| missing("--dir"))?,
+            listen,
+            http_listen: match self.http_listen.or(file.http_listen) {
+                Some(address) => address,
+                None => next_port(listen)?,
+            },
+            peers,
+            zone: self
+                .zone
+                .or(file.zone)
+                .unwrap_or_else(|| ZONE_DEFAULT.to_owned()),
+            weight: self.weight.or(file.weight).unwrap_or(1),
+            cluster: self
+                .cluster
+                .or(file.cluster)
+                .unwrap_or_else(|| CLUSTER_DEFAULT.to_owned()),
+            join: self.join || file.join,
+            insecure: self.insecure || file.insecure,
+            stdin_watch: self.stdin_watch,
+            election_ms: self
+                .election_ms
+                .or(file.election_ms)
+                .unwrap_or(ELECTION_DEFAULT_MS),
+            engine_memory_max_bytes: self
+                .engine_memory_max_bytes
+                .or(file.engine_memory_max_bytes)
+                .unwrap_or(ENGINE_MEMORY_DEFAULT_BYTES),
+            in_flight_max_bytes: self
+                .in_flight_max_bytes
+                .or(file.in_flight_max_bytes)
+                .unwrap_or(IN_FLIGHT_DEFAULT_BYTES),
+        };
+        check(&options)?;
+        Ok(options)
+    }
+}
+
+impl From<PeerEntry> for PeerOptions {
+    fn from(entry: PeerEntry) -> Self {
+        Self {
+            id: entry.id,
+            address: entry.address,
+            zone: entry.zone.unwrap_or_else(|| ZONE_DEFAULT.to_owned()),
+            weight: entry.weight.unwrap_or(1),
+        }
+    }
+}
+
+fn read_config(path: &Path) -> Result<ServerFile, CliError> {
+    let text = super::input::read_file(path, CONFIG_MAX_BYTES)?;
+    let text = String::from_utf8(text).map_err(|_| {
+        CliError::usage(
+            format!("{}: not UTF-8", path.display()),
+            "a configuration file is TOML",
+        )
+    })?;
+    toml::from_str(&text).map_err(|error| {
+        CliError::usage(
+            format!("{}: {}", path.display(), error.to_string().trim_end()),
+            "names are those of the flags without dashes in front, as in `http-listen`",
+        )
+    })
+}
+
+fn missing(flag: &str) -> CliError {
+    CliError::usage(
+        format!("{flag} is missing"),
+        "try `quorate server --id 1 --dir DIR --listen 127.0.0.1:7450`, or `--config FILE.toml`",
+    )
+}
+
+fn next_port(listen: SocketAddr) -> Result<SocketAddr, CliError> {
+    if listen.port() == 0 {
+        return Ok(listen);
+    }
+    let port = listen.port().checked_add(1).ok_or_else(|| {
+        CliError::usage(
+            format!("no port is left after {listen} for HTTP"),
+            "name it with --http-listen",
+        )
+    })?;
+    Ok(SocketAddr::new(listen.ip(), port))
+}
+
+fn check(options: &ServerOptions) -> Result<(), CliError> {
+    check_identity(options)?;
+    for (flag, address) in [
+        ("--listen", options.listen),
+        ("--http-listen", options.http_listen),
+    ] {
+        if !address.ip().is_loopback() && !options.insecure {
+            return Err(CliError::usage(
+                format!("{flag} {address} lies outside loopback, and there is no TLS yet"),
+                "whoever reaches the port can read and write everything; \
+                 if the network is trusted, say so with --insecure",
+            ));
+        }
+    }
+    if options.listen == options.http_listen && options.listen.port() != 0 {
+        return Err(CliError::usage(
+            format!("--listen and --http-listen are both {}", options.listen),
+            "leave --http-listen away, and it is the next port",
+        ));
+    }
+    Ok(())
+}
+
+fn check_identity(options: &ServerOptions) -> Result<(), CliError> {
+    let ids = || std::iter::once(options.id).chain(options.peers.iter().map(|peer| peer.id));
+    if ids().any(|id| id == 0) {
+        return Err(CliError::usage("0 is no node id", "ids begin at 1"));
+    }
+    let mut seen: Vec<u64> = ids().collect();
+    seen.sort_unstable();
+    if let Some(pair) = seen.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(CliError::usage(
+            format!("node id {} is given twice", pair[0]),
+            "--peer names the other nodes, each with an id of its own",
+        ));
+    }
+    let weights =
+        std::iter::once(options.weight).chain(options.peers.iter().map(|peer| peer.weight));
+    for weight in weights {
+        if weight == 0 || weight > NODE_WEIGHT_MAX {
+            return Err(CliError::usage(
+                format!("{weight} is no weight"),
+                format!("weights go from 1 to {NODE_WEIGHT_MAX}"),
+            ));
+        }
+    }
+    if options.join && options.peers.is_empty() {
+        return Err(CliError::usage(
+            "--join needs at least one --peer of the cluster",
+            "try `--join --peer 1=127.0.0.1:7450`",
+        ));
+    }
+    Ok(())
+}
+
+/// Parses `2=127.0.0.1:7452,zone=b,weight=2`.
+fn parse_peer(text: &str) -> Result<PeerOptions, String> {
+    const WANTED: &str = "wanted: ID=ADDRESS:PORT[,zone=ZONE][,weight=N]";
+    let mut parts = text.split(',');
+    let (id, address) = parts
+        .next()
+        .and_then(|first| first.split_once('='))
+        .ok_or(WANTED)?;
+    let mut peer = PeerOptions {
+        id: id
+            .parse()
+            .map_err(|_| format!("`{id}` is no node id; {WANTED}"))?,
+        address: address
+            .parse()
+            .map_err(|_| format!("`{address}` is no ADDRESS:PORT; {WANTED}"))?,
+        zone: ZONE_DEFAULT.to_owned(),
+        weight: 1,
+    };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("zone", zone)) if !zone.is_empty() => zone.clone_into(&mut peer.zone),
+            Some(("weight", weight)) => {
+                peer.weight = weight
+                    .parse()
+                    .map_err(|_| format!("`{weight}` is no weight; {WANTED}"))?;
+            }
+            _ => return Err(format!("`{part}` is not known; {WANTED}")),
+        }
+    }
+    Ok(peer)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn args() -> ServerArgs {
+        ServerArgs {
+            id: Some(1),
+            dir: Some(PathBuf::from("data")),
+            ..ServerArgs::default()
+        }
+    }
+
+    #[test]
+    fn peers_parse_with_zone_and_weight() {
+        let peer = parse_peer("2=127.0.0.1:7452,zone=b,weight=3").unwrap();
+        assert_eq!((peer.id, peer.zone.as_str(), peer.weight), (2, "b", 3));
+        for wrong in ["2", "x=127.0.0.1:1", "2=host", "2=127.0.0.1:1,colour=red"] {
+            assert!(parse_peer(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn http_is_the_next_port_and_loopback_is_the_default() {
+        let options = args().resolve().unwrap();
+        assert_eq!(options.listen.to_string(), "127.0.0.1:7450");
+        assert_eq!(options.http_listen.to_string(), "127.0.0.1:7451");
+    }
+
+    #[test]
+    fn outside_loopback_needs_a_word_for_it() {
+        let mut open = args();
+        open.listen = Some("0.0.0.0:7450".parse().unwrap());
+        let error = open.clone().resolve().unwrap_err();
+        assert!(error.hint().unwrap().contains("--insecure"));
+        assert_eq!(error.exit().code(), 2);
+        open.insecure = true;
+        open.resolve().unwrap();
+    }
+
+    #[test]
+    fn ids_are_given_once_and_begin_at_one() {
+        let mut twice = args();
+        twice.peers = vec![parse_peer("1=127.0.0.1:7452").unwrap()];
+        assert!(
+            twice
+                .resolve()
+                .unwrap_err()
+                .to_string()
+                .contains("given twice")
+        );
+        let mut zero = args();
+        zero.id = Some(0);
+        assert!(zero.resolve().is_err());
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.toml");
+        std::fs::write(
+            &path,
+            "id = 7\ndir = \"elsewhere\"\nhttp-listen = \"127.0.0.1:9000\"\n\
+             [[peers]]\nid = 2\naddress = \"127.0.0.1:7452\"\n",
+        )
+        .unwrap();
+        let options = ServerArgs {
+            config: Some(path.clone()),
+            id: Some(3),
+            ..ServerArgs::default()
+        }
+        .resolve()
+        .unwrap();
+        assert_eq!(
+            (options.id, options.dir.to_str(), options.peers.len()),
+            (3, Some("elsewhere"), 1)
+        );
+        std::fs::write(&path, "idd = 7").unwrap();
+        let error = ServerArgs {
+            config: Some(path),
+            ..ServerArgs::default()
+        }
+        .resolve()
+        .unwrap_err();
+        assert!(error.to_string().contains("idd"), "{error}");
+    }
+}
