@@ -1,0 +1,279 @@
+//! The gateway of one node: what all operations share, and the one entry for a request of any kind.
+//!
+//! Not here: the operations themselves (a file each), and the services around them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
+use quorate_raft::{CatalogView, KeyspaceView, RaftNode, RangeView};
+use quorate_types::{ClientId, NodeId, RangeId};
+use tokio::sync::watch;
+
+use crate::admission::{Admission, Admitted, Limits};
+use crate::answer::{Answer, effect_of, hold, payload_bytes};
+use crate::context::Context;
+use crate::errors::GatewayError;
+use crate::metrics::{Meters, OperationLabel};
+use crate::names::Namer;
+use crate::seal::ClusterTag;
+use crate::validate;
+
+/// Ranges without a replica here whose last server is remembered; beyond, all are forgotten.
+const SERVED_BY_MAX_RANGES: usize = 65_536;
+
+/// Answers from this size on take room until their readers have them; smaller ones are bounded by
+/// the number of requests in work.
+const LARGE_ANSWER_BYTES: usize = 16 << 10;
+
+/// What a node chooses for its gateway.
+#[derive(Clone, Debug)]
+pub struct GatewayOptions {
+    /// Drawn at random for each start of the process: under it the gateway names writes whose
+    /// clients named none.
+    pub client: ClientId,
+    /// Limits on work in progress.
+    pub limits: Limits,
+}
+
+/// Turns requests into proposals and reads, here or on other nodes. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    node: RaftNode,
+    cluster: ClusterTag,
+    names: Namer,
+    admission: Admission,
+    meters: Meters,
+    served_by: RwLock<HashMap<RangeId, NodeId>>,
+    stopping: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway")
+            .field("node", &self.node_id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// The gateway of a node. It also serves what other nodes' gateways send on.
+    pub fn new(node: RaftNode, options: GatewayOptions) -> Gateway {
+        let shared = Shared {
+            node: node.clone(),
+            cluster: ClusterTag::of(node.cluster().as_bytes()),
+            names: Namer::new(options.client),
+            admission: Admission::new(options.limits),
+            meters: Meters::new(),
+            served_by: RwLock::default(),
+            stopping: watch::Sender::new(false),
+        };
+        let gateway = Gateway {
+            shared: Arc::new(shared),
+        };
+        node.set_forward_handler(Arc::new(crate::forwarded::Handler::new(&gateway)));
+        gateway
+    }
+
+    /// A handle that does not keep the gateway alive.
+    pub(crate) fn downgrade(&self) -> WeakGateway {
+        WeakGateway {
+            shared: Arc::downgrade(&self.shared),
+        }
+    }
+
+    /// No request is taken on any more: the node is about to stop.
+    pub fn stop(&self) {
+        self.shared.stopping.send_replace(true);
+    }
+
+    /// Tells when [`Gateway::stop`] is called.
+    pub(crate) fn watch_stop(&self) -> watch::Receiver<bool> {
+        self.shared.stopping.subscribe()
+    }
+
+    /// Whether [`Gateway::stop`] has been called.
+    pub fn is_stopping(&self) -> bool {
+        *self.shared.stopping.borrow()
+    }
+
+    /// Admits, executes and counts a request of any kind.
+    ///
+    /// # Errors
+    ///
+    /// [`GatewayError`], which says what the request did to the data.
+    pub async fn serve(
+        &self,
+        request: Request,
+        context: Context,
+    ) -> Result<Response, GatewayError> {
+        let operation = OperationLabel::of(&request);
+        let result = match self.admit(&request) {
+            Ok(_admitted) => self.execute(request, context).await,
+            Err(error) => Err(error),
+        };
+        let result = result.and_then(|response| self.make_room(response));
+        match &result {
+            Ok(response) => {
+                self.meters()
+                    .served(operation, response, context.arrived.elapsed());
+            }
+            Err(error) => self.meters().failed(operation, error.code()),
+        }
+        result
+    }
+
+    fn admit(&self, request: &Request) -> Result<Admitted, GatewayError> {
+        if self.is_stopping() {
+            return Err(GatewayError::Stopping);
+        }
+        self.admission().admit(request_bytes(request))
+    }
+
+    /// Finds room for a large answer until its reader has taken it.
+    fn make_room(&self, mut response: Response) -> Result<Response, GatewayError> {
+        let bytes = payload_bytes(&response);
+        if bytes >= LARGE_ANSWER_BYTES {
+            let room = self.admission().answer(bytes, effect_of(&response))?;
+            hold(&mut response, room);
+        }
+        Ok(response)
+    }
+
+    /// Serves a request of any kind, without the edge.
+    async fn execute(&self, request: Request, context: Context) -> Result<Response, GatewayError> {
+        // Gets and puts are what there is most of, and what is kept small; the rest is boxed.
+        match request {
+            Request::Get(get) => self.get(get, context).await.map(Answer::pack),
+            Request::Put(put) => self.put(put, context).await.map(Answer::pack),
+            other => Box::pin(self.execute_larger(other, context)).await,
+        }
+    }
+
+    async fn execute_larger(
+        &self,
+        request: Request,
+        context: Context,
+    ) -> Result<Response, GatewayError> {
+        match request {
+            Request::Get(get) => self.get(get, context).await.map(Answer::pack),
+            Request::Put(put) => self.put(put, context).await.map(Answer::pack),
+            Request::Delete(delete) => self.delete(delete, context).await.map(Answer::pack),
+            Request::Scan(scan) => self.scan(scan, context).await.map(Answer::pack),
+            Request::Batch(batch) => self.batch(batch, context).await.map(Answer::pack),
+            Request::CompareAndSet(cas) => {
+                self.compare_and_set(cas, context).await.map(Answer::pack)
+            }
+            Request::Txn(txn) => self.txn(txn, context).await.map(Answer::pack),
+            Request::History(history) => self.history(history, context).await.map(Answer::pack),
+            Request::Outcome(outcome) => self.outcome(outcome, context).await.map(Answer::pack),
+        }
+    }
+
+    pub(crate) fn node(&self) -> &RaftNode {
+        &self.shared.node
+    }
+
+    pub(crate) fn node_id(&self) -> NodeId {
+        self.shared.node.node_id()
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.shared.admission
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.shared.meters
+    }
+
+    pub(crate) fn names(&self) -> &Namer {
+        &self.shared.names
+    }
+
+    /// What tokens are bound to.
+    pub(crate) fn cluster(&self) -> ClusterTag {
+        self.shared.cluster
+    }
+
+    /// Takes note of who served a range that has no replica here.
+    pub(crate) fn served_by(&self, range: RangeId, node: NodeId) {
+        if self.last_served(range) == Some(node) {
+            return;
+        }
+        let mut served_by = self.shared.served_by.write();
+        if served_by.len() >= SERVED_BY_MAX_RANGES {
+            served_by.clear();
+        }
+        served_by.insert(range, node);
+    }
+
+    pub(crate) fn last_served(&self, range: RangeId) -> Option<NodeId> {
+        self.shared.served_by.read().get(&range).copied()
+    }
+}
+
+/// A handle that does not keep its gateway alive.
+pub(crate) struct WeakGateway {
+    shared: Weak<Shared>,
+}
+
+impl WeakGateway {
+    /// The gateway, if it is still there.
+    pub(crate) fn upgrade(&self) -> Option<Gateway> {
+        self.shared.upgrade().map(|shared| Gateway { shared })
+    }
+}
+
+/// Bytes of keys and values that a request carries.
+fn request_bytes(request: &Request) -> usize {
+    let of = |operations: &[v1::Operation]| -> usize {
+        operations.iter().map(validate::operation_bytes).sum()
+    };
+    match request {
+        Request::Get(get) => get.key.len(),
+        Request::Put(put) => put.key.len() + put.value.len(),
+        Request::Delete(delete) => delete.key.len(),
+        Request::Scan(scan) => scan.prefix.len() + scan.start.len() + scan.end.len(),
+        Request::Batch(batch) => of(&batch.operations),
+        Request::CompareAndSet(cas) => cas.key.len() + cas.value.len(),
+        Request::Txn(txn) => of(&txn.then) + of(&txn.otherwise),
+        Request::History(history) => history.key.len(),
+        Request::Outcome(outcome) => outcome.handle.len(),
+    }
+}
+
+/// The keyspace of a request.
+pub(crate) fn keyspace<'a>(
+    catalog: &'a CatalogView,
+    name: &str,
+) -> Result<&'a KeyspaceView, GatewayError> {
+    if let Some(keyspace) = catalog.keyspace(name) {
+        return Ok(keyspace);
+    }
+    quorate_types::validate_keyspace_name(name)?;
+    Err(GatewayError::KeyspaceNotFound {
+        name: name.to_owned(),
+    })
+}
+
+/// The range of a key, and the key as it is stored there. What another gateway sent on must mean the same one: catalogs of two nodes
+/// may differ for a moment.
+pub(crate) fn range_of<'a>(
+    keyspace: &'a KeyspaceView,
+    key: &[u8],
+    context: &Context,
+) -> Result<(&'a RangeView, Bytes), GatewayError> {
+    let (range, encoded) = keyspace.route(key);
+    match context.forwarded {
+        Some(forwarded) if forwarded.range != range.id => Err(GatewayError::RangeMoved {
+            range: forwarded.range,
+        }),
+        Some(_) | None => Ok((range, encoded)),
+    }
+}

@@ -1,0 +1,172 @@
+//! What the gateway counts: requests by operation, level and code, their latencies, and how full
+//! the edge is. Handles are looked up once, so that counting a request costs two additions.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics::{Counter, Histogram, counter, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
+use tonic::Code;
+
+use crate::admission::Admission;
+
+/// Upper bounds of latency histograms, seconds.
+const LATENCY_BUCKETS_SECONDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0,
+];
+
+const OPERATIONS: [&str; 9] = [
+    "get",
+    "put",
+    "delete",
+    "scan",
+    "batch",
+    "compare_and_set",
+    "txn",
+    "history",
+    "outcome",
+];
+const LEVELS: [&str; 6] = [
+    "none",
+    "linearizable",
+    "bounded",
+    "session",
+    "stale",
+    "eventual",
+];
+
+/// Makes the process's recorder for Prometheus, with buckets for everything in seconds. Once for
+/// each process, before the first gateway.
+///
+/// # Errors
+///
+/// [`BuildError`] if the process has a recorder already.
+pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(
+            Matcher::Suffix("_seconds".to_owned()),
+            LATENCY_BUCKETS_SECONDS,
+        )?
+        .install_recorder()
+}
+
+/// An operation, as metrics label it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperationLabel(usize);
+
+impl OperationLabel {
+    /// Of a request.
+    pub fn of(request: &Request) -> OperationLabel {
+        OperationLabel(match request {
+            Request::Get(_) => 0,
+            Request::Put(_) => 1,
+            Request::Delete(_) => 2,
+            Request::Scan(_) => 3,
+            Request::Batch(_) => 4,
+            Request::CompareAndSet(_) => 5,
+            Request::Txn(_) => 6,
+            Request::History(_) => 7,
+            Request::Outcome(_) => 8,
+        })
+    }
+}
+
+struct Meter {
+    served: Counter,
+    seconds: Histogram,
+}
+
+/// The handles of one gateway.
+pub struct Meters {
+    by_operation: [[OnceLock<Meter>; LEVELS.len()]; OPERATIONS.len()],
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Meters {
+    /// No handle is looked up yet: the recorder may come later.
+    pub fn new() -> Meters {
+        Meters {
+            by_operation: Default::default(),
+        }
+    }
+
+    /// Counts a request that was served.
+    pub fn served(&self, operation: OperationLabel, response: &Response, took: Duration) {
+        let level = level_of(response);
+        let meter = self.by_operation[operation.0][level].get_or_init(|| {
+            let (op, level) = (OPERATIONS[operation.0], LEVELS[level]);
+            Meter {
+                served: counter!("quorate_gateway_requests_total", "op" => op, "level" => level, "code" => "OK"),
+                seconds: histogram!("quorate_gateway_request_seconds", "op" => op, "level" => level),
+            }
+        });
+        meter.served.increment(1);
+        meter.seconds.record(took.as_secs_f64());
+    }
+
+    /// Counts a request that was refused or failed.
+    pub fn failed(&self, operation: OperationLabel, code: Code) {
+        let op = OPERATIONS[operation.0];
+        let code = code_name(code);
+        counter!("quorate_gateway_requests_total", "op" => op, "level" => "none", "code" => code)
+            .increment(1);
+    }
+}
+
+/// Brings the gauges of the edge up to date, for a scrape.
+pub fn observe_admission(admission: &Admission) {
+    let set = |name: &'static str, value: usize| gauge!(name).set(value as f64);
+    set("quorate_gateway_requests_in_flight", admission.requests());
+    set("quorate_gateway_request_bytes", admission.request_bytes());
+    set("quorate_gateway_answer_bytes", admission.answer_bytes());
+}
+
+/// The place of an answer's level in [`LEVELS`]: its number on the wire.
+fn level_of(response: &Response) -> usize {
+    let receipt = match response {
+        Response::Get(answer) => &answer.receipt,
+        Response::Put(answer) => &answer.receipt,
+        Response::Delete(answer) => &answer.receipt,
+        Response::Scan(answer) => &answer.receipt,
+        Response::Batch(answer) => &answer.receipt,
+        Response::CompareAndSet(answer) => &answer.receipt,
+        Response::Txn(answer) => &answer.receipt,
+        Response::History(answer) => &answer.receipt,
+        Response::Outcome(answer) => &answer.receipt,
+        Response::Error(_) => return 0,
+    };
+    let rung: Option<&v1::Rung> = receipt.as_ref().and_then(|receipt| receipt.level.as_ref());
+    rung.and_then(|rung| usize::try_from(rung.level).ok())
+        .filter(|at| *at < LEVELS.len())
+        .unwrap_or(0)
+}
+
+/// The code as gRPC's own documents write it.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,481 @@
+//! Writes of one key: put, delete, compare-and-set; and what all writes share, from the name to the
+//! receipt. The log decides; nothing here looks at a key to decide on it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_proto::internal::{self, Command, command};
+use quorate_proto::v1::{self, pipeline_request::Request};
+use quorate_raft::machine::{ApplyOutcome, ApplyRefusal};
+use quorate_raft::{Group, KeyspaceView, Proposed, RangeView};
+use quorate_storage::engine::Version;
+use quorate_types::{Operation, RangeId, RequestHandle, Revision};
+
+use crate::answer::Answer;
+use crate::context::Context;
+use crate::errors::GatewayError;
+use crate::gateway::{Gateway, keyspace, range_of};
+use crate::level;
+use crate::names::WriteName;
+use crate::receipt::{Session, Spent, receipt};
+use crate::route::{Errand, Prefer, Tried};
+use crate::validate;
+
+/// What a write needs besides its operation.
+pub(crate) struct Write<'a> {
+    pub(crate) range: &'a RangeView,
+    pub(crate) key: Bytes,
+    pub(crate) name: WriteName,
+    pub(crate) session: Session,
+    pub(crate) token: Bytes,
+    pub(crate) context: Context,
+}
+
+/// A write that the log has decided, with its receipt.
+pub(crate) struct Decided<'a> {
+    pub(crate) group: &'a Group,
+    pub(crate) proposed: Proposed,
+    pub(crate) receipt: v1::Receipt,
+}
+
+impl Write<'_> {
+    pub(crate) fn handle(&self) -> RequestHandle {
+        handle(self.range.id, &self.name)
+    }
+
+    /// The name on the wire: the same on every attempt.
+    pub(crate) fn request_id(&self) -> Option<v1::RequestId> {
+        wire_name(&self.name)
+    }
+
+    /// What a peer is asked for: the one level that writes have, and the session.
+    pub(crate) fn consistency(&self) -> Option<v1::Consistency> {
+        if self.token.is_empty() {
+            return None;
+        }
+        Some(v1::Consistency {
+            rungs: Vec::new(),
+            session_token: self.token.clone(),
+        })
+    }
+
+    fn command(&self, operation: command::Operation) -> Command {
+        command_of(&self.name, operation)
+    }
+}
+
+/// A write's name with the range that remembers it.
+pub(crate) fn handle(range: RangeId, name: &WriteName) -> RequestHandle {
+    RequestHandle {
+        range,
+        request: name.id,
+    }
+}
+
+/// A write's name on the wire.
+pub(crate) fn wire_name(name: &WriteName) -> Option<v1::RequestId> {
+    Some(v1::RequestId {
+        client: name.id.client.0,
+        sequence: name.id.sequence,
+        first_tried: name.first_tried.0,
+    })
+}
+
+/// A named command.
+pub(crate) fn command_of(name: &WriteName, operation: command::Operation) -> Command {
+    Command {
+        client: name.id.client.0,
+        sequence: name.id.sequence,
+        first_tried: name.first_tried.0,
+        proposed: 0,
+        operation: Some(operation),
+    }
+}
+
+impl Gateway {
+    /// The name of a write: its client's, or one of ours.
+    pub(crate) fn name_of(&self, id: Option<&v1::RequestId>) -> Result<WriteName, GatewayError> {
+        Ok(match validate::request_id(id, self.node().now())? {
+            Some((id, first_tried)) => WriteName {
+                id,
+                first_tried,
+                ours: false,
+            },
+            None => self.names().next(self.node().clock()),
+        })
+    }
+
+    /// Checks the level of a write, and limits its time to what the level gives it.
+    pub(crate) fn write_context(
+        keyspace: &KeyspaceView,
+        operation: Operation,
+        consistency: Option<&v1::Consistency>,
+        context: Context,
+    ) -> Result<Context, GatewayError> {
+        let mode = keyspace.options.mode;
+        let budget = level::write_budget(&keyspace.name, mode, operation, consistency)?;
+        Ok(match budget {
+            Some(budget) => context.until(context.arrived + budget),
+            None => context,
+        })
+    }
+
+    fn write_of<'a>(
+        &self,
+        keyspace: &'a KeyspaceView,
+        key: &[u8],
+        (operation, consistency): (Operation, Option<v1::Consistency>),
+        id: Option<&v1::RequestId>,
+        context: Context,
+    ) -> Result<Write<'a>, GatewayError> {
+        let context = Self::write_context(keyspace, operation, consistency.as_ref(), context)?;
+        let session = Session::of(self.cluster(), consistency.as_ref())?;
+        let (range, key) = range_of(keyspace, key, &context)?;
+        Ok(Write {
+            range,
+            key,
+            name: self.name_of(id)?,
+            session,
+            token: consistency
+                .map(|consistency| consistency.session_token)
+                .unwrap_or_default(),
+            context,
+        })
+    }
+
+    /// Has the range's log decide a write, wherever its leader is.
+    pub(crate) async fn decide<T: Answer>(
+        &self,
+        write: &Write<'_>,
+        operation: impl Fn() -> command::Operation,
+        answer: impl Fn(Decided<'_>) -> Result<T, GatewayError>,
+        request: impl Fn() -> Request,
+    ) -> Result<T, GatewayError> {
+        let errand = Errand {
+            range: write.range,
+            prefer: Prefer::Leader,
+            handle: Some(write.handle()),
+            context: &write.context,
+        };
+        let (operation, answer) = (&operation, &answer);
+        let here = |group: Arc<Group>| async move {
+            let spent = Spent::begin();
+            let command = write.command(operation());
+            match group.propose(command, write.context.deadline).await {
+                Ok(proposed) => Tried::Done(
+                    self.decided(write, &group, proposed, spent)
+                        .and_then(answer),
+                ),
+                Err(error) => error.into(),
+            }
+        };
+        self.route(&errand, here, request).await
+    }
+
+    fn decided<'a>(
+        &self,
+        write: &Write<'_>,
+        group: &'a Group,
+        proposed: Proposed,
+        spent: Spent,
+    ) -> Result<Decided<'a>, GatewayError> {
+        let applied = &proposed.applied;
+        match &applied.outcome {
+            ApplyOutcome::Refused(ApplyRefusal::BelowWindow) => {
+                return Err(GatewayError::BelowWindow {
+                    handle: write.handle(),
+                });
+            }
+            ApplyOutcome::Remembered { closed: true, .. } => {
+                return Err(GatewayError::Closed {
+                    handle: write.handle(),
+                });
+            }
+            _ => {}
+        }
+        let spent = Spent {
+            consensus: proposed.consensus,
+            ..spent
+        };
+        let rung = level::write_rung_to_wire();
+        let mut receipt = receipt(
+            self.node_id(),
+            group,
+            rung,
+            applied.revision,
+            spent,
+            &write.context,
+        );
+        receipt.replayed = applied.replayed;
+        receipt.session_token = write.session.after(group.range_id(), applied.revision);
+        Ok(Decided {
+            group,
+            proposed,
+            receipt,
+        })
+    }
+
+    /// Writes one key.
+    ///
+    /// # Errors
+    ///
+    /// See [`GatewayError`]; the outcome is unknown only where the error says so.
+    pub async fn put(
+        &self,
+        request: v1::PutRequest,
+        context: Context,
+    ) -> Result<v1::PutResponse, GatewayError> {
+        let catalog = self.node().catalog();
+        let keyspace = keyspace(&catalog, &request.keyspace)?;
+        let options = &keyspace.options;
+        let leveled = (Operation::Write, request.consistency);
+        validate::key("key", &request.key, options)?;
+        validate::value("value", &request.value, options)?;
+        let ttl = validate::ttl("ttl_ms", request.ttl_ms, options)?;
+        let id = request.request_id.as_ref();
+        let write = self.write_of(keyspace, &request.key, leveled, id, context)?;
+        let operation = || {
+            let (key, value) = (write.key.clone(), request.value.clone());
+            command::Operation::Put(internal::Write { key, value, ttl })
+        };
+        let resend = || {
+            Request::Put(v1::PutRequest {
+                keyspace: request.keyspace.clone(),
+                key: request.key.clone(),
+                value: request.value.clone(),
+                consistency: write.consistency(),
+                ttl_ms: request.ttl_ms,
+                request_id: write.request_id(),
+            })
+        };
+        let answer = |decided: Decided<'_>| {
+            let revision = decided.receipt.revision;
+            Ok(v1::PutResponse {
+                revision,
+                receipt: Some(decided.receipt),
+            })
+        };
+        self.decide(&write, operation, answer, resend).await
+    }
+
+    /// Removes one key, or a step of a prefix.
+    ///
+    /// # Errors
+    ///
+    /// `COMPARE_FAILED` where `if_revision` is another one; else see [`GatewayError`].
+    pub async fn delete(
+        &self,
+        request: v1::DeleteRequest,
+        context: Context,
+    ) -> Result<v1::DeleteResponse, GatewayError> {
+        if request.prefix {
+            return self.delete_prefix(request, context).await;
+        }
+        let catalog = self.node().catalog();
+        let keyspace = keyspace(&catalog, &request.keyspace)?;
+        let options = &keyspace.options;
+        validate::key("key", &request.key, options)?;
+        if !request.page_token.is_empty() {
+            return Err(GatewayError::field(
+                "page_token",
+                "only deletions of a prefix have pages",
+            ));
+        }
+        let expected = Revision(request.if_revision);
+        let kind = if expected.is_none() {
+            Operation::Write
+        } else {
+            Operation::CompareAndSet
+        };
+        let leveled = (kind, request.consistency);
+        let id = request.request_id.as_ref();
+        let write = self.write_of(keyspace, &request.key, leveled, id, context)?;
+        let operation = || delete_operation(write.key.clone(), expected);
+        let resend = || {
+            Request::Delete(v1::DeleteRequest {
+                keyspace: request.keyspace.clone(),
+                key: request.key.clone(),
+                consistency: write.consistency(),
+                if_revision: request.if_revision,
+                request_id: write.request_id(),
+                ..v1::DeleteRequest::default()
+            })
+        };
+        let answer = |decided: Decided<'_>| deleted(decided, &write.key, expected);
+        self.decide(&write, operation, answer, resend).await
+    }
+
+    /// Writes one key if its present state is the expected one.
+    ///
+    /// # Errors
+    ///
+    /// See [`GatewayError`]. A condition that does not hold is no error here.
+    pub async fn compare_and_set(
+        &self,
+        request: v1::CompareAndSetRequest,
+        context: Context,
+    ) -> Result<v1::CompareAndSetResponse, GatewayError> {
+        let catalog = self.node().catalog();
+        let keyspace = keyspace(&catalog, &request.keyspace)?;
+        let options = &keyspace.options;
+        validate::key("key", &request.key, options)?;
+        validate::value("value", &request.value, options)?;
+        validate::expect("expect", request.expect.as_ref())?;
+        let ttl = validate::ttl("ttl_ms", request.ttl_ms, options)?;
+        let leveled = (Operation::CompareAndSet, request.consistency);
+        let id = request.request_id.as_ref();
+        let write = self.write_of(keyspace, &request.key, leveled, id, context)?;
+        let operation = || {
+            let (key, value) = (write.key.clone(), request.value.clone());
+            command::Operation::Conditional(internal::Conditional {
+                write: Some(internal::Write { key, value, ttl }),
+                expect: request.expect.clone(),
+                delete: false,
+            })
+        };
+        let resend = || {
+            Request::CompareAndSet(v1::CompareAndSetRequest {
+                keyspace: request.keyspace.clone(),
+                key: request.key.clone(),
+                expect: request.expect.clone(),
+                value: request.value.clone(),
+                ttl_ms: request.ttl_ms,
+                consistency: write.consistency(),
+                request_id: write.request_id(),
+            })
+        };
+        let answer = |decided: Decided<'_>| compared(decided, &write.key, &request.key);
+        self.decide(&write, operation, answer, resend).await
+    }
+}
+
+fn delete_operation(key: Bytes, expected: Revision) -> command::Operation {
+    let write = internal::Write {
+        key,
+        ..internal::Write::default()
+    };
+    if expected.is_none() {
+        return command::Operation::Delete(write);
+    }
+    command::Operation::Conditional(internal::Conditional {
+        write: Some(write),
+        expect: Some(v1::Expect {
+            state: Some(v1::expect::State::Revision(expected.0)),
+        }),
+        delete: true,
+    })
+}
+
+fn deleted(
+    decided: Decided<'_>,
+    key: &[u8],
+    expected: Revision,
+) -> Result<v1::DeleteResponse, GatewayError> {
+    let deleted = match &decided.proposed.applied.outcome {
+        ApplyOutcome::Written { deleted } => *deleted,
+        ApplyOutcome::Compared {
+            succeeded: true, ..
+        } => 1,
+        ApplyOutcome::Compared {
+            succeeded: false,
+            current,
+        } => {
+            let current = current
+                .as_ref()
+                .map_or(Revision::ZERO, |version| Revision(version.revision));
+            return Err(GatewayError::CompareFailed { expected, current });
+        }
+        ApplyOutcome::Remembered {
+            succeeded: true,
+            deleted,
+            ..
+        } => {
+            if expected.is_none() {
+                *deleted
+            } else {
+                1
+            }
+        }
+        ApplyOutcome::Remembered {
+            succeeded: false, ..
+        } if !expected.is_none() => {
+            // What was there then is not remembered: what is there now must do.
+            let current = decided.group.table().get(key).map_err(stored)?;
+            let current = current.map_or(Revision::ZERO, |version| Revision(version.revision));
+            return Err(GatewayError::CompareFailed { expected, current });
+        }
+        ApplyOutcome::Remembered { deleted, .. } => *deleted,
+        ApplyOutcome::Transacted { .. } | ApplyOutcome::Refused(_) | ApplyOutcome::Nothing => {
+            return Err(strange(&decided.proposed));
+        }
+    };
+    Ok(v1::DeleteResponse {
+        deleted,
+        revision: decided.receipt.revision,
+        next_page_token: Bytes::new(),
+        receipt: Some(decided.receipt),
+    })
+}
+
+fn compared(
+    decided: Decided<'_>,
+    key: &[u8],
+    user_key: &Bytes,
+) -> Result<v1::CompareAndSetResponse, GatewayError> {
+    let (succeeded, current) = match &decided.proposed.applied.outcome {
+        ApplyOutcome::Compared { succeeded, current } => (*succeeded, current.clone()),
+        ApplyOutcome::Remembered {
+            succeeded: true, ..
+        } => (true, None),
+        ApplyOutcome::Remembered {
+            succeeded: false, ..
+        } => (false, decided.group.table().get(key).map_err(stored)?),
+        ApplyOutcome::Written { .. }
+        | ApplyOutcome::Transacted { .. }
+        | ApplyOutcome::Refused(_)
+        | ApplyOutcome::Nothing => return Err(strange(&decided.proposed)),
+    };
+    Ok(v1::CompareAndSetResponse {
+        succeeded,
+        revision: if succeeded {
+            decided.receipt.revision
+        } else {
+            0
+        },
+        current: current.map(|version| key_value(user_key.clone(), version)),
+        receipt: Some(decided.receipt),
+    })
+}
+
+/// A version of a key as clients see it.
+pub(crate) fn key_value(key: Bytes, version: Version) -> v1::KeyValue {
+    v1::KeyValue {
+        key,
+        value: version.value,
+        revision: version.revision,
+        expires_at: version.expiry.unwrap_or(0),
+    }
+}
+
+/// What the table could not do.
+pub(crate) fn stored(error: quorate_storage::engine::EngineError) -> GatewayError {
+    use quorate_storage::engine::EngineError;
+    match error {
+        EngineError::BelowFloor { asked, floor } => GatewayError::RevisionCollected {
+            at: Revision(asked),
+            floor: Revision(floor),
+        },
+        EngineError::Corrupt { .. } | EngineError::Damaged { .. } => GatewayError::DataLoss {
+            what: error.to_string(),
+        },
+        other => GatewayError::internal(other.to_string()),
+    }
+}
+
+/// An outcome that this kind of command cannot have.
+pub(crate) fn strange(proposed: &Proposed) -> GatewayError {
+    GatewayError::Internal {
+        what: format!("the range answered with {:?}", proposed.applied.outcome),
+        effect: quorate_types::Effect::Applied,
+    }
+}
