@@ -230,7 +230,11 @@ impl World {
                 Err(LogError::Disk { .. }) if self.disk.is_powered_off() => {}
                 Err(error) => return Err(format!("open: {error}")),
             }
-            self.disk = self.disk.power_cut(self.dice.any());
+            self.disk = match self.disk.is_powered_off() || self.dice.percent(60) {
+                true => self.disk.power_cut(self.dice.any()),
+                // Leaves unsynced bytes to the next start, and its power cut.
+                false => self.disk.process_kill(),
+            };
             // The worker sees that its disk is gone.
             tokio::time::sleep(Duration::from_secs(2)).await;
         }

@@ -160,6 +160,22 @@ impl SimDisk {
         }
     }
 
+    /// Kills the process that uses the disk: its handles and locks are gone,
+    /// but what it wrote is there, and still not durable if it was not synced.
+    /// Only the returned handle works afterwards. Planned faults are gone.
+    #[must_use = "the old handle is dead"]
+    pub fn process_kill(&self) -> Self {
+        let mut state = self.shared.lock();
+        state.locks.clear();
+        state.faults.clear();
+        state.operations_until_cut = None;
+        state.generation += 1;
+        Self {
+            shared: Arc::clone(&self.shared),
+            generation: state.generation,
+        }
+    }
+
     /// Lets the power fail in the midst of the operation that comes after
     /// `operations` more changing ones; from then on everything fails until
     /// [`SimDisk::power_cut`] gives the power back.
