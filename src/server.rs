@@ -1,9 +1,36 @@
-//! The assembly of one node: takes its options, runs until it is told to stop.
+//! The assembly of one node: opens its folder, log and engine, starts its groups, and serves its
+//! ports until it is told to stop.
+//!
+//! Only here do the parts meet. What each of them does is in its own crate.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use quorate_gateway::{Gateway, GatewayOptions, Limits, ServeError};
+use quorate_proto::internal::CatalogNode;
+use quorate_proto::internal::peer_server::PeerServer;
+use quorate_raft::peer::{GrpcTransport, PeerService, TransportOptions};
+use quorate_raft::seam::{Randomness, SystemClock, SystemRandomness};
+use quorate_raft::{RaftNode, RaftNodeOptions, Seams, StartError};
+use quorate_storage::disk::{Disk, FolderLock, RealDisk};
+use quorate_storage::engine::{Engine, EngineError, EngineOptions};
+use quorate_storage::log::{LogError, LogIdentity, LogOptions, NodeLog};
+use quorate_types::limits::MESSAGE_MAX_BYTES;
+use quorate_types::{ClientId, NodeId, stable_hash};
 use thiserror::Error;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Requests in work when a node stops may take so long to end.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// Largest share of a range's memory that its log's cache takes, bytes.
+const LOG_CACHE_MAX_BYTES: u64 = 64 << 20;
+/// The page cache of the engine's files, bytes.
+const ENGINE_CACHE_BYTES: usize = 64 << 20;
 
 /// One other node that this one knows from its command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,9 +81,89 @@ pub struct ServerOptions {
 /// Why a node did not start, or stopped.
 #[derive(Debug, Error)]
 pub enum ServerError {
-    /// The node's parts are not joined yet.
-    #[error("this build has no node assembly")]
-    NotAssembled,
+    /// An address that others can reach, without TLS.
+    #[error("{address} can be reached from outside, and there is no TLS yet")]
+    Exposed {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The folder belongs to a running node.
+    #[error("the folder {dir} is in use by another process")]
+    FolderInUse {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The folder cannot be used.
+    #[error("the folder {dir} cannot be used")]
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The log does not open.
+    #[error("the log in {dir} does not open")]
+    Log {
+        /// The folder.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: LogError,
+    },
+    /// The engine does not open.
+    #[error("the engine in {dir} does not open")]
+    Engine {
+        /// The folder.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: EngineError,
+    },
+    /// The groups do not start.
+    #[error("the node does not start")]
+    Start(#[from] StartError),
+    /// Metrics cannot be collected.
+    #[error("metrics: {0}")]
+    Metrics(String),
+    /// A port is not served any more.
+    #[error("a port is not served any more")]
+    Serve(#[from] ServeError),
+    /// The disk has failed: nothing may be acknowledged any more.
+    #[error("the node stops serving: {0}")]
+    DiskFailed(String),
+    /// Signals cannot be taken.
+    #[error("signals cannot be taken")]
+    Signals(#[source] std::io::Error),
+}
+
+impl ServerError {
+    /// Whether acknowledged data of this node is damaged: it must be replaced.
+    pub fn is_data_loss(&self) -> bool {
+        match self {
+            ServerError::Log { source, .. } => matches!(source, LogError::Damaged { .. }),
+            ServerError::Engine { source, .. } => {
+                matches!(source, EngineError::Damaged { .. } | EngineError::Corrupt { .. })
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What a node holds until it stops.
+struct Node {
+    raft: RaftNode,
+    gateway: Gateway,
+    _lock: Box<dyn FolderLock>,
 }
 
 /// Runs one node until SIGTERM, SIGINT, or the end of a watched standard input.
@@ -64,6 +171,195 @@ pub enum ServerError {
 /// # Errors
 ///
 /// [`ServerError`] where the node cannot start or cannot go on.
-pub async fn run(_options: ServerOptions) -> Result<(), ServerError> {
-    Err(ServerError::NotAssembled)
+pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
+    let grpc = listen(options.listen, options.insecure).await?;
+    let http = listen(options.http_listen, options.insecure).await?;
+    let metrics = quorate_gateway::install_recorder()
+        .map_err(|error| ServerError::Metrics(error.to_string()))?;
+    let node = start(&options).await?;
+    let (stop, stopped) = watch::channel(false);
+    let until = |mut stopped: watch::Receiver<bool>| async move {
+        // An error means that the node is gone: stop as well.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let peers = PeerServer::new(PeerService::new(transport_options(&options), node.raft.peer_handler()))
+        .max_decoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES);
+    let routes = quorate_gateway::routes(&node.gateway)?.add_service(peers);
+    let mut serving =
+        tokio::spawn(quorate_gateway::serve_grpc(routes, grpc, until(stopped.clone())));
+    let pages =
+        quorate_gateway::serve_http(node.gateway.clone(), metrics, http, until(stopped.clone()));
+    let pages = tokio::spawn(pages);
+    tracing::info!(id = options.id, listen = %options.listen, http = %options.http_listen, "serving");
+    let ended = tokio::select! {
+        told = told_to_stop(options.stdin_watch) => told.map_err(ServerError::Signals),
+        failed = disk_failed(&node.raft) => Err(ServerError::DiskFailed(failed)),
+        served = &mut serving => match served {
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) | Err(_) => Ok(()),
+        },
+    };
+    tracing::info!("stopping");
+    if ended.is_ok() {
+        node.raft.hand_over().await;
+    }
+    node.gateway.stop();
+    stop.send_replace(true);
+    if tokio::time::timeout(DRAIN_MAX, &mut serving).await.is_err() {
+        serving.abort();
+    }
+    pages.abort();
+    node.raft.stop().await;
+    ended
+}
+
+async fn listen(address: SocketAddr, insecure: bool) -> Result<TcpListener, ServerError> {
+    let outside = match address.ip() {
+        IpAddr::V4(ip) => !ip.is_loopback(),
+        IpAddr::V6(ip) => !ip.is_loopback(),
+    };
+    if outside && !insecure {
+        return Err(ServerError::Exposed { address });
+    }
+    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+}
+
+fn transport_options(options: &ServerOptions) -> TransportOptions {
+    TransportOptions { node: NodeId(options.id), cluster: options.cluster.clone() }
+}
+
+/// Sixteen bytes that stand for the cluster's name in files.
+fn cluster_tag(name: &str) -> [u8; 16] {
+    let mut tag = [0; 16];
+    tag[..8].copy_from_slice(&stable_hash(name.as_bytes()).to_be_bytes());
+    let salted = [name.as_bytes(), b"/quorate"].concat();
+    tag[8..].copy_from_slice(&stable_hash(&salted).to_be_bytes());
+    tag
+}
+
+async fn start(options: &ServerOptions) -> Result<Node, ServerError> {
+    let disk = RealDisk::shared();
+    let lock = take_folder(&disk, options)?;
+    let dir = options.dir.join("log");
+    let identity = LogIdentity { cluster: cluster_tag(&options.cluster), node: options.id };
+    let log_options =
+        LogOptions { cache_bytes_max: LOG_CACHE_MAX_BYTES, ..LogOptions::default() };
+    let log = NodeLog::open(disk.clone(), &dir, identity, log_options)
+        .map_err(|source| ServerError::Log { dir, source })?;
+    let dir = options.dir.join("engine");
+    let engine_options = EngineOptions {
+        memory_bytes_max: usize::try_from(options.engine_memory_max_bytes).unwrap_or(usize::MAX),
+        cache_bytes: ENGINE_CACHE_BYTES,
+        ..EngineOptions::default()
+    };
+    let engine = Engine::open(disk.clone(), &dir, engine_options)
+        .map_err(|source| ServerError::Engine { dir, source })?;
+    let randomness = Arc::new(SystemRandomness);
+    let seams = Seams {
+        clock: Arc::new(SystemClock),
+        randomness: randomness.clone(),
+        transport: GrpcTransport::new(transport_options(options)),
+        disk,
+    };
+    let raft = RaftNode::start(raft_options(options), seams, log, engine).await?;
+    let limits = Limits {
+        request_bytes_max: usize::try_from(options.in_flight_max_bytes).unwrap_or(usize::MAX),
+        ..Limits::default()
+    };
+    let client = ClientId(randomness.next());
+    let gateway = Gateway::new(raft.clone(), GatewayOptions { client, limits });
+    Ok(Node { raft, gateway, _lock: lock })
+}
+
+fn take_folder(
+    disk: &Arc<dyn Disk>,
+    options: &ServerOptions,
+) -> Result<Box<dyn FolderLock>, ServerError> {
+    let dir = options.dir.clone();
+    let folder = |source| ServerError::Folder { dir: dir.clone(), source };
+    disk.create_dir_all(&dir).map_err(folder)?;
+    disk.lock_folder(&dir).map_err(|source| match source.kind() {
+        std::io::ErrorKind::WouldBlock => ServerError::FolderInUse { dir: dir.clone() },
+        _ => folder(source),
+    })
+}
+
+fn raft_options(options: &ServerOptions) -> RaftNodeOptions {
+    let me = CatalogNode {
+        id: options.id,
+        endpoint: options.listen.to_string(),
+        http: options.http_listen.to_string(),
+        zone: options.zone.clone(),
+        weight: options.weight,
+        removed: false,
+    };
+    let mut nodes = vec![me.clone()];
+    nodes.extend(options.peers.iter().map(|peer| CatalogNode {
+        id: peer.id,
+        endpoint: peer.address.to_string(),
+        http: String::new(),
+        zone: peer.zone.clone(),
+        weight: peer.weight,
+        removed: false,
+    }));
+    nodes.sort_by_key(|node| node.id);
+    let join =
+        options.peers.iter().map(|peer| (NodeId(peer.id), peer.address.to_string())).collect();
+    let (bootstrap, join) = if options.join { (Vec::new(), join) } else { (nodes, Vec::new()) };
+    let election = options.election_ms.max(50);
+    RaftNodeOptions {
+        bootstrap,
+        join,
+        heartbeat_ms: (election / 5).max(10),
+        election_min_ms: election * 5 / 6,
+        election_max_ms: election * 3 / 2,
+        ..RaftNodeOptions::new(me, &options.cluster, options.dir.clone())
+    }
+}
+
+async fn told_to_stop(stdin_watch: bool) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stdin_ended(), if stdin_watch => {}
+    }
+    Ok(())
+}
+
+async fn stdin_ended() {
+    let mut stdin = tokio::io::stdin();
+    let mut nothing = [0; 64];
+    // The parent writes nothing; the end, or an error, means that it is gone.
+    while matches!(stdin.read(&mut nothing).await, Ok(read) if read > 0) {}
+}
+
+/// Waits until the log or the engine has failed, and says why.
+async fn disk_failed(node: &RaftNode) -> String {
+    let mut log = node.log().on_failure();
+    let mut engine = node.engine().on_failure();
+    tokio::select! {
+        failed = log.wait_for(Option::is_some) => match failed.as_deref() {
+            Ok(Some(error)) => report(error.as_ref()),
+            Ok(None) | Err(_) => "the log is closed".to_string(),
+        },
+        failed = engine.wait_for(Option::is_some) => match failed.as_deref() {
+            Ok(Some(error)) => report(error.as_ref()),
+            Ok(None) | Err(_) => "the engine is closed".to_string(),
+        },
+    }
+}
+
+/// An error with its sources on one line.
+fn report(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }

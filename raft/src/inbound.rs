@@ -48,7 +48,6 @@ pub(crate) struct PeerState {
     pub(crate) heard: Instant,
     /// The peer's process start; a change is a restart.
     pub(crate) started: u64,
-    pub(crate) catalog_epoch: u64,
     /// The peer's clock minus ours, microseconds, delay included.
     pub(crate) clock_offset: i64,
 }
@@ -272,7 +271,6 @@ impl Inner {
         let state = PeerState {
             heard: Instant::now(),
             started: beat.started,
-            catalog_epoch: beat.catalog_epoch,
             clock_offset: offset(Timestamp(beat.clock).0),
         };
         let before = self.inbound.peers.lock().insert(from, state);

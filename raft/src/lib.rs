@@ -30,8 +30,15 @@ pub use catalog::{CatalogError, CatalogView, KeyspaceView, NodeView, RangeView};
 pub use controller::UpdateError;
 pub use group::{Group, ProposeError, Proposed, ReadError, ReadPoint};
 pub use inbound::ForwardHandler;
-pub use log_store::LogStore;
 pub use node::{RaftNode, RaftNodeOptions, Seams, StartError};
 pub use peer::CallError;
 pub use replace::{ReplaceError, ReplaceStep};
 pub use runtime::seed_thread;
+
+/// The openraft-facing types, for openraft's own conformance suite alone.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::apply::RangeMachine;
+    pub use crate::consensus::Consensus;
+    pub use crate::log_store::LogStore;
+}

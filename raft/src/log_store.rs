@@ -43,7 +43,8 @@ impl LogStore {
             Bound::Excluded(i) => *i,
             Bound::Unbounded => self.log.last().map_or(0, |l| l.index + 1),
         };
-        (start, end)
+        // What is not there (any more) is left out, as openraft expects.
+        (start.max(self.log.first_index().unwrap_or(end)), end)
     }
 
     /// Entries from `start`, before `end`, at least one if there is one, and no more than about
