@@ -178,11 +178,15 @@ async fn work(
             3 if dice.percent(30) => {
                 let floor = model.floor() + (model.revision - model.floor()) / 2;
                 model.set_floor(floor);
+                model.position.index += 1;
+                table.apply(model.position, vec![]);
                 table.set_floor(floor);
             }
             4 if dice.percent(10) => {
                 let keep = dice.percent(60);
                 model.set_history(keep);
+                model.position.index += 1;
+                table.apply(model.position, vec![]);
                 table.set_history(keep);
             }
             5 => opened.neighbours[0].freeze(vec![]),

@@ -93,6 +93,12 @@ pub enum EngineError {
         /// What is wrong with them.
         what: &'static str,
     },
+    /// The range was dropped; this handle of it is of no more use.
+    #[error("range {range} was dropped")]
+    Dropped {
+        /// The range.
+        range: u64,
+    },
     /// The engine was closed.
     #[error("the engine is closed")]
     Closed,
@@ -114,6 +120,7 @@ impl EngineError {
             | Self::IntervalDiffers { .. }
             | Self::Overlap { .. }
             | Self::Import { .. }
+            | Self::Dropped { .. }
             | Self::Closed => false,
         }
     }

@@ -346,8 +346,8 @@ impl Engine {
     }
 
     /// Forgets a range. It is gone when this returns, also after a crash; its
-    /// space comes back in the background. Handles of it stay, empty, and what
-    /// is applied to them goes nowhere.
+    /// space comes back in the background. Reads of old handles get
+    /// [`EngineError::Dropped`], what is applied to them goes nowhere.
     ///
     /// # Errors
     /// Corrupt or damaged data, a failing disk.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::RwLockReadGuard;
 
 use super::error::EngineError;
 use super::export::Export;
@@ -235,6 +236,23 @@ impl RangeTable {
 
 /// Reading.
 impl RangeTable {
+    /// The state, unless the range was dropped: then the file's data is no
+    /// longer the range's.
+    fn state(&self) -> Result<RwLockReadGuard<'_, State>, EngineError> {
+        let state = self.range.state.read();
+        self.check_kept(&state)?;
+        Ok(state)
+    }
+
+    fn check_kept(&self, state: &State) -> Result<(), EngineError> {
+        let range = self.range.id;
+        if state.dropped {
+            Err(EngineError::Dropped { range })
+        } else {
+            Ok(())
+        }
+    }
+
     /// The newest version of `key`.
     ///
     /// # Errors
@@ -252,7 +270,7 @@ impl RangeTable {
     }
 
     fn look_up(&self, key: &[u8], at: Option<u64>) -> Result<Option<Version>, EngineError> {
-        let state = self.range.state.read();
+        let state = self.state()?;
         check_floor(&state, at)?;
         if !self.range.contains(key) {
             return Ok(None);
@@ -277,7 +295,7 @@ impl RangeTable {
     /// As [`RangeTable::get_at`].
     pub fn scan(&self, request: &ScanRequest) -> Result<ScanPage, EngineError> {
         let course = Course::new(&self.range.interval, request);
-        let state = self.range.state.read();
+        let state = self.state()?;
         check_floor(&state, request.at)?;
         let layers = state.tables_newest_first();
         let view = state.view.clone();
@@ -292,7 +310,7 @@ impl RangeTable {
     /// # Errors
     /// As [`RangeTable::get`].
     pub fn history(&self, key: &[u8], limit: usize) -> Result<Vec<HistoryEntry>, EngineError> {
-        let state = self.range.state.read();
+        let state = self.state()?;
         if !self.range.contains(key) {
             return Ok(Vec::new());
         }
@@ -328,6 +346,7 @@ impl RangeTable {
     pub fn hash(&self) -> Result<(Position, [u8; 16]), EngineError> {
         let course = Course::whole(&self.range.interval);
         let mut state = self.range.state.write();
+        self.check_kept(&state)?;
         state.set_active_aside();
         let layers = state.tables_newest_first();
         let view = state.view.clone();
@@ -353,7 +372,7 @@ impl RangeTable {
     /// # Errors
     /// As [`RangeTable::get`].
     pub fn export(&self) -> Result<Export, EngineError> {
-        let view = self.range.state.read().view.clone();
+        let view = self.state()?.view.clone();
         self.engine.watched(Export::new(
             self.range.id,
             self.range.interval.clone(),
@@ -375,6 +394,7 @@ impl RangeTable {
         chunks: impl Iterator<Item = Result<Bytes, EngineError>>,
     ) -> Result<Option<Position>, EngineError> {
         self.engine.common.check()?;
+        drop(self.state()?);
         let file = self.engine.file_of(self.range.id);
         let meta = import::run(file, &self.engine.common, &self.range, chunks);
         Ok(self.engine.watched(meta)?.position)

@@ -123,6 +123,20 @@ impl Model {
         }
     }
 
+    /// The next write, of a value of one's own.
+    pub fn put(&mut self, key: u64, value: Bytes) -> Change {
+        self.write(key, 1, Some(0));
+        let (key, revision) = (self.key(key), self.revision);
+        let version = Version {
+            revision,
+            expiry: None,
+            value,
+        };
+        let versions = self.versions.entry(key.clone()).or_default();
+        versions.insert(revision, Some(version.clone()));
+        Change::Put { key, version }
+    }
+
     pub fn set_floor(&mut self, floor: u64) {
         self.floor = self.floor.max(floor);
     }
