@@ -37,7 +37,7 @@ pub(super) struct Common {
     pub(super) tick: AtomicU64,
     /// Whether the ticker is ticking (or about to).
     pub(super) ticking: AtomicBool,
-    /// Whether the ticker was asked for relief and has not come to it yet.
+    /// Whether the ticker was asked for relief since memory became scarce.
     pub(super) relieving: AtomicBool,
     memory_bytes: AtomicUsize,
     flushes: AtomicU64,
@@ -84,6 +84,9 @@ impl Common {
     /// Takes note that memory was given back.
     pub(super) fn free(&self, bytes: usize) {
         self.grow(bytes, 0);
+        if !self.is_scarce() {
+            self.relieving.store(false, Ordering::Relaxed);
+        }
         metrics::gauge!("quorate_engine_memory_bytes").set(self.memory_bytes() as f64);
     }
 
@@ -172,8 +175,9 @@ impl Inner {
         if unfrozen >= common.options.memory_bytes_max / 4 {
             range.set_due();
         }
-        if common.is_scarce() && !range.is_due() && !common.relieving.swap(true, Ordering::Relaxed)
-        {
+        // Once for each time that memory becomes scarce; the ticks see to it
+        // as long as it stays so.
+        if common.is_scarce() && !common.relieving.swap(true, Ordering::Relaxed) {
             self.ticker.ring();
         }
     }

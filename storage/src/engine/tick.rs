@@ -29,7 +29,7 @@ impl Worker for Ticker {
         let now = self.common.tick.fetch_add(1, Ordering::Relaxed) + 1;
         let ranges: Vec<_> = self.files.iter().flat_map(|file| file.ranges()).collect();
         if self.common.is_scarce() {
-            self.relieve(&ranges);
+            relieve(&ranges);
         }
         for range in &ranges {
             let touched = range.touched.load(Ordering::Relaxed);
@@ -50,19 +50,13 @@ impl Worker for Ticker {
     }
 }
 
-impl Ticker {
-    /// Asks the ranges that hold most.
-    fn relieve(&self, ranges: &[Arc<Range>]) {
-        self.common.relieving.store(false, Ordering::Relaxed);
-        let sizes = ranges
-            .iter()
-            .map(|range| range.unfrozen_bytes.load(Ordering::Relaxed));
-        let mean = sizes.sum::<usize>() / ranges.len().max(1);
-        for range in ranges {
-            let bytes = range.unfrozen_bytes.load(Ordering::Relaxed);
-            if bytes > 0 && bytes >= mean {
-                range.set_due();
-            }
+/// Asks the ranges that hold most.
+fn relieve(ranges: &[Arc<Range>]) {
+    let bytes = |range: &Arc<Range>| range.unfrozen_bytes.load(Ordering::Relaxed);
+    let mean = ranges.iter().map(bytes).sum::<usize>() / ranges.len().max(1);
+    for range in ranges {
+        if bytes(range) > 0 && bytes(range) >= mean {
+            range.set_due();
         }
     }
 }
