@@ -5,6 +5,7 @@
 
 mod engine_kit;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use engine_kit::{ABOVE, DIR, Model, Opened, bytes, interval, options};
 use quorate_storage::disk::{RealDisk, SimDisk};
 use quorate_storage::engine::{
-    Change, Engine, EngineOptions, Position, RangeTable, ScanRequest, Version,
+    Change, Engine, EngineError, EngineOptions, Position, RangeTable, ScanRequest, Version,
 };
 
 fn put(key: Bytes, revision: u64, value: Bytes) -> Change {
@@ -253,7 +254,7 @@ async fn a_real_folder_survives_an_engine_that_was_not_closed() {
     let folder = tempfile::tempdir().unwrap();
     let mut model = Model::default();
     for _ in 0..3 {
-        let engine = Engine::open(RealDisk::shared(), folder.path(), options()).unwrap();
+        let engine = open_when_free(folder.path());
         let table = engine.open_range(ABOVE, interval()).unwrap();
         assert_eq!(table.last_revision(), model.revision);
         for key in 0..50 {
@@ -266,16 +267,42 @@ async fn a_real_folder_survives_an_engine_that_was_not_closed() {
         }
         table.flush_all(vec![]).await.unwrap();
         drop((table, engine));
-        wait_until_free(folder.path());
     }
 }
 
-/// The workers end a moment after the last handle.
-fn wait_until_free(folder: &std::path::Path) {
+#[tokio::test]
+async fn handles_and_their_futures_go_to_other_threads() {
+    let disk = SimDisk::new();
+    let opened = Opened::new(&disk, options());
+    let (engine, table) = (opened.engine.clone(), opened.table.clone());
+    let task = tokio::spawn(async move {
+        table.apply(
+            Position { term: 1, index: 1 },
+            vec![put(bytes("k"), 1, bytes("v"))],
+        );
+        let durable = table.flush_all(vec![]).await.unwrap();
+        let due = tokio::time::timeout(Duration::ZERO, table.flush_due()).await;
+        assert!(due.is_err());
+        engine.close().await.unwrap();
+        durable
+    });
+    assert_eq!(task.await.unwrap(), Some(Position { term: 1, index: 1 }));
+    // Closed: the folder is free though handles are left, and reads say why.
+    assert!(Opened::try_new(&disk, options()).is_ok());
+    let closed = opened.table.get(b"k");
+    assert!(matches!(closed, Err(EngineError::Closed)), "{closed:?}");
+    assert!(opened.engine.failed().is_none());
+}
+
+/// Opens a folder whose engine was let go: its workers end a moment later.
+fn open_when_free(folder: &Path) -> Engine {
     let deadline = Instant::now() + Duration::from_secs(20);
-    while let Err(error) = Engine::open(RealDisk::shared(), folder, options()).map(drop) {
-        assert!(Instant::now() < deadline, "{error}");
-        std::thread::yield_now();
+    loop {
+        match Engine::open(RealDisk::shared(), folder, options()) {
+            Ok(engine) => return engine,
+            Err(EngineError::InUse) if Instant::now() < deadline => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 

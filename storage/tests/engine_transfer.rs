@@ -216,6 +216,14 @@ async fn a_dropped_range_leaves_nothing_and_its_interval_is_free() {
         vec![change],
     );
     opened.table.freeze(vec![]);
+    let flushed = opened
+        .table
+        .flushed(Position {
+            term: 9,
+            index: 9999,
+        })
+        .await;
+    assert!(matches!(flushed, Err(EngineError::Dropped { .. })));
     // Also after a crash before the data is removed.
     drop(opened);
     let disk = disk.power_cut(1);

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use redb::{Database, ReadableDatabase, WriteTransaction};
 
+use super::EngineOptions;
 use super::error::EngineError;
 use super::pages::{self, PageCounts, Pages};
 use super::range::{FlushJob, Range};
 use super::record;
 use super::view::{CURRENT, FileView, HISTORY, META, MetaKind, meta_name};
-use crate::disk::{Disk, Doorbell, OpenMode};
+use crate::disk::{Disk, Doorbell, FolderLock, OpenMode};
 
 /// The range number under which a file's own record stands.
 const FILE_RECORD_RANGE: u64 = u64::MAX;
@@ -26,10 +27,19 @@ pub(super) struct EngineFile {
     pub(super) bell: Doorbell,
     /// Held for as long as a write transaction and the view it leads to are in
     /// the making. None once closed.
-    database: Mutex<Option<Database>>,
+    open: Mutex<Option<Open>>,
     residents: Mutex<Residents>,
     /// Ranges that froze something.
     frozen: Mutex<BTreeSet<u64>>,
+}
+
+/// What an open file has.
+struct Open {
+    database: Database,
+    /// The folder is taken until no file of it can be written to any more; a
+    /// flusher may outlive the engine's last handle by a moment. Behind the
+    /// database, so that it is dropped after it.
+    _folder: Arc<dyn FolderLock>,
 }
 
 struct Residents {
@@ -50,6 +60,7 @@ impl EngineFile {
         name: Arc<str>,
         counts: Arc<PageCounts>,
         database: Database,
+        folder: Arc<dyn FolderLock>,
     ) -> Result<Self, EngineError> {
         let view = Arc::new(FileView::new(&database.begin_read()?)?);
         let dropping = !view.ranges(MetaKind::Dropping)?.is_empty();
@@ -57,7 +68,10 @@ impl EngineFile {
             name,
             counts,
             bell: Doorbell::new(),
-            database: Mutex::new(Some(database)),
+            open: Mutex::new(Some(Open {
+                database,
+                _folder: folder,
+            })),
             residents: Mutex::new(Residents {
                 view,
                 ranges: BTreeMap::new(),
@@ -124,20 +138,17 @@ impl EngineFile {
 
     /// Waits for other writers and begins to write.
     pub(super) fn writer(&self) -> Result<Writer<'_>, EngineError> {
-        let database = self.database.lock();
-        if database.is_none() {
+        let open = self.open.lock();
+        if open.is_none() {
             return Err(EngineError::Closed);
         }
-        Ok(Writer {
-            file: self,
-            database,
-        })
+        Ok(Writer { file: self, open })
     }
 
     /// Closes the file cleanly; reads that go on get [`EngineError::Closed`].
     pub(super) fn close(&self) -> Result<(), EngineError> {
-        match self.database.lock().take() {
-            Some(database) => Ok(database.close()?),
+        match self.open.lock().take() {
+            Some(open) => Ok(open.database.close()?),
             None => Ok(()),
         }
     }
@@ -146,14 +157,15 @@ impl EngineFile {
 /// The right to write to a file.
 pub(super) struct Writer<'a> {
     file: &'a EngineFile,
-    database: MutexGuard<'a, Option<Database>>,
+    open: MutexGuard<'a, Option<Open>>,
 }
 
 impl Writer<'_> {
     fn database(&self) -> &Database {
-        self.database
-            .as_ref()
+        let open = self.open.as_ref();
+        &open
             .expect("a writer is only made of an open file")
+            .database
     }
 
     /// A transaction that is durable once committed, and needs no repair
@@ -218,28 +230,30 @@ fn file_name(number: u32) -> String {
 }
 
 /// Opens all files of a folder, creating them where the folder is new.
-/// `files` counts only then; afterwards the first file tells.
+/// Their number is taken from `options` only then; afterwards the first file
+/// tells.
 pub(super) fn open_all(
     disk: &dyn Disk,
     dir: &Path,
-    files: u32,
-    cache_bytes: usize,
+    options: &EngineOptions,
+    folder: &Arc<dyn FolderLock>,
 ) -> Result<Vec<Arc<EngineFile>>, EngineError> {
     let first = dir.join(file_name(0));
     let is_new = !disk
         .exists(&first)
         .map_err(EngineError::io("looked for its files"))?;
-    let files = if is_new {
-        files.max(1)
-    } else {
-        stored_file_count(disk, &first)?
-    };
-    let opener = Opener {
+    let mut opener = Opener {
         disk,
         dir,
-        files,
-        cache_bytes: cache_bytes / files as usize,
+        folder,
+        files: options.files.max(1),
+        cache_bytes: 0,
     };
+    if !is_new {
+        opener.files = opener.stored_file_count(&first)?;
+    }
+    let files = opener.files;
+    opener.cache_bytes = options.cache_bytes / files as usize;
     // The first file comes last: as long as it is missing, the folder is new.
     let mut opened: Vec<_> = (0..files)
         .rev()
@@ -252,6 +266,7 @@ pub(super) fn open_all(
 struct Opener<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
+    folder: &'a Arc<dyn FolderLock>,
     files: u32,
     cache_bytes: usize,
 }
@@ -270,7 +285,7 @@ impl Opener<'_> {
             }
             self.create(number, &path)?;
         }
-        let (file, record) = open_file(self.disk, &path, self.cache_bytes)?;
+        let (file, record) = self.open_file(&path)?;
         if record
             != (FileRecord {
                 files: self.files,
@@ -316,6 +331,60 @@ impl Opener<'_> {
             .and_then(|()| disk.sync_dir(self.dir))
             .map_err(EngineError::io("named a new file"))
     }
+
+    /// How many files the folder of this one has.
+    fn stored_file_count(&self, path: &Path) -> Result<u32, EngineError> {
+        let (file, record) = self.open_file(path)?;
+        file.close()?;
+        Ok(record.files.max(1))
+    }
+
+    fn open_file(&self, path: &Path) -> Result<(EngineFile, FileRecord), EngineError> {
+        let name: Arc<str> = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into();
+        let file = self
+            .disk
+            .open(path, OpenMode::Existing)
+            .map_err(EngineError::io("opened a file"))?;
+        let damaged = || EngineError::Damaged {
+            file: name.clone(),
+            block: 0,
+        };
+        let version =
+            pages::layout_version(file.as_ref()).map_err(EngineError::io("opened a file"))?;
+        match version {
+            Some(pages::LAYOUT_VERSION) => {}
+            Some(found) => {
+                let known = pages::LAYOUT_VERSION;
+                return Err(EngineError::Version {
+                    what: "an engine file",
+                    found,
+                    known,
+                });
+            }
+            None => return Err(damaged()),
+        }
+        let counts = Arc::new(PageCounts::default());
+        let pages = Pages::new(file, name.clone(), counts.clone());
+        // Checksums keep flipped bits away from redb; a file that was cut short
+        // still makes it panic.
+        let database = catch_unwind(AssertUnwindSafe(|| {
+            redb::Builder::new()
+                .set_cache_size(self.cache_bytes)
+                .create_with_backend(pages)
+        }));
+        let database = database.map_err(|_| damaged())??;
+        let file = EngineFile::new(name.clone(), counts, database, self.folder.clone())?;
+        let stored = file.view().meta.get(file_record_name().as_slice())?;
+        let record = stored
+            .as_ref()
+            .map(|stored| FileRecord::decode(stored.value()));
+        let record = record.ok_or_else(damaged)??;
+        Ok((file, record))
+    }
 }
 
 /// A file's own record: which file it is, of how many.
@@ -349,59 +418,4 @@ impl FileRecord {
 
 fn file_record_name() -> Vec<u8> {
     meta_name(FILE_RECORD_RANGE, MetaKind::File, &[])
-}
-
-/// How many files the folder of this one has.
-fn stored_file_count(disk: &dyn Disk, path: &Path) -> Result<u32, EngineError> {
-    let (file, record) = open_file(disk, path, 0)?;
-    file.close()?;
-    Ok(record.files.max(1))
-}
-
-fn open_file(
-    disk: &dyn Disk,
-    path: &Path,
-    cache_bytes: usize,
-) -> Result<(EngineFile, FileRecord), EngineError> {
-    let name: Arc<str> = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into();
-    let file = disk
-        .open(path, OpenMode::Existing)
-        .map_err(EngineError::io("opened a file"))?;
-    let damaged = || EngineError::Damaged {
-        file: name.clone(),
-        block: 0,
-    };
-    let version = pages::layout_version(file.as_ref()).map_err(EngineError::io("opened a file"))?;
-    match version {
-        Some(pages::LAYOUT_VERSION) => {}
-        Some(found) => {
-            let known = pages::LAYOUT_VERSION;
-            return Err(EngineError::Version {
-                what: "an engine file",
-                found,
-                known,
-            });
-        }
-        None => return Err(damaged()),
-    }
-    let counts = Arc::new(PageCounts::default());
-    let pages = Pages::new(file, name.clone(), counts.clone());
-    // Checksums keep flipped bits away from redb; a file that was cut short
-    // still makes it panic.
-    let database = catch_unwind(AssertUnwindSafe(|| {
-        redb::Builder::new()
-            .set_cache_size(cache_bytes)
-            .create_with_backend(pages)
-    }));
-    let file = EngineFile::new(name.clone(), counts, database.map_err(|_| damaged())??)?;
-    let stored = file.view().meta.get(file_record_name().as_slice())?;
-    let record = stored
-        .as_ref()
-        .map(|stored| FileRecord::decode(stored.value()));
-    let record = record.ok_or_else(damaged)??;
-    Ok((file, record))
 }

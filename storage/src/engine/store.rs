@@ -18,7 +18,7 @@ use super::table::RangeTable;
 use super::tick::Ticker;
 use super::view::MetaKind;
 use super::{EngineOptions, collect};
-use crate::disk::{Disk, Doorbell, FolderLock, WorkerHandle};
+use crate::disk::{Disk, Doorbell, WorkerHandle};
 
 /// How the workers are to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub(super) struct Common {
     flushes: AtomicU64,
     flushed_rows: AtomicU64,
     stop: AtomicU8,
+    closed: AtomicBool,
     failed: watch::Sender<Option<Arc<EngineError>>>,
 }
 
@@ -57,6 +58,7 @@ impl Common {
             flushes: AtomicU64::new(0),
             flushed_rows: AtomicU64::new(0),
             stop: AtomicU8::new(Stop::Not as u8),
+            closed: AtomicBool::new(false),
             failed: watch::Sender::new(None),
         }
     }
@@ -106,6 +108,11 @@ impl Common {
         }
     }
 
+    /// Whether the files are closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     pub(super) fn failed(&self) -> Option<Arc<EngineError>> {
         self.failed.borrow().clone()
     }
@@ -136,7 +143,6 @@ pub(super) struct Inner {
     files: Vec<Arc<EngineFile>>,
     ticker: Doorbell,
     workers: Mutex<Vec<WorkerHandle>>,
-    _lock: Box<dyn FolderLock>,
 }
 
 impl Inner {
@@ -244,13 +250,12 @@ impl Engine {
             std::io::ErrorKind::WouldBlock => EngineError::InUse,
             _ => EngineError::io("locked its folder")(error),
         })?;
-        let files = file::open_all(disk.as_ref(), dir, options.files, options.cache_bytes)?;
+        let files = file::open_all(disk.as_ref(), dir, &options, &Arc::from(lock))?;
         let inner = Inner {
             common: Arc::new(Common::new(options)),
             files,
             ticker: Doorbell::new(),
             workers: Mutex::new(Vec::new()),
-            _lock: lock,
         };
         let engine = Self {
             inner: Arc::new(inner),
@@ -366,8 +371,8 @@ impl Engine {
     }
 
     /// Flushes all that is frozen, stops the workers and closes the files.
-    /// What was applied and not frozen is left to the log. Reads fail from
-    /// here on.
+    /// What was applied and not frozen is left to the log. The folder is free
+    /// then; reads get [`EngineError::Closed`].
     ///
     /// # Errors
     /// What stopped the engine before, or a failing disk.
@@ -378,6 +383,7 @@ impl Engine {
             worker.ended().await;
         }
         self.inner.common.check()?;
+        self.inner.common.closed.store(true, Ordering::Relaxed);
         self.inner.files.iter().try_for_each(|file| file.close())
     }
 

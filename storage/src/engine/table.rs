@@ -200,9 +200,15 @@ impl RangeTable {
     pub async fn flushed(&self, position: Position) -> Result<(), EngineError> {
         let mut durable = self.range.durable.subscribe();
         let mut failed = self.engine.common.on_failure();
+        let is_dropped = || self.range.state.read().dropped;
         tokio::select! {
             biased;
-            _ = durable.wait_for(|durable| *durable >= Some(position)) => Ok(()),
+            durable = durable.wait_for(|durable| *durable >= Some(position) || is_dropped()) => {
+                match durable.map(|durable| *durable >= Some(position)) {
+                    Ok(true) => Ok(()),
+                    Ok(false) | Err(_) => Err(EngineError::Dropped { range: self.range.id }),
+                }
+            }
             failure = failed.wait_for(Option::is_some) => {
                 let failure = failure.ok().and_then(|failure| failure.as_deref().cloned());
                 Err(failure.unwrap_or(EngineError::Closed))
@@ -236,15 +242,18 @@ impl RangeTable {
 
 /// Reading.
 impl RangeTable {
-    /// The state, unless the range was dropped: then the file's data is no
-    /// longer the range's.
+    /// The state, unless the engine is closed, or the range dropped: then the
+    /// file's data is no longer the range's.
     fn state(&self) -> Result<RwLockReadGuard<'_, State>, EngineError> {
         let state = self.range.state.read();
-        self.check_kept(&state)?;
+        self.check_served(&state)?;
         Ok(state)
     }
 
-    fn check_kept(&self, state: &State) -> Result<(), EngineError> {
+    fn check_served(&self, state: &State) -> Result<(), EngineError> {
+        if self.engine.common.is_closed() {
+            return Err(EngineError::Closed);
+        }
         let range = self.range.id;
         if state.dropped {
             Err(EngineError::Dropped { range })
@@ -346,7 +355,7 @@ impl RangeTable {
     pub fn hash(&self) -> Result<(Position, [u8; 16]), EngineError> {
         let course = Course::whole(&self.range.interval);
         let mut state = self.range.state.write();
-        self.check_kept(&state)?;
+        self.check_served(&state)?;
         state.set_active_aside();
         let layers = state.tables_newest_first();
         let view = state.view.clone();
