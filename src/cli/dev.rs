@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn examples_name_endpoints_that_are_not_the_default() {
-        let topology = Topology::plan(1, 0, Path::new("d")).unwrap();
+        let topology = Topology::plan(1, 0, &[], Path::new("d")).unwrap();
         let endpoint = topology.endpoints()[0].clone();
         let text = welcome(&topology, &[7], "quorate");
         let expected = format!("quorate get greeting --endpoints {endpoint}");

@@ -30,6 +30,7 @@ mod scan;
 pub mod server;
 mod signal;
 mod status;
+mod storage;
 mod table;
 mod transfer;
 mod txn;
@@ -110,6 +111,9 @@ enum Command {
     Node(node::NodeCommand),
     /// Put load on a cluster and measure it
     Bench(bench::BenchArgs),
+    /// Look into a stopped node's folder
+    #[command(subcommand)]
+    Storage(storage::StorageCommand),
     /// Print completions for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -157,6 +161,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Dev(args) => dev::run(args).await,
         Command::Server(args) => server::run(*args).await,
+        Command::Storage(command) => storage::run(command, global.output()),
         Command::Completions(args) => completions::run(&args, global.output()),
         Command::Put(args) => put::run(args, global.session()?).await,
         Command::Get(args) => get::run(args, global.session()?).await,
@@ -254,6 +259,7 @@ mod tests {
             "quorate metrics",
             "quorate node replace 3",
             "quorate bench --workload mixed:0.9 --clients 4 --depth 8 --value-bytes 256 --keys 100 --duration 10s --level stale --output json",
+            "quorate storage inspect d",
             "quorate completions bash",
         ] {
             if let Err(error) = parse(line) {

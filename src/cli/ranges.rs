@@ -46,21 +46,32 @@ pub(super) async fn run(args: RangesArgs, session: Session) -> Result<(), CliErr
         heads.push("hash");
     }
     let rows = ranges.iter().flat_map(|range| {
+        let siblings = ranges.iter().filter(|it| it.keyspace == range.keyspace);
+        let part = part(range, siblings.count() == 1);
         let replicas = range.replicas.iter();
-        replicas.map(move |replica| row(range, replica, hash))
+        replicas.map(move |replica| row(range, &part, replica, hash))
     });
     output.line(table(&heads, rows))?;
     output.flush()
 }
 
-fn part(range: &v1::RangeStatus) -> String {
+/// Which of the keyspace's keys it holds; `only`: it is the keyspace's one range.
+fn part(range: &v1::RangeStatus, only: bool) -> String {
+    if only {
+        return "all".to_owned();
+    }
     if range.start.is_empty() && range.end.is_empty() {
         return format!("bucket {}", range.bucket);
     }
     format!("{:?}..{:?}", shown(&range.start), shown(&range.end))
 }
 
-fn row(range: &v1::RangeStatus, replica: &v1::ReplicaStatus, hash: bool) -> Vec<String> {
+fn row(
+    range: &v1::RangeStatus,
+    part: &str,
+    replica: &v1::ReplicaStatus,
+    hash: bool,
+) -> Vec<String> {
     let mut role = replica.role.clone();
     if replica.quiet {
         role.push_str(", quiet");
@@ -68,7 +79,7 @@ fn row(range: &v1::RangeStatus, replica: &v1::ReplicaStatus, hash: bool) -> Vec<
     let mut row = vec![
         range.id.to_string(),
         range.keyspace.clone(),
-        part(range),
+        part.to_owned(),
         replica.node.to_string(),
         role,
         replica.term.to_string(),

@@ -31,11 +31,11 @@ pub const EXAMPLE: &str = "Example:
     --peer 2=127.0.0.1:7452 --peer 3=127.0.0.1:7454
   quorate server --config node-1.toml
 
-QUORATE_LOG sets what is logged: error, warn, info (default), debug, or by part, as in
+QUORATE_LOG sets what is logged: error, warn, info, debug, or by part, as in
 info,quorate_raft=debug.";
 
 /// What is logged where `QUORATE_LOG` says nothing.
-const LOG_DEFAULT: &str = "info";
+const LOG_DEFAULT: &str = "info,openraft=warn";
 const LOG_VARIABLE: &str = "QUORATE_LOG";
 
 /// Flags of `quorate server`.

@@ -115,6 +115,10 @@ pub(super) async fn import(args: ImportArgs, session: Session) -> Result<(), Cli
     let mut progress = Progress::show(total);
     let (summary, result) = transfer::import(&store, options, &mut progress, signals.next()).await;
     progress.finish();
+    if let Err(TransferError::File { .. } | TransferError::NotImportable { .. }) = result {
+        // Nothing was begun.
+        return Ok(result?);
+    }
     match output.is_json() {
         true => output.json(&summary_json(&summary))?,
         false => output.line(summary_text(&summary))?,

@@ -12,7 +12,7 @@ use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::child::{self, Ended, Node, Stop};
 use super::error::DevError;
-use super::folder::Folder;
+use super::folder::{self, Folder};
 use super::ready;
 use super::topology::Topology;
 
@@ -55,8 +55,9 @@ pub async fn run<F: Future<Output = ()>>(
 ) -> Result<(), DevError> {
     let dir = path::absolute(&options.dir)
         .map_err(|error| DevError::file("find", &options.dir, error))?;
-    let topology = Topology::plan(options.nodes, options.port, &dir)?;
-    let _folder = Folder::open(&dir, options.nodes)?;
+    let last = folder::last_ports(&dir);
+    let topology = Topology::plan(options.nodes, options.port, &last, &dir)?;
+    let _folder = Folder::open(&dir, options.nodes, topology.ports())?;
     remove_ready_file(&options);
     let mut cluster = Cluster::start(topology, console)?;
     let result = cluster.serve(&options, told_to_stop()).await;

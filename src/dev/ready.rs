@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_ready_file_has_the_fields_of_the_interface() {
-        let topology = Topology::plan(2, 0, Path::new("/data")).unwrap();
+        let topology = Topology::plan(2, 0, &[], Path::new("/data")).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ready.json");
         write_file(&path, &topology, &[11, 12]).unwrap();

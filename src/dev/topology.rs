@@ -36,13 +36,14 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Plans `nodes` nodes below `dir`, from `port` on, or on any free ports if it is 0. All
-    /// ports were free a moment ago.
+    /// Plans `nodes` nodes below `dir`, from `port` on, or on free ports if it is 0: those of
+    /// `last` if all of them are free, so that who knows an address can keep it. All ports
+    /// were free a moment ago.
     ///
     /// # Errors
     ///
     /// [`DevError::NodeCount`], [`DevError::PortsPastEnd`], [`DevError::PortInUse`].
-    pub fn plan(nodes: u16, port: u16, dir: &Path) -> Result<Self, DevError> {
+    pub fn plan(nodes: u16, port: u16, last: &[u16], dir: &Path) -> Result<Self, DevError> {
         if nodes == 0 || nodes > DEV_NODES_MAX {
             return Err(DevError::NodeCount { nodes });
         }
@@ -50,10 +51,15 @@ impl Topology {
         if port != 0 && port.checked_add(ports_total - 1).is_none() {
             return Err(DevError::PortsPastEnd { port, nodes });
         }
-        // All are held until the last is found: no port is given out twice.
-        let held = (0..ports_total)
-            .map(|offset| hold(if port == 0 { 0 } else { port + offset }))
-            .collect::<Result<Vec<_>, _>>()?;
+        let wanted: Vec<u16> = match port {
+            0 => vec![0; usize::from(ports_total)],
+            _ => (port..).take(usize::from(ports_total)).collect(),
+        };
+        let again = port == 0 && last.len() == wanted.len();
+        let held = match hold_all(last) {
+            Ok(held) if again => held,
+            Ok(_) | Err(_) => hold_all(&wanted)?,
+        };
         let plans = held
             .chunks_exact(usize::from(PORTS_PER_NODE))
             .zip(1..)
@@ -81,6 +87,14 @@ impl Topology {
             .collect()
     }
 
+    /// All ports, in the order of the nodes.
+    pub fn ports(&self) -> Vec<u16> {
+        self.nodes
+            .iter()
+            .flat_map(|node| [node.listen.port(), node.http.port()])
+            .collect()
+    }
+
     /// The arguments that start a node, without those that tie it to its parent.
     pub fn arguments(&self, node: &NodePlan) -> Vec<String> {
         let mut arguments = vec![
@@ -95,6 +109,11 @@ impl Topology {
         arguments.extend(peers.map(|peer| format!("--peer={}={}", peer.id, peer.listen)));
         arguments
     }
+}
+
+/// All are held until the last is found: no port is given out twice.
+fn hold_all(ports: &[u16]) -> Result<Vec<(TcpListener, SocketAddr)>, DevError> {
+    ports.iter().map(|port| hold(*port)).collect()
 }
 
 fn hold(port: u16) -> Result<(TcpListener, SocketAddr), DevError> {
@@ -115,12 +134,8 @@ mod tests {
 
     #[test]
     fn any_free_ports_are_all_different() {
-        let topology = Topology::plan(3, 0, Path::new("d")).unwrap();
-        let mut ports: Vec<u16> = topology
-            .nodes
-            .iter()
-            .flat_map(|node| [node.listen.port(), node.http.port()])
-            .collect();
+        let topology = Topology::plan(3, 0, &[], Path::new("d")).unwrap();
+        let mut ports = topology.ports();
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 6);
@@ -131,31 +146,41 @@ mod tests {
     fn ports_follow_each_other_and_one_in_use_is_named() {
         let holder = TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = holder.local_addr().unwrap();
-        match Topology::plan(1, taken.port(), Path::new("d")) {
+        match Topology::plan(1, taken.port(), &[], Path::new("d")) {
             Err(DevError::PortInUse { address, .. }) => assert_eq!(address, taken),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
+    fn ports_of_the_last_run_are_taken_again_if_all_are_free() {
+        let last = Topology::plan(2, 0, &[], Path::new("d")).unwrap().ports();
+        let again = Topology::plan(2, 0, &last, Path::new("d")).unwrap();
+        assert_eq!(again.ports(), last);
+        let _holder = TcpListener::bind(("127.0.0.1", last[1])).unwrap();
+        let others = Topology::plan(2, 0, &last, Path::new("d")).unwrap();
+        assert!(!others.ports().contains(&last[1]));
+    }
+
+    #[test]
     fn counts_and_ports_have_bounds() {
         assert!(matches!(
-            Topology::plan(0, 0, Path::new("d")),
+            Topology::plan(0, 0, &[], Path::new("d")),
             Err(DevError::NodeCount { nodes: 0 })
         ));
         assert!(matches!(
-            Topology::plan(10, 0, Path::new("d")),
+            Topology::plan(10, 0, &[], Path::new("d")),
             Err(DevError::NodeCount { .. })
         ));
         assert!(matches!(
-            Topology::plan(3, 65_531, Path::new("d")),
+            Topology::plan(3, 65_531, &[], Path::new("d")),
             Err(DevError::PortsPastEnd { .. })
         ));
     }
 
     #[test]
     fn a_node_is_told_of_the_others() {
-        let topology = Topology::plan(3, 0, Path::new("d")).unwrap();
+        let topology = Topology::plan(3, 0, &[], Path::new("d")).unwrap();
         let arguments = topology.arguments(&topology.nodes[1]);
         let peers: Vec<_> = arguments
             .iter()
