@@ -99,6 +99,7 @@ fn flush(file: &EngineFile, common: &Common) -> Result<bool, EngineError> {
         .flat_map(|job| &job.tables)
         .map(|table| table.len());
     common.flushed(freed, rows.sum());
+    jobs.iter().for_each(FlushJob::announce);
     Ok(true)
 }
 

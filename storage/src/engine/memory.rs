@@ -4,6 +4,7 @@
 //! immutable and wait for their flush. Plain code over values: no locks here.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -140,12 +141,16 @@ impl MemTable {
                 (key, slot)
             }
         };
-        if let Some(slots) = self.rows.get_mut(&key) {
-            self.bytes = self.bytes.saturating_add_signed(slots.push(slot, floor));
-            return;
+        match self.rows.entry(own(key)) {
+            Entry::Occupied(mut row) => {
+                let grown = row.get_mut().push(slot, floor);
+                self.bytes = self.bytes.saturating_add_signed(grown);
+            }
+            Entry::Vacant(row) => {
+                self.bytes += ROW_OVERHEAD_BYTES + row.key().len() + slot.bytes();
+                row.insert(Slots::One(slot));
+            }
         }
-        self.bytes += ROW_OVERHEAD_BYTES + key.len() + slot.bytes();
-        self.rows.insert(own(key), Slots::One(slot));
     }
 
     /// Keys from `start` up to, not including, `end` (None: no end).

@@ -79,6 +79,13 @@ pub(super) struct FlushJob {
     seals: usize,
 }
 
+impl FlushJob {
+    /// Tells those who wait that the flush is done.
+    pub(super) fn announce(&self) {
+        self.range.durable.send_replace(self.meta.position);
+    }
+}
+
 impl State {
     /// Versions that ended at or below this cannot be read.
     pub(super) fn effective_floor(&self) -> u64 {
@@ -225,9 +232,6 @@ impl Range {
         drop(state);
         // Behind the lock: its last holder frees pages in redb.
         drop(old_view);
-        if let Some(job) = job {
-            self.durable.send_replace(job.meta.position);
-        }
         freed
     }
 
