@@ -19,6 +19,7 @@ use crate::apply::{AppliedAt, RangeMachine, Shared};
 use crate::consensus::{CommandBytes, Consensus, Waiting};
 use crate::hybrid::NodeClock;
 use crate::machine::Applied;
+use crate::node::Faults;
 use crate::peer::{Calls, Class};
 use crate::read_index::Rounds;
 
@@ -26,6 +27,8 @@ pub(crate) type RangeRaft = Raft<Consensus, RangeMachine>;
 
 /// Pause before a leader that has lost its quorum's ear is asked again.
 const LEASE_RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// Enough for a refusal, too little for a majority: see [`Faults`].
+const FAULTY_PATIENCE: Duration = Duration::from_micros(50);
 
 /// A command that was decided, and what it did.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,6 +99,7 @@ pub struct Group {
     pub(crate) calls: Arc<Calls>,
     pub(crate) clock: Arc<NodeClock>,
     pub(crate) rounds: Rounds,
+    pub(crate) faults: Faults,
     /// Ticks are off: nothing has happened for a while, and all replicas are equally far.
     pub(crate) quiet: AtomicBool,
     /// Counts uses; the node's upkeep compares it with what it saw last.
@@ -195,8 +199,12 @@ impl Group {
         if sent.is_err() {
             return Err(Refused::Final(ProposeError::Stopped));
         }
-        let result = match tokio::time::timeout_at(deadline, receiver).await {
+        let patience = self.patience(deadline);
+        let result = match tokio::time::timeout_at(patience, receiver).await {
             Ok(Ok(result)) => result,
+            Err(_) if self.faults.acknowledge_before_majority => {
+                return Ok((Applied::nothing(Revision::ZERO), 0));
+            }
             Ok(Err(_)) | Err(_) => return Err(Refused::Final(ProposeError::Unknown)),
         };
         match result {
@@ -211,6 +219,14 @@ impl Group {
                 | ClientWriteError::PreconditionFailed(_),
             ) => Err(Refused::Final(ProposeError::Unknown)),
         }
+    }
+
+    /// Until when an answer is waited for: the deadline, but in a negative control.
+    fn patience(&self, deadline: Instant) -> Instant {
+        if self.faults.acknowledge_before_majority {
+            return deadline.min(Instant::now() + FAULTY_PATIENCE);
+        }
+        deadline
     }
 
     /// A leader that was quiet, or cut off, refuses writes until a majority has answered again.

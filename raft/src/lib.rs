@@ -30,6 +30,8 @@ pub use catalog::{CatalogError, CatalogView, KeyspaceView, NodeView, RangeView};
 pub use controller::UpdateError;
 pub use group::{Group, ProposeError, Proposed, ReadError, ReadPoint};
 pub use inbound::ForwardHandler;
+#[doc(hidden)]
+pub use node::Faults;
 pub use node::{RaftNode, RaftNodeOptions, Seams, StartError};
 pub use peer::CallError;
 pub use replace::{ReplaceError, ReplaceStep};

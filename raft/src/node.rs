@@ -33,8 +33,6 @@ use crate::seam::{Clock, Randomness};
 
 /// Entries in one append to a follower.
 const APPEND_ENTRIES_MAX: u64 = 4096;
-/// Entries kept behind a snapshot for followers that are a little late.
-pub(crate) const ENTRIES_KEPT: u64 = 10_000;
 /// Behind by more than this, a follower gets a snapshot.
 const LAG_ENTRIES_MAX: u64 = 20_000;
 /// Forwarded requests larger than this take the bulk connection.
@@ -63,6 +61,11 @@ pub struct RaftNodeOptions {
     pub quiet_after: Duration,
     /// Entries after which the log of a range is purged.
     pub purge_entries: u64,
+    /// Entries kept behind what is purged, for followers that are a little late.
+    pub kept_entries: u64,
+    /// What a test breaks on purpose. Never set elsewhere.
+    #[doc(hidden)]
+    pub faults: Faults,
 }
 
 impl RaftNodeOptions {
@@ -79,8 +82,22 @@ impl RaftNodeOptions {
             election_max_ms: 450,
             quiet_after: Duration::from_secs(3),
             purge_entries: 20_000,
+            kept_entries: 10_000,
+            faults: Faults::default(),
         }
     }
+}
+
+/// Mistakes that the simulations must find: the negative controls of the tests.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// A write is answered when it has been handed to the leader's log.
+    pub acknowledge_before_majority: bool,
+    /// Linearizable reads trust the leader's lease.
+    pub lease_reads: bool,
+    /// A read joins a confirmation round that began before it came.
+    pub join_running_round: bool,
 }
 
 /// The seams that a node stands on.
@@ -176,7 +193,7 @@ fn config(options: &RaftNodeOptions) -> Result<Arc<Config>, StartError> {
         election_timeout_max: options.election_max_ms,
         // Each group's upkeep asks for snapshots, by position and size.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        max_in_snapshot_log_to_keep: options.kept_entries,
         replication_lag_threshold: LAG_ENTRIES_MAX,
         max_payload_entries: APPEND_ENTRIES_MAX,
         // A vote asked for by a node that cannot win must not disturb who leads.
@@ -206,7 +223,7 @@ impl RaftNode {
                 weak: weak.clone(),
                 node,
                 clock: Arc::new(NodeClock::new(seams.clock.clone())),
-                calls: Arc::new(Calls::new(seams.transport.clone())),
+                calls: Arc::new(Calls::new(seams.transport.clone(), seams.randomness.next())),
                 config,
                 groups: RwLock::default(),
                 catalog: watch::Sender::default(),
@@ -428,7 +445,8 @@ impl Inner {
                 range,
                 problem: error.to_string(),
             })?;
-        let rounds = Rounds::new(raft.clone(), self.calls.clone(), range, self.node);
+        let faults = self.options.faults;
+        let rounds = Rounds::new(raft.clone(), self.calls.clone(), range, self.node, faults);
         let group = Arc::new(Group {
             range,
             node: self.node,
@@ -437,6 +455,7 @@ impl Inner {
             calls: self.calls.clone(),
             clock: self.clock.clone(),
             rounds,
+            faults,
             quiet: AtomicBool::new(false),
             uses: AtomicU64::new(0),
         });

@@ -16,6 +16,7 @@ use quorate_types::{NodeId, RangeId};
 use tokio::sync::oneshot;
 
 use crate::group::{RangeRaft, ReadError};
+use crate::node::Faults;
 use crate::peer::{Calls, Class};
 
 /// A round that has no answer by then has none.
@@ -35,6 +36,7 @@ struct Inner {
     calls: Arc<Calls>,
     range: RangeId,
     node: NodeId,
+    faults: Faults,
     state: Mutex<State>,
 }
 
@@ -45,13 +47,20 @@ struct State {
 }
 
 impl Rounds {
-    pub(crate) fn new(raft: RangeRaft, calls: Arc<Calls>, range: RangeId, node: NodeId) -> Rounds {
+    pub(crate) fn new(
+        raft: RangeRaft,
+        calls: Arc<Calls>,
+        range: RangeId,
+        node: NodeId,
+        faults: Faults,
+    ) -> Rounds {
         Rounds {
             inner: Arc::new(Inner {
                 raft,
                 calls,
                 range,
                 node,
+                faults,
                 state: Mutex::default(),
             }),
         }
@@ -94,7 +103,7 @@ impl Inner {
     /// Rounds, one after the other, until nobody waits.
     async fn run(self: Arc<Self>) {
         loop {
-            let waiting = {
+            let mut waiting = {
                 let mut state = self.state.lock();
                 state.running = !state.waiting.is_empty();
                 std::mem::take(&mut state.waiting)
@@ -103,6 +112,9 @@ impl Inner {
                 return;
             }
             let result = self.confirm().await;
+            if self.faults.join_running_round {
+                waiting.append(&mut self.state.lock().waiting);
+            }
             for waiter in waiting {
                 // Who ran out of time does not wait any more.
                 let _ = waiter.send(result.clone());
@@ -120,7 +132,12 @@ impl Inner {
 
     /// The leader's round: a majority confirms that nobody else has led since.
     async fn confirm_here(&self) -> Result<u64, ReadError> {
-        let round = self.raft.get_read_log_id(ReadPolicy::ReadIndex);
+        let policy = if self.faults.lease_reads {
+            ReadPolicy::LeaseRead
+        } else {
+            ReadPolicy::ReadIndex
+        };
+        let round = self.raft.get_read_log_id(policy);
         match tokio::time::timeout(ROUND_TIMEOUT, round).await {
             Ok(Ok((read, _applied))) => Ok(read.index()),
             Ok(Err(RaftError::APIError(error))) => Err(match error {

@@ -30,6 +30,22 @@ impl RaftNode {
         futures::future::join_all(hand_overs).await;
     }
 
+    /// Ends the node at once, as a crash does: nothing is handed over, flushed or answered. For
+    /// simulations, whose processes cannot be killed; take its disk and its link away before.
+    #[doc(hidden)]
+    pub fn abandon(&self) {
+        self.inner.stopping.store(true, Ordering::Release);
+        for task in self.inner.tasks.lock().drain(..) {
+            task.abort();
+        }
+        for (_, group) in self.inner.groups.write().drain() {
+            tokio::spawn(async move {
+                // A core that has failed with its disk is as dead as one that was told to end.
+                let _ = group.raft.shutdown().await;
+            });
+        }
+    }
+
     /// Stops everything. Call [`RaftNode::hand_over`] before, and stop taking requests.
     pub async fn stop(&self) {
         self.inner.stopping.store(true, Ordering::Release);

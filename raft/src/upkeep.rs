@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::consensus::log_id_term;
 use crate::group::Group;
-use crate::node::{ENTRIES_KEPT, Inner};
+use crate::node::Inner;
 use crate::peer::Class;
 
 const BEAT_INTERVAL: Duration = Duration::from_millis(100);
@@ -180,7 +180,7 @@ impl Inner {
             return;
         }
         // Purges up to the last snapshot, less what is kept for late followers.
-        let upto = durable.saturating_sub(ENTRIES_KEPT);
+        let upto = durable.saturating_sub(self.options.kept_entries);
         if let Err(error) = trigger.purge_log(upto).await {
             tracing::debug!(range = %group.range, %error, "not purged");
         }

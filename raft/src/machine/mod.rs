@@ -171,7 +171,8 @@ impl Machine {
         } = command;
         let revision = self.next_revision(Revision(proposed));
         if let Some(command::Operation::CloseRequest(request)) = &operation {
-            return Ok(self.close_request(revision, ClientId(request.client), request.sequence));
+            let client = ClientId(request.client);
+            return Ok(self.close_request(revision, client, request.sequence, first_tried));
         }
         let named = client != 0;
         if named {
@@ -192,8 +193,10 @@ impl Machine {
         };
         if named && applied.is_decision() {
             let remembered = applied.remembered();
+            let client = ClientId(client);
+            let window = self.options.window;
             self.windows
-                .remember(ClientId(client), sequence, remembered, self.options.window);
+                .remember(client, sequence, first_tried, remembered, window);
         }
         Ok(applied)
     }
@@ -207,8 +210,16 @@ impl Machine {
     }
 
     /// Decides that a write whose outcome is asked for was not applied, if it was not.
-    fn close_request(&mut self, revision: Revision, client: ClientId, sequence: u64) -> Applied {
-        match self.windows.verdict(client, sequence, u64::MAX) {
+    ///
+    /// Who does not say when it was first tried gets no verdict once clients were evicted.
+    fn close_request(
+        &mut self,
+        revision: Revision,
+        client: ClientId,
+        sequence: u64,
+        first_tried: u64,
+    ) -> Applied {
+        match self.windows.verdict(client, sequence, first_tried) {
             Verdict::Decided(result) => Applied::replayed(result),
             Verdict::BelowWindow => Applied::refused(revision, ApplyRefusal::BelowWindow),
             Verdict::New => {
@@ -218,8 +229,9 @@ impl Machine {
                     closed: true,
                     count: 0,
                 };
+                let window = self.options.window;
                 self.windows
-                    .remember(client, sequence, closed, self.options.window);
+                    .remember(client, sequence, first_tried, closed, window);
                 Applied::replayed(closed)
             }
         }

@@ -76,17 +76,13 @@ impl Windows {
 
     /// Looks a write up.
     pub fn verdict(&self, client: ClientId, sequence: u64, first_tried: u64) -> Verdict {
-        let Some(known) = self.clients.get(&client) else {
-            return if first_tried > self.floor.0 {
-                Verdict::New
-            } else {
-                Verdict::BelowWindow
-            };
-        };
-        if let Some(result) = known.results.get(&sequence) {
+        let known = self.clients.get(&client);
+        if let Some(result) = known.and_then(|k| k.results.get(&sequence)) {
             return Verdict::Decided(*result);
         }
-        if sequence <= known.floor {
+        // A client that was evicted and has come back is known again, but not what it did before.
+        let evicted = self.floor > Revision::ZERO && first_tried <= self.floor.0;
+        if evicted || known.is_some_and(|k| sequence <= k.floor) {
             Verdict::BelowWindow
         } else {
             Verdict::New
@@ -98,12 +94,15 @@ impl Windows {
         &mut self,
         client: ClientId,
         sequence: u64,
+        first_tried: u64,
         result: Remembered,
         results_max: u32,
     ) {
         let known = self.clients.entry(client).or_default();
         known.results.insert(sequence, result);
-        known.last_used = known.last_used.max(result.revision);
+        // Whoever first tried it may have a clock ahead of the revision's.
+        let used = result.revision.max(Revision(first_tried));
+        known.last_used = known.last_used.max(used);
         while known.results.len() > results_max.max(1) as usize {
             if let Some((oldest, _)) = known.results.pop_first() {
                 known.floor = known.floor.max(oldest);
@@ -213,7 +212,7 @@ mod tests {
     fn a_repeated_write_is_decided_once() {
         let mut windows = Windows::default();
         assert_eq!(windows.verdict(ClientId(1), 7, 10), Verdict::New);
-        windows.remember(ClientId(1), 7, result(20), 100);
+        windows.remember(ClientId(1), 7, 10, result(20), 100);
         assert_eq!(
             windows.verdict(ClientId(1), 7, 10),
             Verdict::Decided(result(20))
@@ -229,7 +228,7 @@ mod tests {
     fn beyond_the_window_nothing_is_applied_again() {
         let mut windows = Windows::default();
         for sequence in 1..=150 {
-            windows.remember(ClientId(1), sequence, result(sequence), 100);
+            windows.remember(ClientId(1), sequence, 1, result(sequence), 100);
         }
         assert_eq!(windows.verdict(ClientId(1), 50, 1), Verdict::BelowWindow);
         assert_eq!(
@@ -243,7 +242,7 @@ mod tests {
     fn evicted_clients_are_refused_by_the_time_of_their_first_try() {
         let mut windows = Windows::default();
         for client in 0..=WINDOW_CLIENTS_MAX as u64 {
-            windows.remember(ClientId(client), 1, result(1000 + client), 100);
+            windows.remember(ClientId(client), 1, 900, result(1000 + client), 100);
         }
         assert_eq!(windows.verdict(ClientId(0), 1, 900), Verdict::BelowWindow);
         let late = windows.floor().0 + 1;
@@ -252,10 +251,34 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_returns_after_its_eviction_gets_no_write_applied_twice() {
+        let mut windows = Windows::default();
+        for client in 0..=WINDOW_CLIENTS_MAX as u64 {
+            windows.remember(ClientId(client), 1, 900, result(1000 + client), 100);
+        }
+        let late = windows.floor().0 + 1;
+        windows.remember(ClientId(0), 2, late, result(late + 1), 100);
+        assert_eq!(windows.verdict(ClientId(0), 1, 900), Verdict::BelowWindow);
+    }
+
+    #[test]
+    fn the_floor_covers_first_tries_by_clocks_that_were_ahead() {
+        let mut windows = Windows::default();
+        for client in 0..=WINDOW_CLIENTS_MAX as u64 {
+            let ahead = 400_000 + client;
+            windows.remember(ClientId(client), 1, ahead, result(1000 + client), 100);
+        }
+        assert_eq!(
+            windows.verdict(ClientId(0), 1, 400_000),
+            Verdict::BelowWindow
+        );
+    }
+
+    #[test]
     fn what_is_stored_restores_the_same_window() {
         let mut windows = Windows::default();
         for sequence in 1..=20 {
-            windows.remember(ClientId(sequence % 3), sequence, result(sequence), 4);
+            windows.remember(ClientId(sequence % 3), sequence, 1, result(sequence), 4);
         }
         let stored: Vec<ClientWindow> = windows
             .take_dirty()

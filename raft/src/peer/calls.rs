@@ -44,12 +44,13 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Calls over a transport.
-    pub fn new(transport: SharedTransport) -> Calls {
+    /// Calls over a transport. `first_id` is drawn at random at each start of the process: an
+    /// answer to a call of the process before must not be taken for one to a call of this one.
+    pub fn new(transport: SharedTransport, first_id: u64) -> Calls {
         Calls {
             transport,
             pending: Mutex::default(),
-            next: AtomicU64::new(1),
+            next: AtomicU64::new(first_id),
         }
     }
 

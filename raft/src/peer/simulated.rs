@@ -13,6 +13,9 @@ use tokio::time::Instant;
 
 use super::{Class, PeerHandler, PeerTransport, SendError};
 
+/// The queues, and the handles of processes, follow nodes and classes.
+type Lane = (NodeId, NodeId, Class);
+
 /// Bounds of the delay of one message.
 const DELAY_MIN_MICROSECONDS: u64 = 50;
 const DELAY_MAX_MICROSECONDS: u64 = 2_000;
@@ -29,9 +32,18 @@ struct State {
     handlers: HashMap<NodeId, Weak<dyn PeerHandler>>,
     cut: HashSet<(NodeId, NodeId)>,
     /// Messages under way. A timer delivers the first, so that order holds whatever timer fires.
-    queues: HashMap<(NodeId, NodeId, Class), VecDeque<Envelope>>,
-    busy_until: HashMap<(NodeId, NodeId, Class), Instant>,
+    queues: HashMap<Lane, VecDeque<Sent>>,
+    busy_until: HashMap<Lane, Instant>,
+    /// Crashes of each node so far: what a dead process sends goes nowhere.
+    crashes: HashMap<NodeId, u64>,
+    last_number: u64,
     delivered: u64,
+}
+
+/// A message under way. A crash removes some, so a timer names the one that it is for.
+struct Sent {
+    number: u64,
+    envelope: Envelope,
 }
 
 impl std::fmt::Debug for SimulatedNetwork {
@@ -54,7 +66,23 @@ impl SimulatedNetwork {
             node,
             network: self.clone(),
             handler: OnceLock::new(),
+            life: self.crashes(node),
         })
+    }
+
+    /// Ends a node's process as its peers see it: what is under way from and to it is lost, and
+    /// its present link is dead. A new [`SimulatedNetwork::link`] is its next process's.
+    pub fn crash(&self, node: NodeId) {
+        let mut state = self.state.lock();
+        *state.crashes.entry(node).or_default() += 1;
+        state.handlers.remove(&node);
+        state
+            .queues
+            .retain(|(from, to, _), _| *from != node && *to != node);
+    }
+
+    fn crashes(&self, node: NodeId) -> u64 {
+        self.state.lock().crashes.get(&node).copied().unwrap_or(0)
     }
 
     /// Cuts what `from` sends to `to`; messages under way are lost.
@@ -90,28 +118,35 @@ impl SimulatedNetwork {
         to: NodeId,
         class: Class,
         envelope: Envelope,
-    ) -> Option<Instant> {
+    ) -> Option<(Instant, u64)> {
         let mut state = self.state.lock();
         if state.cut.contains(&(from, to)) {
             return None;
         }
+        state.last_number += 1;
+        let number = state.last_number;
         state
             .queues
             .entry((from, to, class))
             .or_default()
-            .push_back(envelope);
+            .push_back(Sent { number, envelope });
         let span = DELAY_MAX_MICROSECONDS - DELAY_MIN_MICROSECONDS;
         let extra = state.random.as_mut().map_or(0, |r| r.next_u64() % span);
         let arrival = Instant::now() + Duration::from_micros(DELAY_MIN_MICROSECONDS + extra);
         let busy = state.busy_until.entry((from, to, class)).or_insert(arrival);
         *busy = (*busy).max(arrival);
-        Some(*busy)
+        Some((*busy, number))
     }
 
-    fn deliver_next(&self, from: NodeId, to: NodeId, class: Class) {
+    /// Delivers the oldest message of a lane, unless the one the timer was for was lost in a crash.
+    fn deliver_next(&self, from: NodeId, to: NodeId, class: Class, number: u64) {
         let mut state = self.state.lock();
         let queue = state.queues.get_mut(&(from, to, class));
-        let Some(envelope) = queue.and_then(VecDeque::pop_front) else {
+        let due = queue.and_then(|q| {
+            let is_due = q.front().is_some_and(|sent| sent.number <= number);
+            is_due.then(|| q.pop_front()).flatten()
+        });
+        let Some(Sent { envelope, .. }) = due else {
             return;
         };
         if state.cut.contains(&(from, to)) {
@@ -131,6 +166,7 @@ pub struct Link {
     node: NodeId,
     network: SimulatedNetwork,
     handler: OnceLock<Weak<dyn PeerHandler>>,
+    life: u64,
 }
 
 impl std::fmt::Debug for Link {
@@ -157,13 +193,16 @@ impl PeerTransport for Link {
     fn send(&self, to: NodeId, class: Class, envelope: Envelope) -> Result<(), SendError> {
         // A cut cable is silent: the sender learns nothing.
         let from = self.node;
-        let Some(arrival) = self.network.schedule(from, to, class, envelope) else {
+        if self.life != self.network.crashes(from) {
+            return Ok(());
+        }
+        let Some((arrival, number)) = self.network.schedule(from, to, class, envelope) else {
             return Ok(());
         };
         let network = self.network.clone();
         tokio::spawn(async move {
             tokio::time::sleep_until(arrival).await;
-            network.deliver_next(from, to, class);
+            network.deliver_next(from, to, class, number);
         });
         Ok(())
     }
