@@ -268,3 +268,39 @@ fn the_check_notices_a_disk_that_lies_about_syncs() {
         "only {caught} of 20 seeds noticed that nothing was synced"
     );
 }
+
+/// A killed process leaves a batch that can be read but is not durable. The
+/// next start builds on it: whatever happens then, that must not look like
+/// damage.
+#[test]
+fn a_batch_that_was_only_in_memory_is_made_durable_before_it_is_built_on() {
+    for seed in 0..40 {
+        for operations in 0..5 {
+            simulate(async {
+                let disk = SimDisk::new();
+                let options = LogOptions::small(64 << 10);
+                let log = open(&disk, options.clone()).unwrap();
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                let before = disk.counts().bytes_written;
+                let payload = vec![seed as u8; 5000];
+                let entries = vec![LogEntry {
+                    term: 1,
+                    index: 1,
+                    payload: payload.into(),
+                }];
+                log.group(1).append(entries, Box::new(|_| {}));
+                while disk.counts().bytes_written == before {
+                    tokio::task::yield_now().await;
+                }
+                let disk = disk.process_kill();
+                disk.fail_power_after(operations);
+                let was_opened = open(&disk, options.clone()).is_ok();
+                let log = open(&disk.power_cut(seed), options).unwrap();
+                assert!(
+                    !was_opened || log.group(1).last().is_some(),
+                    "what was read is gone"
+                );
+            });
+        }
+    }
+}
