@@ -21,19 +21,30 @@ struct Node {
 impl StoreBuilder<Consensus, LogStore, RangeMachine, Node> for Builder {
     async fn build(&self) -> Result<(Node, LogStore, RangeMachine), StorageError<Consensus>> {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
-        let identity = LogIdentity { cluster: [7; 16], node: 1 };
+        let identity = LogIdentity {
+            cluster: [7; 16],
+            node: 1,
+        };
         let options = LogOptions {
             segment_bytes: 1 << 20,
             first_segment_bytes: 1 << 20,
             ..LogOptions::default()
         };
         let log = NodeLog::open(disk.clone(), Path::new("/n/log"), identity, options).unwrap();
-        let engine =
-            Engine::open(disk, Path::new("/n/engine"), EngineOptions::default()).unwrap();
-        let table = engine.open_range(1, (vec![].into(), vec![].into())).unwrap();
+        let engine = Engine::open(disk, Path::new("/n/engine"), EngineOptions::default()).unwrap();
+        let table = engine
+            .open_range(1, (vec![].into(), vec![].into()))
+            .unwrap();
         let machine = RangeMachine::open(table, None).unwrap();
         let store = LogStore::new(log.group(1));
-        Ok((Node { _log: log, _engine: engine }, store, machine))
+        Ok((
+            Node {
+                _log: log,
+                _engine: engine,
+            },
+            store,
+            machine,
+        ))
     }
 }
 

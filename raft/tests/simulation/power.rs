@@ -1,0 +1,83 @@
+//! Lost power, of all nodes at once and of single ones, while the log is written and the engine
+//! flushes: no acknowledged write is lost. And the mistakes that this must notice.
+
+use std::time::Duration;
+
+use quorate_raft::Faults;
+
+use crate::clients::Clients;
+use crate::world::{Settings, Shared, must_be_found, run_all};
+
+/// Changing operations of a disk within which a planned cut strikes.
+const OPERATIONS_MAX: u64 = 40;
+/// Longest that cuts which are planned on several disks lie apart.
+const APART: Duration = Duration::from_millis(30);
+
+/// Cuts the power of all nodes, in the midst of what their disks do.
+async fn cut_all(world: &Shared) {
+    for node in world.all() {
+        world
+            .disk(node)
+            .fail_power_after(world.roll(OPERATIONS_MAX));
+    }
+    tokio::time::sleep(APART.mul_f64(world.roll(100) as f64 / 100.0)).await;
+    world.all().for_each(|node| world.cut_power(node));
+}
+
+async fn cuts(world: Shared) {
+    let mut clients = Clients::start(&world, 4, 2);
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(50 + world.roll(400))).await;
+        if world.roll(3) == 0 {
+            let node = world.any_node();
+            world
+                .disk(node)
+                .fail_power_after(world.roll(OPERATIONS_MAX));
+            tokio::time::sleep(APART).await;
+            world.cut_power(node);
+            tokio::time::sleep(Duration::from_millis(world.roll(200))).await;
+        } else {
+            cut_all(&world).await;
+        }
+        world.make_whole().await;
+    }
+    clients.stop().await;
+    clients.settle().await;
+}
+
+#[test]
+fn acknowledged_writes_survive_power_cuts() {
+    let settings = Settings::default();
+    run_all(
+        "acknowledged_writes_survive_power_cuts",
+        60,
+        &settings,
+        cuts,
+    );
+}
+
+fn is_lost_write(violation: &str) -> bool {
+    violation.contains("lost or hid a write")
+}
+
+#[test]
+fn disks_that_lie_about_syncs_are_noticed() {
+    let settings = Settings {
+        lying_disks: true,
+        ..Settings::default()
+    };
+    must_be_found(20, &settings, is_lost_write, cuts);
+}
+
+#[test]
+fn acknowledging_before_a_majority_is_noticed() {
+    let faults = Faults {
+        acknowledge_before_majority: true,
+        ..Faults::default()
+    };
+    let settings = Settings {
+        faults,
+        ..Settings::default()
+    };
+    must_be_found(20, &settings, is_lost_write, cuts);
+}
