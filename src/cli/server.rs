@@ -34,8 +34,9 @@ pub const EXAMPLE: &str = "Example:
 QUORATE_LOG sets what is logged: error, warn, info, debug, or by part, as in
 info,quorate_raft=debug.";
 
-/// What is logged where `QUORATE_LOG` says nothing.
-const LOG_DEFAULT: &str = "info,openraft=warn";
+/// What is logged where `QUORATE_LOG` says nothing. openraft's heartbeats call it an error that
+/// the group they belong to has been stopped, which every graceful stop does.
+const LOG_DEFAULT: &str = "info,openraft=warn,openraft::core::heartbeat=off";
 const LOG_VARIABLE: &str = "QUORATE_LOG";
 
 /// Flags of `quorate server`.
