@@ -177,7 +177,9 @@ fn consensus_is_named_in_one_crate() {
     report(
         "use the types of `quorate-raft`: nothing else names the library under it",
         lines_of(elsewhere, |line| {
-            paths.iter().any(|path| line.contains(path))
+            // Between quotes it may be the name of a log's source.
+            let code: String = line.split('"').step_by(2).collect();
+            paths.iter().any(|path| code.contains(path))
         }),
     );
 }
