@@ -25,6 +25,8 @@ const COPY_FILE: &str = "catalog.copy";
 /// A change of the catalog is given up after this long without an answer.
 const UPDATE_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1_500);
 const UPDATE_RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Nodes that are asked for the newest catalog before a change is refused by an older one.
+const NEWEST_TURNS_MAX: usize = 6;
 const SUPERVISE_INTERVAL: Duration = Duration::from_millis(200);
 const OPTIONS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Setting: results that the exactly-once window remembers per client.
@@ -75,7 +77,7 @@ impl Inner {
             let next = match change(&base) {
                 Ok(next) => next,
                 // Judged by a copy that may be old: ask for the newest before refusing.
-                Err(error) => match self.newest_catalog(&base, hint, turn).await {
+                Err(error) => match self.newest_catalog(&base, hint, turn, deadline).await {
                     Some(newest) if newest.epoch > base.epoch => {
                         base = newest;
                         continue;
@@ -97,19 +99,31 @@ impl Inner {
         Err(UpdateError::TimedOut)
     }
 
-    /// Asks for a change that nobody makes, to learn what there is.
+    /// Asks for a change that nobody makes, to learn what there is. Who is asked first may know
+    /// no more than who leads: a node that joins has only addresses.
     async fn newest_catalog(
         &self,
         base: &wire::Catalog,
-        hint: Option<NodeId>,
+        mut hint: Option<NodeId>,
         turn: usize,
+        deadline: Instant,
     ) -> Option<wire::Catalog> {
-        let to = hint.or_else(|| self.meta_candidate(turn));
-        // An epoch that never was: it always conflicts.
-        match self.try_update(to, u64::MAX, base).await {
-            Attempt::Behind(current) => Some(current),
-            Attempt::Done | Attempt::Elsewhere(_) => None,
+        for turn in (turn..).take(NEWEST_TURNS_MAX) {
+            let to = hint.take().or_else(|| self.meta_candidate(turn));
+            // An epoch that never was: it always conflicts.
+            match self.try_update(to, u64::MAX, base).await {
+                Attempt::Behind(current) => return Some(current),
+                Attempt::Done => return None,
+                Attempt::Elsewhere(where_to) => hint = where_to,
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            if hint.is_none() {
+                tokio::time::sleep(UPDATE_RETRY_PAUSE).await;
+            }
         }
+        None
     }
 
     /// The meta leader if it is known here, else some member of the meta range.

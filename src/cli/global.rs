@@ -43,6 +43,8 @@ pub(super) struct GlobalArgs {
         env = "QUORATE_TIMEOUT",
         value_name = "DURATION",
         default_value = "5s",
+        // A negative one is refused as a duration, not as a flag that nobody knows.
+        allow_negative_numbers = true,
         value_parser = parse_timeout
     )]
     timeout: Duration,
