@@ -1,0 +1,77 @@
+//! kill -9 under load: of any node, of the leader, of all at once. What was acknowledged is
+//! read back, and nothing that was never written appears.
+
+use std::time::Duration;
+
+use quorate_client::ClientOptions;
+use quorate_types::stable_hash;
+
+use crate::harness::{Cluster, rounds, wait_until};
+use crate::load::{Ledger, Load, check};
+
+const CLIENTS: usize = 8;
+/// Acknowledged writes before the kill, and again after it.
+const WRITES_BETWEEN: u64 = 150;
+const PROGRESS_MAX: Duration = Duration::from_secs(30);
+const ROUNDS_USUAL: usize = 10;
+
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    Any,
+    Leader,
+    All,
+}
+
+/// `QUORATE_ROUNDS=200` for the long run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_writes_survive_kills() {
+    let mut cluster = Cluster::start(3).await;
+    let mut all = Ledger::new();
+    for round in 0..rounds("QUORATE_ROUNDS", ROUNDS_USUAL) {
+        let victim = [Victim::Leader, Victim::Any, Victim::All][round % 3];
+        let prefix = format!("round-{round}/");
+        let ledger = kill_under_load(&mut cluster, round, victim, &prefix).await;
+        let acknowledged = check(&cluster.client(), &prefix, &ledger).await;
+        eprintln!("round {round}: {victim:?} killed, {acknowledged} acknowledged writes are there");
+        all.extend(ledger);
+    }
+    check(&cluster.client(), "round-", &all).await;
+}
+
+async fn kill_under_load(
+    cluster: &mut Cluster,
+    round: usize,
+    victim: Victim,
+    prefix: &str,
+) -> Ledger {
+    let clients = (0..CLIENTS).map(|_| cluster.client_with(ClientOptions::default()));
+    let load = Load::start(clients.collect(), prefix);
+    progress(&load, "writes before the kill").await;
+    let ids = cluster.ids();
+    let killed = match victim {
+        Victim::Leader => vec![cluster.leader().await],
+        Victim::All => ids,
+        Victim::Any => {
+            let drawn = stable_hash(&round.to_be_bytes()) % ids.len() as u64;
+            vec![ids[usize::try_from(drawn).unwrap()]]
+        }
+    };
+    for id in &killed {
+        cluster.node(*id).kill();
+    }
+    if killed.len() == 1 {
+        progress(&load, "writes while one is down").await;
+    }
+    for id in &killed {
+        cluster.node(*id).start();
+    }
+    progress(&load, "writes after the start").await;
+    let ledger = load.end().await;
+    cluster.ready().await;
+    ledger
+}
+
+async fn progress(load: &Load, what: &str) {
+    let goal = load.acknowledged() + WRITES_BETWEEN;
+    wait_until(what, PROGRESS_MAX, async || load.acknowledged() >= goal).await;
+}

@@ -1,0 +1,18 @@
+//! Whole clusters of real processes: what a user types, what a crash leaves, what a client sees.
+//!
+//! The page cache survives a killed process, so these tests prove recovery, not sync; power
+//! cuts are for the simulated disk. One cluster runs at a time (see `harness`).
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod harness;
+mod load;
+
+mod commands;
+mod crashes;
+mod fail_over;
+mod folders;
+mod followers;
+mod hostile;
+mod keyspaces;
+mod python;
+mod trees;
