@@ -3,7 +3,7 @@
 //!
 //! Each rule collects all offenders and names them, with what to do about it.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! openraft's own conformance suite, on the node log and the engine.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::sync::Arc;
