@@ -369,16 +369,13 @@ impl RaftSnapshotBuilder<Consensus> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let covered = self
-            .meta
-            .last_log_id
-            .as_ref()
-            .map(position)
-            .unwrap_or_default();
-        self.table
-            .flushed(covered)
-            .await
-            .map_err(io::Error::other)?;
+        let covered = self.meta.last_log_id.as_ref().map(position);
+        // An empty range has nothing to wait for.
+        if let Some(covered) = covered {
+            let flushed = self.table.flushed(covered).await;
+            flushed.map_err(io::Error::other)?;
+        }
+        let covered = covered.unwrap_or_default();
         let export = self.table.export().map_err(io::Error::other)?;
         let snapshot = SnapshotData::Outgoing(Arc::new(Outgoing::new(covered, export)));
         Ok(Snapshot {
