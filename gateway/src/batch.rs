@@ -58,7 +58,7 @@ impl Gateway {
     /// # Errors
     ///
     /// A request that is not valid, or of which no part succeeded; else see each result.
-    pub async fn batch(
+    pub(crate) async fn batch(
         &self,
         request: v1::BatchRequest,
         context: Context,

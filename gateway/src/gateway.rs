@@ -119,6 +119,11 @@ impl Gateway {
             Err(error) => Err(error),
         };
         let result = result.and_then(|response| self.make_room(response));
+        if context.forwarded.is_some() {
+            // Counted as a request where its client is.
+            self.meters().forwarded();
+            return result;
+        }
         match &result {
             Ok(response) => {
                 self.meters()
@@ -148,10 +153,11 @@ impl Gateway {
 
     /// Serves a request of any kind, without the edge.
     async fn execute(&self, request: Request, context: Context) -> Result<Response, GatewayError> {
-        // Gets and puts are what there is most of, and what is kept small; the rest is boxed.
+        // Boxed each on its own: the future of a request is as large as what is in it, and whoever
+        // holds many of them should not hold the largest of all kinds.
         match request {
-            Request::Get(get) => self.get(get, context).await.map(Answer::pack),
-            Request::Put(put) => self.put(put, context).await.map(Answer::pack),
+            Request::Get(get) => Box::pin(self.get(get, context)).await.map(Answer::pack),
+            Request::Put(put) => Box::pin(self.put(put, context)).await.map(Answer::pack),
             other => Box::pin(self.execute_larger(other, context)).await,
         }
     }
@@ -162,8 +168,9 @@ impl Gateway {
         context: Context,
     ) -> Result<Response, GatewayError> {
         match request {
-            Request::Get(get) => self.get(get, context).await.map(Answer::pack),
-            Request::Put(put) => self.put(put, context).await.map(Answer::pack),
+            Request::Get(_) | Request::Put(_) => {
+                Err(GatewayError::internal("gets and puts are served before"))
+            }
             Request::Delete(delete) => self.delete(delete, context).await.map(Answer::pack),
             Request::Scan(scan) => self.scan(scan, context).await.map(Answer::pack),
             Request::Batch(batch) => self.batch(batch, context).await.map(Answer::pack),

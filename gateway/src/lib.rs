@@ -57,7 +57,7 @@ pub use errors::{ERROR_DOMAIN, GatewayError, status_of};
 pub use gateway::{Gateway, GatewayOptions};
 pub use http::{router, serve_http};
 pub use metrics::install_recorder;
-pub use pipeline::{PIPELINE_ANSWER_BYTES_MAX, PIPELINE_IN_FLIGHT_MAX};
+pub use pipeline::{Answers, PIPELINE_ANSWER_BYTES_MAX, PIPELINE_IN_FLIGHT_MAX};
 pub use serve::{ServeError, routes, serve_grpc};
 pub use service_admin::AdminService;
 pub use service_kv::KvService;

@@ -81,6 +81,7 @@ struct Meter {
 /// The handles of one gateway.
 pub struct Meters {
     by_operation: [[OnceLock<Meter>; LEVELS.len()]; OPERATIONS.len()],
+    forwarded: OnceLock<Counter>,
 }
 
 impl Default for Meters {
@@ -94,6 +95,7 @@ impl Meters {
     pub fn new() -> Meters {
         Meters {
             by_operation: Default::default(),
+            forwarded: OnceLock::new(),
         }
     }
 
@@ -109,6 +111,14 @@ impl Meters {
         });
         meter.served.increment(1);
         meter.seconds.record(took.as_secs_f64());
+    }
+
+    /// Counts a request that another gateway sent on to this node.
+    pub fn forwarded(&self) {
+        let counter = self
+            .forwarded
+            .get_or_init(|| counter!("quorate_gateway_forwarded_total"));
+        counter.increment(1);
     }
 
     /// Counts a request that was refused or failed.

@@ -22,7 +22,7 @@ impl Gateway {
     /// # Errors
     ///
     /// A handle that is none, or whose range is not there; else see [`GatewayError`].
-    pub async fn outcome(
+    pub(crate) async fn outcome(
         &self,
         request: v1::OutcomeRequest,
         context: Context,

@@ -75,7 +75,7 @@ impl Gateway {
     /// # Errors
     ///
     /// See [`GatewayError`]. A key that is not there is no error.
-    pub async fn get(
+    pub(crate) async fn get(
         &self,
         request: v1::GetRequest,
         context: Context,
@@ -234,7 +234,7 @@ impl Gateway {
     /// # Errors
     ///
     /// See [`GatewayError`].
-    pub async fn history(
+    pub(crate) async fn history(
         &self,
         request: v1::HistoryRequest,
         context: Context,

@@ -109,6 +109,14 @@ impl Search<'_> {
         }
     }
 
+    /// Takes note of why one replica did not serve it. A time-out replaces no other reason: it says
+    /// the least.
+    fn not_now(&mut self, error: GatewayError) {
+        if self.last.is_none() || error.reason() != Some(Reason::TimedOut) {
+            self.last = Some(error);
+        }
+    }
+
     /// The error of a search that found nobody.
     fn given_up(self, missing: Vec<NodeId>) -> GatewayError {
         let range = self.errand.range.id;
@@ -184,10 +192,10 @@ impl Gateway {
                 Tried::Done(Ok(answer)) => return Ok(answer),
                 Tried::Done(Err(error)) => return Err(search.refused(error)),
                 Tried::Elsewhere { hint } => chase.hint(hint),
-                Tried::NotNow(error) => search.last = Some(error),
+                Tried::NotNow(error) => search.not_now(error),
                 Tried::Unknown => {
                     search.sent = true;
-                    search.last = Some(GatewayError::TimedOut);
+                    search.not_now(GatewayError::TimedOut);
                 }
             }
         }
@@ -244,6 +252,9 @@ impl Gateway {
         errand: &Errand<'_>,
         request: Request,
     ) -> Tried<T> {
+        if !self.node().peer_reachable(node) {
+            return Tried::Elsewhere { hint: None };
+        }
         let left = errand
             .context
             .deadline

@@ -64,7 +64,7 @@ impl Gateway {
     /// # Errors
     ///
     /// `PAGE_TOKEN_MISMATCH`, `REVISION_COLLECTED`, `REVISION_FUTURE`; else see [`GatewayError`].
-    pub async fn scan(
+    pub(crate) async fn scan(
         &self,
         request: v1::ScanRequest,
         context: Context,

@@ -1,5 +1,6 @@
 //! The `Kv` service: from gRPC calls to the gateway and back, nothing else.
 
+use futures::Stream;
 use quorate_proto::v1::kv_server::Kv;
 use quorate_proto::v1::{self, pipeline_request::Request};
 use tokio::time::Instant;
@@ -22,6 +23,14 @@ impl KvService {
     /// The service of a gateway.
     pub fn new(gateway: Gateway) -> KvService {
         KvService { gateway }
+    }
+
+    /// Runs a pipeline over any stream of requests: a gRPC call's, or one within the process.
+    pub fn run_pipeline<Requests>(&self, requests: Requests) -> Answers
+    where
+        Requests: Stream<Item = Result<v1::PipelineRequest, Status>> + Send + Unpin + 'static,
+    {
+        pipeline::run(self.gateway.clone(), requests)
     }
 
     async fn unary<T, A: Answer>(

@@ -29,7 +29,7 @@ impl Gateway {
     /// # Errors
     ///
     /// `RANGES_SPANNED`; else see [`GatewayError`]. A compare that fails is no error.
-    pub async fn txn(
+    pub(crate) async fn txn(
         &self,
         request: v1::TxnRequest,
         context: Context,

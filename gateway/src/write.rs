@@ -220,7 +220,7 @@ impl Gateway {
     /// # Errors
     ///
     /// See [`GatewayError`]; the outcome is unknown only where the error says so.
-    pub async fn put(
+    pub(crate) async fn put(
         &self,
         request: v1::PutRequest,
         context: Context,
@@ -263,7 +263,7 @@ impl Gateway {
     /// # Errors
     ///
     /// `COMPARE_FAILED` where `if_revision` is another one; else see [`GatewayError`].
-    pub async fn delete(
+    pub(crate) async fn delete(
         &self,
         request: v1::DeleteRequest,
         context: Context,
@@ -310,7 +310,7 @@ impl Gateway {
     /// # Errors
     ///
     /// See [`GatewayError`]. A condition that does not hold is no error here.
-    pub async fn compare_and_set(
+    pub(crate) async fn compare_and_set(
         &self,
         request: v1::CompareAndSetRequest,
         context: Context,

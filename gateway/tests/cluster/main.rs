@@ -1,0 +1,12 @@
+//! Gateways of four nodes in one process, on real groups with simulated network and disks. Four
+//! nodes and three replicas: some ranges have no replica where they are asked for.
+
+#![allow(clippy::unwrap_used)]
+
+mod failures;
+mod keys;
+mod levels;
+mod pipelines;
+mod scans;
+mod wire;
+mod world;
