@@ -16,6 +16,8 @@ use super::input;
 
 /// Largest session token that is read from a file, bytes.
 const TOKEN_MAX_BYTES: u64 = 1 << 20;
+/// The token of a session that has seen nothing yet.
+const SESSION_BEGIN: &[u8] = &[0];
 
 /// How reads and writes are to be served.
 #[derive(Args, Debug, Default)]
@@ -34,10 +36,9 @@ impl LevelArgs {
         for rung in self.rungs() {
             rung.read().map_err(refused)?;
         }
-        let token = self.read_token()?;
         Ok(ReadOptions {
-            ladder: self.ladder_for(&token),
-            token,
+            ladder: self.level.clone(),
+            token: self.read_token()?,
             ..ReadOptions::default()
         })
     }
@@ -58,26 +59,14 @@ impl LevelArgs {
         rungs.iter().map(|rung| rung.level)
     }
 
-    /// A session that has seen nothing has no token to read by: the strictest level begins it.
-    fn ladder_for(&self, token: &Bytes) -> Option<Ladder> {
-        let begins = self.token.is_some() && token.is_empty();
-        match &self.level {
-            Some(ladder) if begins && *ladder == Ladder::from(Level::Session) => {
-                Some(Ladder::from(Level::Linearizable))
-            }
-            ladder => ladder.clone(),
-        }
-    }
-
     fn read_token(&self) -> Result<Bytes, CliError> {
         let Some(path) = &self.token else {
             return Ok(Bytes::new());
         };
         match input::read_file(path, TOKEN_MAX_BYTES) {
             Ok(token) => Ok(Bytes::from(token)),
-            // A session begins.
             Err(CliError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Ok(Bytes::new())
+                Ok(Bytes::from_static(SESSION_BEGIN))
             }
             Err(error) => Err(error),
         }
@@ -143,16 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn a_session_without_a_token_begins_linearizable() {
+    fn a_session_without_a_token_begins_with_one_that_has_seen_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let mut session = args("session");
         session.token = Some(path.clone());
-        let first = session.read().unwrap();
-        assert_eq!(first.ladder, Some(Ladder::from(Level::Linearizable)));
+        assert_eq!(session.read().unwrap().token, SESSION_BEGIN);
         fs::write(&path, b"seen").unwrap();
-        let next = session.read().unwrap();
-        assert_eq!(next.ladder, Some(Ladder::from(Level::Session)));
-        assert_eq!(next.token, "seen");
+        assert_eq!(session.read().unwrap().token, "seen");
     }
 }

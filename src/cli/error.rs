@@ -180,9 +180,6 @@ fn client_hint(error: &ClientError) -> Option<String> {
 
 const fn reason_hint(reason: Reason) -> Option<&'static str> {
     match reason {
-        Reason::KeyspaceNotFound => {
-            Some("`quorate keyspace list` shows what is there, `quorate keyspace create` adds one")
-        }
         Reason::KeyspaceExists => Some("`quorate keyspace show NAME` shows its options"),
         Reason::LevelNotServed => {
             Some("`quorate keyspace show NAME` shows the mode; `--level` names another level")
@@ -211,7 +208,9 @@ const fn reason_hint(reason: Reason) -> Option<&'static str> {
         Reason::DataLoss => {
             Some("`quorate node replace ID` puts a healthy replica in the place of a damaged one")
         }
+        // What remains is said by the message itself.
         Reason::KeyEmpty
+        | Reason::KeyspaceNotFound
         | Reason::FieldInvalid
         | Reason::RevisionFuture
         | Reason::PageTokenMismatch

@@ -158,17 +158,19 @@ fn settle(
 
 /// Whether the error is about the cluster or the keyspace, and not about one key.
 fn concerns_all(error: &ClientError) -> bool {
-    error.effect() == Effect::Unknown
-        || error.is_retryable()
-        || matches!(
-            error.reason(),
-            Some(
-                Reason::KeyspaceNotFound
-                    | Reason::LevelNotServed
-                    | Reason::NotImplemented
-                    | Reason::QuotaExceeded
-            )
-        )
+    match error.reason() {
+        // A key that is refused for what it is was refused on every attempt.
+        Some(
+            Reason::KeyEmpty | Reason::KeyTooLong | Reason::ValueTooLong | Reason::FieldInvalid,
+        ) => false,
+        Some(
+            Reason::KeyspaceNotFound
+            | Reason::LevelNotServed
+            | Reason::NotImplemented
+            | Reason::QuotaExceeded,
+        ) => true,
+        Some(_) | None => error.effect() == Effect::Unknown || error.is_retryable(),
+    }
 }
 
 fn book_failure(

@@ -2,15 +2,18 @@
 //!
 //! Flags win over the file. What a node does with its options is in `crate::server`.
 
+mod check;
+mod file;
+
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use quorate_types::limits::NODE_WEIGHT_MAX;
-use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
+use self::check::check;
+use self::file::ServerFile;
 use super::error::CliError;
 use crate::server::{PeerOptions, ServerOptions};
 
@@ -18,8 +21,6 @@ use crate::server::{PeerOptions, ServerOptions};
 pub const ZONE_DEFAULT: &str = "default";
 /// The cluster's name where none is given.
 pub const CLUSTER_DEFAULT: &str = "quorate";
-/// Largest configuration file that is read, bytes.
-const CONFIG_MAX_BYTES: u64 = 1 << 20;
 const LISTEN_DEFAULT: &str = "127.0.0.1:7450";
 const ELECTION_DEFAULT_MS: u64 = 300;
 const ENGINE_MEMORY_DEFAULT_BYTES: u64 = 64 << 20;
@@ -102,28 +103,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// The same options as a file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct ServerFile {
-    id: Option<u64>,
-    dir: Option<PathBuf>,
-    listen: Option<SocketAddr>,
-    http_listen: Option<SocketAddr>,
-    #[serde(default)]
-    peers: Vec<PeerEntry>,
-    zone: Option<String>,
-    weight: Option<u32>,
-    cluster: Option<String>,
-    #[serde(default)]
-    join: bool,
-    #[serde(default)]
-    insecure: bool,
-    election_ms: Option<u64>,
-    engine_memory_max_bytes: Option<u64>,
-    in_flight_max_bytes: Option<u64>,
-}
-
 /// Runs one node until it is told to stop.
 ///
 /// # Errors
@@ -156,15 +135,6 @@ fn log_to_stderr(format: LogFormat) -> Result<(), CliError> {
     Ok(())
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct PeerEntry {
-    id: u64,
-    address: SocketAddr,
-    zone: Option<String>,
-    weight: Option<u32>,
-}
-
 impl ServerArgs {
     /// Joins flags and file, and checks what can be checked before anything is opened.
     ///
@@ -173,7 +143,7 @@ impl ServerArgs {
     /// [`CliError`] that names the option, and what is wanted instead.
     pub fn resolve(self) -> Result<ServerOptions, CliError> {
         let file = match &self.config {
-            Some(path) => read_config(path)?,
+            Some(path) => file::read(path)?,
             None => ServerFile::default(),
         };
         let listen = self.listen.or(file.listen).unwrap_or_else(|| {
@@ -225,33 +195,6 @@ impl ServerArgs {
     }
 }
 
-impl From<PeerEntry> for PeerOptions {
-    fn from(entry: PeerEntry) -> Self {
-        Self {
-            id: entry.id,
-            address: entry.address,
-            zone: entry.zone.unwrap_or_else(|| ZONE_DEFAULT.to_owned()),
-            weight: entry.weight.unwrap_or(1),
-        }
-    }
-}
-
-fn read_config(path: &Path) -> Result<ServerFile, CliError> {
-    let text = super::input::read_file(path, CONFIG_MAX_BYTES)?;
-    let text = String::from_utf8(text).map_err(|_| {
-        CliError::usage(
-            format!("{}: not UTF-8", path.display()),
-            "a configuration file is TOML",
-        )
-    })?;
-    toml::from_str(&text).map_err(|error| {
-        CliError::usage(
-            format!("{}: {}", path.display(), error.to_string().trim_end()),
-            "names are those of the flags without dashes in front, as in `http-listen`",
-        )
-    })
-}
-
 fn missing(flag: &str) -> CliError {
     CliError::usage(
         format!("{flag} is missing"),
@@ -270,61 +213,6 @@ fn next_port(listen: SocketAddr) -> Result<SocketAddr, CliError> {
         )
     })?;
     Ok(SocketAddr::new(listen.ip(), port))
-}
-
-fn check(options: &ServerOptions) -> Result<(), CliError> {
-    check_identity(options)?;
-    for (flag, address) in [
-        ("--listen", options.listen),
-        ("--http-listen", options.http_listen),
-    ] {
-        if !address.ip().is_loopback() && !options.insecure {
-            return Err(CliError::usage(
-                format!("{flag} {address} lies outside loopback, and there is no TLS yet"),
-                "whoever reaches the port can read and write everything; \
-                 if the network is trusted, say so with --insecure",
-            ));
-        }
-    }
-    if options.listen == options.http_listen && options.listen.port() != 0 {
-        return Err(CliError::usage(
-            format!("--listen and --http-listen are both {}", options.listen),
-            "leave --http-listen away, and it is the next port",
-        ));
-    }
-    Ok(())
-}
-
-fn check_identity(options: &ServerOptions) -> Result<(), CliError> {
-    let ids = || std::iter::once(options.id).chain(options.peers.iter().map(|peer| peer.id));
-    if ids().any(|id| id == 0) {
-        return Err(CliError::usage("0 is no node id", "ids begin at 1"));
-    }
-    let mut seen: Vec<u64> = ids().collect();
-    seen.sort_unstable();
-    if let Some(pair) = seen.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(CliError::usage(
-            format!("node id {} is given twice", pair[0]),
-            "--peer names the other nodes, each with an id of its own",
-        ));
-    }
-    let weights =
-        std::iter::once(options.weight).chain(options.peers.iter().map(|peer| peer.weight));
-    for weight in weights {
-        if weight == 0 || weight > NODE_WEIGHT_MAX {
-            return Err(CliError::usage(
-                format!("{weight} is no weight"),
-                format!("weights go from 1 to {NODE_WEIGHT_MAX}"),
-            ));
-        }
-    }
-    if options.join && options.peers.is_empty() {
-        return Err(CliError::usage(
-            "--join needs at least one --peer of the cluster",
-            "try `--join --peer 1=127.0.0.1:7450`",
-        ));
-    }
-    Ok(())
 }
 
 /// Parses `2=127.0.0.1:7452,zone=b,weight=2`.
