@@ -77,7 +77,7 @@ impl Inner {
             let next = match change(&base) {
                 Ok(next) => next,
                 // Judged by a copy that may be old: ask for the newest before refusing.
-                Err(error) => match self.newest_catalog(&base, hint, turn, deadline).await {
+                Err(error) => match self.newest_catalog(hint, turn, deadline).await {
                     Some(newest) if newest.epoch > base.epoch => {
                         base = newest;
                         continue;
@@ -103,15 +103,18 @@ impl Inner {
     /// no more than who leads: a node that joins has only addresses.
     async fn newest_catalog(
         &self,
-        base: &wire::Catalog,
         mut hint: Option<NodeId>,
         turn: usize,
         deadline: Instant,
     ) -> Option<wire::Catalog> {
+        let introduction = wire::Catalog {
+            nodes: vec![self.options.node.clone()],
+            ..wire::Catalog::default()
+        };
         for turn in (turn..).take(NEWEST_TURNS_MAX) {
             let to = hint.take().or_else(|| self.meta_candidate(turn));
             // An epoch that never was: it always conflicts.
-            match self.try_update(to, u64::MAX, base).await {
+            match self.try_update(to, u64::MAX, &introduction).await {
                 Attempt::Behind(current) => return Some(current),
                 Attempt::Done => return None,
                 Attempt::Elsewhere(where_to) => hint = where_to,
@@ -192,6 +195,30 @@ impl Inner {
         match tokio::time::timeout_at(deadline, reached).await {
             Ok(Ok(catalog)) => Ok(catalog.clone()),
             Ok(Err(_)) | Err(_) => Err(UpdateError::TimedOut),
+        }
+    }
+
+    /// Answers travel on connections of our own making: of a node that is new, or has moved, the
+    /// change that it asks for says where it is. One that was removed is not met again.
+    pub(crate) fn meet(&self, from: NodeId, update: &wire::CatalogUpdate) {
+        let catalog = self.catalog.borrow();
+        let removed = catalog.node(from).is_some_and(|node| node.removed);
+        let nodes = update.next.iter().flat_map(|next| &next.nodes);
+        let said = nodes.filter(|node| NodeId(node.id) == from).last();
+        if let Some(node) = said.filter(|node| !removed && !node.removed) {
+            self.seams.transport.set_peer(from, &node.endpoint);
+        }
+    }
+
+    /// A node that was away while it was replaced hears of it, and closes its replicas.
+    pub(crate) fn tell_if_removed(&self, from: NodeId, epoch: u64) {
+        let view = self.catalog.borrow().clone();
+        if let Some(node) = view
+            .node(from)
+            .filter(|n| n.removed && epoch < view.epoch())
+        {
+            self.seams.transport.set_peer(from, &node.endpoint);
+            self.give_catalog(from, &wire::CatalogRequest { epoch });
         }
     }
 

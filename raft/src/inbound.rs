@@ -102,9 +102,11 @@ impl Inner {
             | Body::ReadIndex(_)
             | Body::CloseAt(_)
             | Body::ReplaceVoter(_) => self.serve_group(from, range, id, body),
-            Body::Forward(_) | Body::Status(_) | Body::CatalogUpdate(_) => {
-                self.serve_node(from, range, id, body);
+            Body::CatalogUpdate(update) => {
+                self.meet(from, &update);
+                self.serve_node(from, range, id, Body::CatalogUpdate(update));
             }
+            Body::Forward(_) | Body::Status(_) => self.serve_node(from, range, id, body),
             Body::AppendResponse(_)
             | Body::VoteResponse(_)
             | Body::TransferLeaderResponse(_)
@@ -277,6 +279,7 @@ impl Inner {
         if before.is_some_and(|b| b.started != beat.started) {
             self.wake_groups_with(from);
         }
+        self.tell_if_removed(from, beat.catalog_epoch);
         if beat.catalog_epoch > self.catalog.borrow().epoch() {
             let request = wire::CatalogRequest {
                 epoch: self.catalog.borrow().epoch(),
@@ -288,7 +291,7 @@ impl Inner {
         }
     }
 
-    fn give_catalog(&self, to: NodeId, request: &wire::CatalogRequest) {
+    pub(crate) fn give_catalog(&self, to: NodeId, request: &wire::CatalogRequest) {
         let catalog = self.catalog.borrow().clone();
         if catalog.epoch() > request.epoch {
             // It asks again if this is lost.
