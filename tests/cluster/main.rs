@@ -15,4 +15,5 @@ mod followers;
 mod hostile;
 mod keyspaces;
 mod python;
+mod replacement;
 mod trees;
