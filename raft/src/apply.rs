@@ -323,12 +323,12 @@ impl RaftStateMachine<Consensus> for RangeMachine {
         meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        let SnapshotData::Incoming(spool) = snapshot else {
-            // Our own position, handed back at start: nothing to do.
-            return Ok(());
-        };
         let table = self.shared.table.clone();
-        table.import(spool.chunks()).map_err(io::Error::other)?;
+        let imported = match snapshot {
+            SnapshotData::Incoming(spool) => table.import(spool.chunks()),
+            SnapshotData::Outgoing(outgoing) => table.import(outgoing.chunks()),
+        };
+        imported.map_err(io::Error::other)?;
         self.reload()?;
         if self.applied != meta.last_log_id {
             return Err(io::Error::other(format!(

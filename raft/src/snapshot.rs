@@ -121,6 +121,25 @@ impl Outgoing {
     }
 }
 
+impl Outgoing {
+    /// All chunks from the first on, for a state machine of the same process.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = Result<Bytes, EngineError>> + '_ {
+        let mut number = 0;
+        std::iter::from_fn(move || {
+            let chunk = self.chunk(number);
+            number += 1;
+            match chunk {
+                Ok(chunk) => chunk.map(Ok),
+                Err(SnapshotError::Engine(error)) => Some(Err(error)),
+                Err(error) => Some(Err(EngineError::Io {
+                    action: "read an outgoing snapshot",
+                    source: Arc::new(std::io::Error::other(error)),
+                })),
+            }
+        })
+    }
+}
+
 /// A file that collects the chunks of one incoming snapshot. Removed when dropped.
 #[derive(Debug)]
 pub struct Spool {
