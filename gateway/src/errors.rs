@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use quorate_proto::v1;
 use quorate_types::{
-    ClockOffsetError, Effect, FieldError, Mode, NodeId, RangeId, Reason, Refusal, RequestHandle,
-    Revision, format_duration,
+    Effect, FieldError, Mode, NodeId, RangeId, Reason, Refusal, RequestHandle, Revision,
+    format_duration,
 };
 use thiserror::Error;
 use tonic::{Code, Status};
@@ -223,16 +223,19 @@ pub enum GatewayError {
         effect: Effect,
     },
     /// The keyspace's quota is used up. No effect.
-    #[error("the quota of keyspace `{keyspace}` is used up{}", match quota { Some(quota) => format!(": {quota} bytes a range"), None => String::new() })]
+    #[error("the quota of keyspace `{keyspace}` is used up{}", match quota { Some(quota) => format!(": {quota} bytes, shared out evenly over its ranges"), None => String::new() })]
     QuotaExceeded {
         /// The keyspace.
         keyspace: String,
         /// Bytes.
         quota: Option<u64>,
     },
-    /// A clock is too far away. No effect.
-    #[error(transparent)]
-    ClockOffset(#[from] ClockOffsetError),
+    /// This node's clock is too far from most others'. No effect.
+    #[error("this node's clock is {offset_ms} ms from most others'; ask another node")]
+    ClockOffset {
+        /// The others' minus ours.
+        offset_ms: i64,
+    },
     /// Stored bytes are damaged. Never returned as a value. No effect.
     #[error("a stored record is damaged: {what}")]
     DataLoss {
@@ -339,7 +342,7 @@ impl GatewayError {
             | Self::RangeMoved { .. }
             | Self::NotCaughtUp { .. }
             | Self::StalenessExceeded { .. }
-            | Self::ClockOffset(_)
+            | Self::ClockOffset { .. }
             | Self::Interrupted { .. }
             | Self::Stopping => Code::Unavailable,
             Self::TimedOut | Self::OutcomeUnknown { .. } | Self::ChangeUnknown { .. } => {
@@ -378,7 +381,7 @@ impl GatewayError {
             Self::BelowWindow { .. } | Self::Closed { .. } => Reason::BelowWindow,
             Self::Overloaded { .. } => Reason::Overloaded,
             Self::QuotaExceeded { .. } => Reason::QuotaExceeded,
-            Self::ClockOffset(_) => Reason::ClockOffset,
+            Self::ClockOffset { .. } => Reason::ClockOffset,
             Self::DataLoss { .. } => Reason::DataLoss,
             Self::Stopping => Reason::NodeStopping,
             Self::Internal { .. } => Reason::Internal,
@@ -416,7 +419,7 @@ impl GatewayError {
             | Self::TimedOut
             | Self::Closed { .. }
             | Self::QuotaExceeded { .. }
-            | Self::ClockOffset(_)
+            | Self::ClockOffset { .. }
             | Self::DataLoss { .. }
             | Self::Stopping => Effect::None,
         }
@@ -502,7 +505,7 @@ impl GatewayError {
             Self::Overloaded { limit, .. } => put("limit", limit.to_string()),
             Self::NotImplemented { .. }
             | Self::TimedOut
-            | Self::ClockOffset(_)
+            | Self::ClockOffset { .. }
             | Self::DataLoss { .. }
             | Self::Stopping
             | Self::Interrupted { .. }

@@ -75,6 +75,7 @@ impl Gateway {
                 ..
             } => (State::Applied, *succeeded),
             ApplyOutcome::Refused(ApplyRefusal::BelowWindow) => (State::TooOld, false),
+            ApplyOutcome::Refused(ApplyRefusal::QuotaExceeded) => (State::NotApplied, false),
             ApplyOutcome::Remembered { closed: true, .. }
             | ApplyOutcome::Nothing
             | ApplyOutcome::Written { .. }

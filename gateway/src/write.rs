@@ -172,6 +172,15 @@ impl Gateway {
         self.route(&errand, here, request).await
     }
 
+    fn quota_exceeded(&self, range: RangeId) -> GatewayError {
+        let catalog = self.node().catalog();
+        let keyspace = catalog.range(range).map(|(keyspace, _)| keyspace);
+        GatewayError::QuotaExceeded {
+            keyspace: keyspace.map_or(String::new(), |k| k.name.clone()),
+            quota: keyspace.and_then(|k| k.options.quota_bytes),
+        }
+    }
+
     fn decided<'a>(
         &self,
         write: &Write<'_>,
@@ -185,6 +194,9 @@ impl Gateway {
                 return Err(GatewayError::BelowWindow {
                     handle: write.handle(),
                 });
+            }
+            ApplyOutcome::Refused(ApplyRefusal::QuotaExceeded) => {
+                return Err(self.quota_exceeded(group.range_id()));
             }
             ApplyOutcome::Remembered { closed: true, .. } => {
                 return Err(GatewayError::Closed {

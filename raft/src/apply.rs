@@ -11,7 +11,9 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use prost::Message;
 use quorate_proto::internal as wire;
-use quorate_storage::engine::{Change, EngineError, Position, RangeTable, ScanRequest, Version};
+use quorate_storage::engine::{
+    Change, EngineError, Position, RangeTable, ScanPage, ScanRequest, Version,
+};
 use quorate_types::Revision;
 use tokio::sync::watch;
 
@@ -24,6 +26,8 @@ use crate::snapshot::{Outgoing, SnapshotData};
 
 /// Entries applied to memory and answered together.
 const APPLY_BATCH_ENTRIES_MAX: usize = 512;
+/// Rows of one page of the walk that counts a range's bytes.
+const COUNT_PAGE_ROWS: usize = 1_000;
 /// Name of the membership record in the range's metadata.
 const META_MEMBERSHIP: &[u8] = b"M";
 
@@ -229,6 +233,26 @@ impl<'a> Staged<'a> {
     }
 }
 
+impl Staged<'_> {
+    fn page(
+        &self,
+        start: Bytes,
+        end: &Bytes,
+        rows_max: usize,
+        keys_only: bool,
+    ) -> Result<ScanPage, EngineError> {
+        self.table.scan(&ScanRequest {
+            start,
+            end: end.clone(),
+            reverse: false,
+            at: None,
+            rows_max,
+            bytes_max: usize::MAX,
+            keys_only,
+        })
+    }
+}
+
 impl Store for Staged<'_> {
     fn get(&mut self, key: &[u8]) -> Result<Option<Version>, EngineError> {
         for change in self.own.iter().rev() {
@@ -249,16 +273,30 @@ impl Store for Staged<'_> {
         limit: usize,
     ) -> Result<Vec<Bytes>, EngineError> {
         self.publish();
-        let page = self.table.scan(&ScanRequest {
-            start: start.clone(),
-            end: end.clone(),
-            reverse: false,
-            at: None,
-            rows_max: limit,
-            bytes_max: usize::MAX,
-            keys_only: true,
-        })?;
-        Ok(page.rows.into_iter().map(|(key, _)| key).collect())
+        let mut keys = Vec::new();
+        let mut next = Some(start.clone());
+        // A page may be short for reasons of its own; the answer must not be, since all replicas
+        // have to see the same keys.
+        while let Some(start) = next.filter(|_| keys.len() < limit) {
+            let page = self.page(start, end, limit - keys.len(), true)?;
+            keys.extend(page.rows.into_iter().map(|(key, _)| key));
+            next = page.resume;
+        }
+        Ok(keys)
+    }
+
+    fn stored_bytes(&mut self) -> Result<u64, EngineError> {
+        self.publish();
+        let (start, end) = self.table.interval();
+        let mut bytes = 0;
+        let mut next = Some(start);
+        while let Some(start) = next {
+            let page = self.page(start, &end, COUNT_PAGE_ROWS, false)?;
+            let size = |(key, version): &(Bytes, Version)| (key.len() + version.value.len()) as u64;
+            bytes += page.rows.iter().map(size).sum::<u64>();
+            next = page.resume;
+        }
+        Ok(bytes)
     }
 
     fn put(&mut self, key: Bytes, version: Version) {

@@ -453,7 +453,7 @@ impl Inner {
             let history = keyspace.options.history.as_micros();
             let wanted = RangeOptions {
                 history: u64::try_from(history).unwrap_or(u64::MAX),
-                quota: keyspace.options.quota_bytes.unwrap_or(0),
+                quota: quota_of_a_range(keyspace),
                 window: window.unwrap_or(WINDOW_RESULTS_DEFAULT),
             };
             for range in &keyspace.ranges {
@@ -475,6 +475,15 @@ impl Inner {
             }
         }
     }
+}
+
+/// A keyspace's quota is shared out evenly: each range decides by itself.
+fn quota_of_a_range(keyspace: &catalog::KeyspaceView) -> u64 {
+    let ranges = keyspace.ranges.len().max(1) as u64;
+    keyspace
+        .options
+        .quota_bytes
+        .map_or(0, |quota| (quota / ranges).max(1))
 }
 
 /// The catalog in the meta range's keys, and what a compare-and-set must expect to replace it.

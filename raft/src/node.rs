@@ -198,6 +198,10 @@ fn config(options: &RaftNodeOptions) -> Result<Arc<Config>, StartError> {
         max_payload_entries: APPEND_ENTRIES_MAX,
         // A vote asked for by a node that cannot win must not disturb who leads.
         enable_pre_vote: Some(true),
+        // A leader that leads on after a restart knows less to be committed than it has
+        // acknowledged, and would serve reads from before that: it must be elected anew, and
+        // commit an entry of its new term first.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     config

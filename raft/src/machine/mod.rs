@@ -6,6 +6,7 @@
 pub mod expiry;
 mod operations;
 pub mod outcome;
+mod quota;
 mod store;
 pub mod window;
 
@@ -37,6 +38,7 @@ pub struct Machine {
     options: RangeOptions,
     windows: Windows,
     expiry: ExpiryIndex,
+    usage: quota::Usage,
 }
 
 impl Default for Machine {
@@ -54,6 +56,7 @@ impl Default for Machine {
             options,
             windows: Windows::default(),
             expiry: ExpiryIndex::default(),
+            usage: quota::Usage::default(),
         }
     }
 }
@@ -83,6 +86,7 @@ impl Machine {
                 machine.floor = Revision(meta.floor);
                 machine.last_change = Revision(meta.last_change);
                 machine.options = meta.options.unwrap_or(machine.options);
+                machine.usage = quota::Usage::restore(meta.stored_bytes, machine.options.quota);
                 window_floor = Revision(meta.window_floor);
             } else if name.first() == Some(&WINDOW_PREFIX) {
                 windows.push(ClientWindow::decode(value).map_err(|_| corrupt())?);
@@ -105,7 +109,7 @@ impl Machine {
             window_floor: self.windows.floor().0,
             options: Some(self.options),
             membership: None,
-            stored_bytes: 0,
+            stored_bytes: self.usage.stored(),
             last_change: self.last_change.0,
         };
         let mut records = vec![(

@@ -9,7 +9,7 @@ use quorate_proto::v1::{Expect, expect::State};
 use quorate_storage::engine::{EngineError, Version};
 use quorate_types::Revision;
 
-use super::{Applied, ApplyOutcome, Machine, Store, TxnResult};
+use super::{Applied, ApplyOutcome, ApplyRefusal, Machine, Store, TxnResult};
 
 impl Machine {
     pub(super) fn operate(
@@ -18,6 +18,12 @@ impl Machine {
         operation: Operation,
         store: &mut dyn Store,
     ) -> Result<Applied, EngineError> {
+        let touched = self.touch(&operation, store)?;
+        if let Some(touched) = &touched
+            && self.exceeds_quota(&operation, touched)
+        {
+            return Ok(Applied::refused(revision, ApplyRefusal::QuotaExceeded));
+        }
         let upkeep = matches!(
             operation,
             Operation::CollectBelow(_) | Operation::Ceiling(_) | Operation::Options(_)
@@ -57,17 +63,25 @@ impl Machine {
             }
             Operation::DeleteInterval(interval) => delete_interval(revision, &interval, store)?,
             Operation::Options(options) => {
-                self.set_options(options, store);
+                self.set_options(options, store)?;
                 ApplyOutcome::Nothing
             }
             Operation::CloseRequest(_) => ApplyOutcome::Nothing, // handled before
         };
+        if let Some(touched) = touched {
+            self.count(&touched, store)?;
+        }
         Ok(Applied::new(revision, outcome))
     }
 
-    fn set_options(&mut self, options: RangeOptions, store: &mut dyn Store) {
+    fn set_options(
+        &mut self,
+        options: RangeOptions,
+        store: &mut dyn Store,
+    ) -> Result<(), EngineError> {
         self.options = options;
         store.keep_history(options.history > 0);
+        self.count_from_now(store)
     }
 
     fn put(&mut self, revision: Revision, write: Write, store: &mut dyn Store) {

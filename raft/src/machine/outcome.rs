@@ -59,6 +59,8 @@ pub enum ApplyOutcome {
 pub enum ApplyRefusal {
     /// Its id is below the window: it may have been applied before.
     BelowWindow,
+    /// The range's quota would be exceeded. Its id is closed: it never will be done.
+    QuotaExceeded,
 }
 
 /// The result of one operation of a transaction.
@@ -106,7 +108,10 @@ impl Applied {
 
     /// Whether the window must remember it.
     pub(super) fn is_decision(&self) -> bool {
-        !matches!(self.outcome, ApplyOutcome::Refused(_))
+        !matches!(
+            self.outcome,
+            ApplyOutcome::Refused(ApplyRefusal::BelowWindow)
+        )
     }
 
     pub(super) fn remembered(&self) -> Remembered {
@@ -123,7 +128,7 @@ impl Applied {
         Remembered {
             revision: self.revision,
             succeeded,
-            closed: false,
+            closed: matches!(self.outcome, ApplyOutcome::Refused(_)),
             count,
         }
     }

@@ -11,6 +11,8 @@ pub trait Store {
     /// The first `limit` live keys of `[start, end)`; an empty `end` is unbounded.
     fn keys(&mut self, start: &Bytes, end: &Bytes, limit: usize)
     -> Result<Vec<Bytes>, EngineError>;
+    /// Bytes of all live keys and values.
+    fn stored_bytes(&mut self) -> Result<u64, EngineError>;
     /// Writes a key.
     fn put(&mut self, key: Bytes, version: Version);
     /// Removes a key.

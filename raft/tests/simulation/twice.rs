@@ -230,7 +230,9 @@ fn number(value: &[u8]) -> u64 {
 fn fate_of_put(applied: &Applied) -> Fate {
     match &applied.outcome {
         ApplyOutcome::Remembered { closed: true, .. } => Fate::Never,
-        ApplyOutcome::Refused(ApplyRefusal::BelowWindow) => Fate::TooOld,
+        ApplyOutcome::Refused(ApplyRefusal::BelowWindow | ApplyRefusal::QuotaExceeded) => {
+            Fate::TooOld
+        }
         _ => Fate::Applied(applied.revision.0),
     }
 }
@@ -386,5 +388,5 @@ async fn check_puts(world: &Shared, node: usize, putters: &[Arc<Sender>]) {
 #[test]
 fn named_writes_are_applied_once() {
     let settings = Settings::default();
-    run_all("named_writes_are_applied_once", 10, &settings, retries);
+    run_all("named_writes_are_applied_once", 5, &settings, retries);
 }
