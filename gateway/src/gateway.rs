@@ -3,6 +3,7 @@
 //! Not here: the operations themselves (a file each), and the services around them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::admission::{Admission, Admitted, Limits};
 use crate::answer::{Answer, effect_of, hold, payload_bytes};
+use crate::clock_watch;
 use crate::context::Context;
 use crate::errors::GatewayError;
 use crate::metrics::{Meters, OperationLabel};
@@ -52,6 +54,8 @@ struct Shared {
     meters: Meters,
     served_by: RwLock<HashMap<RangeId, NodeId>>,
     stopping: watch::Sender<bool>,
+    /// Milliseconds; zero while it is within bounds.
+    clock_offset_ms: AtomicI64,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -63,7 +67,7 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// The gateway of a node. It also serves what other nodes' gateways send on.
+    /// The gateway of a node. It also serves what other nodes' gateways send on. Needs a runtime.
     pub fn new(node: RaftNode, options: GatewayOptions) -> Gateway {
         let shared = Shared {
             node: node.clone(),
@@ -73,11 +77,13 @@ impl Gateway {
             meters: Meters::new(),
             served_by: RwLock::default(),
             stopping: watch::Sender::new(false),
+            clock_offset_ms: AtomicI64::new(0),
         };
         let gateway = Gateway {
             shared: Arc::new(shared),
         };
         node.set_forward_handler(Arc::new(crate::forwarded::Handler::new(&gateway)));
+        tokio::spawn(clock_watch::watch(gateway.downgrade()));
         gateway
     }
 
@@ -98,6 +104,11 @@ impl Gateway {
         self.shared.stopping.subscribe()
     }
 
+    /// How far this node's clock is from most others', where that is too far.
+    pub(crate) fn clock_offset_ms(&self) -> &AtomicI64 {
+        &self.shared.clock_offset_ms
+    }
+
     /// Whether [`Gateway::stop`] has been called.
     pub fn is_stopping(&self) -> bool {
         *self.shared.stopping.borrow()
@@ -114,7 +125,7 @@ impl Gateway {
         context: Context,
     ) -> Result<Response, GatewayError> {
         let operation = OperationLabel::of(&request);
-        let result = match self.admit(&request) {
+        let result = match self.admit(&request, &context) {
             Ok(_admitted) => self.execute(request, context).await,
             Err(error) => Err(error),
         };
@@ -134,9 +145,13 @@ impl Gateway {
         result
     }
 
-    fn admit(&self, request: &Request) -> Result<Admitted, GatewayError> {
+    fn admit(&self, request: &Request, context: &Context) -> Result<Admitted, GatewayError> {
         if self.is_stopping() {
             return Err(GatewayError::Stopping);
+        }
+        let offset_ms = self.clock_offset_ms().load(Ordering::Relaxed);
+        if offset_ms != 0 && context.forwarded.is_none() {
+            return Err(GatewayError::ClockOffset { offset_ms });
         }
         self.admission().admit(request_bytes(request))
     }

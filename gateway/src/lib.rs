@@ -18,6 +18,7 @@ mod admission;
 mod answer;
 mod batch;
 mod chase;
+mod clock_watch;
 mod context;
 mod deadline;
 mod delete_prefix;

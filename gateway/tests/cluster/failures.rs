@@ -8,7 +8,7 @@ use quorate_types::{Effect, Reason};
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::world::{World, in_world, put};
+use crate::world::{PATIENCE, World, in_world, put};
 
 #[test]
 fn writes_go_on_when_the_leader_is_cut_off() {
@@ -123,6 +123,35 @@ fn past_the_limit_the_answer_is_come_again() {
             assert!(error.retry_after().is_some());
         }
         world.put(0, "default", "k", "v").await;
+    });
+}
+
+#[test]
+fn a_node_with_a_strange_clock_refuses_clients_until_it_is_right_again() {
+    in_world(36, |world| async move {
+        world.put(0, "default", "k", "v").await;
+        world.clocks[2].set_offset(20_000_000);
+        let asked = async || world.ask(2, put("default", "k", "w")).await;
+        let deadline = Instant::now() + PATIENCE;
+        let error = loop {
+            match asked().await {
+                Err(error) => break error,
+                Ok(_) => assert!(Instant::now() < deadline, "its clock was never noticed"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        assert_eq!(
+            (error.reason(), error.effect()),
+            (Some(Reason::ClockOffset), Effect::None)
+        );
+        // The others are as they were.
+        world.put(0, "default", "k", "x").await;
+        world.clocks[2].set_offset(0);
+        let deadline = Instant::now() + PATIENCE;
+        while asked().await.is_err() {
+            assert!(Instant::now() < deadline, "it was never let in again");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     });
 }
 

@@ -308,6 +308,30 @@ fn a_named_write_is_applied_once_and_its_outcome_can_be_asked() {
 }
 
 #[test]
+fn what_has_a_time_to_live_goes_by_the_log() {
+    in_world(8, |world| async move {
+        let Request::Put(short) = put("default", "k", "short") else {
+            unreachable!()
+        };
+        let short = v1::PutRequest {
+            ttl_ms: 2_000,
+            ..short
+        };
+        world.ask(0, Request::Put(short)).await.unwrap();
+        let entry = world.get(1, get("default", "k")).await.entry.unwrap();
+        assert!(entry.expires_at >= entry.revision + 2_000_000);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while world.value(3, "default", "k").await.is_some() {
+            assert!(tokio::time::Instant::now() < deadline, "it never expired");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        for node in everywhere() {
+            assert_eq!(world.value(node, "default", "k").await, None);
+        }
+    });
+}
+
+#[test]
 fn bad_requests_are_named_and_have_no_effect() {
     in_world(6, |world| async move {
         let check = async |request: Request, reason: Reason, word: &str| {

@@ -26,6 +26,7 @@ pub struct World {
     pub network: SimulatedNetwork,
     pub nodes: Vec<RaftNode>,
     pub gateways: Vec<Gateway>,
+    pub clocks: Vec<Arc<SimulatedClock>>,
 }
 
 /// Runs a test on a cluster, in simulated time.
@@ -47,8 +48,11 @@ impl World {
         let network = SimulatedNetwork::new(seed);
         let mut nodes = Vec::new();
         let mut gateways = Vec::new();
+        let mut clocks = Vec::new();
         for id in 1..=NODES {
-            let node = start_node(id, seed, &network).await;
+            let clock = Arc::new(SimulatedClock::new(EPOCH));
+            let node = start_node(id, seed, &network, clock.clone()).await;
+            clocks.push(clock);
             let options = GatewayOptions {
                 client: ClientId(id << 32),
                 limits,
@@ -60,6 +64,7 @@ impl World {
             network,
             nodes,
             gateways,
+            clocks,
         };
         world.await_catalog("default").await;
         world
@@ -233,7 +238,12 @@ pub fn hashed(buckets: u16) -> v1::KeyspaceOptions {
     }
 }
 
-async fn start_node(id: u64, seed: u64, network: &SimulatedNetwork) -> RaftNode {
+async fn start_node(
+    id: u64,
+    seed: u64,
+    network: &SimulatedNetwork,
+    clock: Arc<SimulatedClock>,
+) -> RaftNode {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
     let dir = PathBuf::from(format!("/node{id}"));
     disk.create_dir_all(&dir).unwrap();
@@ -267,7 +277,7 @@ async fn start_node(id: u64, seed: u64, network: &SimulatedNetwork) -> RaftNode 
         ..RaftNodeOptions::new(me, "simulated", dir)
     };
     let seams = Seams {
-        clock: Arc::new(SimulatedClock::new(EPOCH)),
+        clock,
         randomness: Arc::new(SeededRandomness::new(
             seed.wrapping_mul(31).wrapping_add(id),
         )),
