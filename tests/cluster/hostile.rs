@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use quorate_proto::v1;
 use quorate_proto::v1::kv_client::KvClient;
+use quorate_types::limits::MESSAGE_MAX_BYTES;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -83,6 +84,29 @@ async fn a_client_that_reads_nothing_holds_little() {
         "{before} to {most} KiB"
     );
     drop(unread);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_over_the_limit_is_refused_with_both_sizes() {
+    let mut cluster = Cluster::start(1).await;
+    let endpoint = format!("http://{}", cluster.node(1).listen);
+    let mut kv = KvClient::connect(endpoint).await.unwrap();
+    let over = v1::PutRequest {
+        keyspace: "default".to_owned(),
+        key: bytes::Bytes::from_static(b"over"),
+        value: vec![7; MESSAGE_MAX_BYTES + 1].into(),
+        ..v1::PutRequest::default()
+    };
+    let refused = kv.put(over).await.unwrap_err();
+    let limit = MESSAGE_MAX_BYTES.to_string();
+    assert!(refused.message().contains(&limit), "{refused:?}");
+    // The same connection goes on.
+    let get = v1::GetRequest {
+        keyspace: "default".to_owned(),
+        key: bytes::Bytes::from_static(b"over"),
+        ..v1::GetRequest::default()
+    };
+    assert!(!kv.get(get).await.unwrap().into_inner().found);
 }
 
 fn large_get(id: u64) -> v1::PipelineRequest {
