@@ -17,6 +17,8 @@ use tokio::time::Instant;
 use crate::world::{PATIENCE, Shared, World};
 
 const WITHIN: Duration = Duration::from_millis(400);
+/// Clients wait for an answer between this and [`WITHIN`]: some give up soon and ask elsewhere.
+const WITHIN_MIN: Duration = Duration::from_millis(20);
 /// Values are padded to a length below this, so that the engine and the log fill.
 const VALUE_BYTES_MAX: u64 = 1_500;
 
@@ -227,6 +229,14 @@ impl Client {
         !self.stop.load(Ordering::Relaxed)
     }
 
+    fn deadline(&self) -> Instant {
+        let patience = WITHIN.mul_f64(self.world.roll(100) as f64 / 100.0);
+        match self.world.roll(2) {
+            0 => within(WITHIN_MIN),
+            _ => within(WITHIN_MIN.max(patience)),
+        }
+    }
+
     async fn pause(&self, milliseconds_max: u64) {
         let time = Duration::from_micros(self.world.roll(milliseconds_max * 1_000));
         tokio::time::sleep(time).await;
@@ -252,7 +262,7 @@ impl Client {
             let answer = match group {
                 Some((group, key)) => {
                     let command = put(key, self.padded(value));
-                    group.propose(command, within(WITHIN)).await
+                    group.propose(command, self.deadline()).await
                 }
                 None => Err(ProposeError::Stopped),
             };
@@ -263,7 +273,10 @@ impl Client {
                     self.world.count_answer();
                     return;
                 }
-                Err(ProposeError::Unknown) => return,
+                Err(ProposeError::Unknown) => {
+                    *node = self.world.any_node();
+                    return;
+                }
                 Err(ProposeError::NotLeader { hint: Some(leader) }) => {
                     *node = leader.0 as usize - 1;
                 }
@@ -291,7 +304,7 @@ impl Client {
             if let Some((group, key)) = self.world.group_of(node, "default", key.as_bytes()) {
                 let register = &self.registers[which];
                 let span = Span::now(register);
-                if group.read_barrier(within(WITHIN)).await.is_ok() {
+                if group.read_barrier(self.deadline()).await.is_ok() {
                     // A damaged record is an answer of its own; a wrong one is not.
                     if let Ok(found) = group.table().get(&key) {
                         let seen = found.map_or(0, |v| number(&v.value));

@@ -77,7 +77,7 @@ fn damage_is_never_given_out_as_data() {
     let settings = Settings::default();
     run_all(
         "damage_is_never_given_out_as_data",
-        30,
+        5,
         &settings,
         one_is_damaged,
     );
@@ -106,9 +106,9 @@ async fn a_majority_that_knows_less(world: Shared) {
     world.cut_power(whole);
     world.network.heal();
     clients.resume(3);
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     world.restart(whole).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     clients.stop().await;
     clients.settle().await;
     watcher.abort();
@@ -118,5 +118,5 @@ async fn a_majority_that_knows_less(world: Shared) {
 fn a_damaged_replica_helps_nobody_to_forget() {
     let settings = Settings::default();
     let name = "a_damaged_replica_helps_nobody_to_forget";
-    run_all(name, 30, &settings, a_majority_that_knows_less);
+    run_all(name, 4, &settings, a_majority_that_knows_less);
 }

@@ -69,7 +69,7 @@ fn linearizable_reads_are_never_stale() {
     let settings = Settings::default();
     run_all(
         "linearizable_reads_are_never_stale",
-        20,
+        6,
         &settings,
         disturbances,
     );
@@ -104,7 +104,7 @@ fn a_follower_that_returns_disturbs_nobody() {
     let settings = Settings::default();
     run_all(
         "a_follower_that_returns_disturbs_nobody",
-        10,
+        3,
         &settings,
         async |world| {
             let mut clients = Clients::start(&world, 3, 3);
@@ -112,9 +112,9 @@ fn a_follower_that_returns_disturbs_nobody() {
             let leader = world.await_leader().await;
             let before = who_leads(&world)[leader];
             world.isolate((leader + 1 + world.roll(2) as usize) % 3);
-            pause(&world, 1_000, 4_000).await;
+            pause(&world, 800, 2_500).await;
             world.network.heal();
-            pause(&world, 2_000, 2_100).await;
+            pause(&world, 1_000, 1_100).await;
             clients.stop().await;
             clients.settle().await;
             let after = who_leads(&world);

@@ -313,7 +313,7 @@ fn reads_in_time_see_one_state() {
     let settings = Settings::default();
     run_all(
         "reads_in_time_see_one_state",
-        10,
+        4,
         &settings,
         snapshots_in_time,
     );

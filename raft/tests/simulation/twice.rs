@@ -388,5 +388,5 @@ async fn check_puts(world: &Shared, node: usize, putters: &[Arc<Sender>]) {
 #[test]
 fn named_writes_are_applied_once() {
     let settings = Settings::default();
-    run_all("named_writes_are_applied_once", 5, &settings, retries);
+    run_all("named_writes_are_applied_once", 4, &settings, retries);
 }

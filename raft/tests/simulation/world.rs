@@ -363,11 +363,12 @@ pub fn run<Test>(seed: u64, settings: Settings, test: impl FnOnce(Shared) -> Tes
 where
     Test: Future<Output = ()>,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().start_paused(true);
+    // Without it tokio wakes those who wait for one value in an order that no seed decides.
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()));
+    let runtime = builder.build().unwrap();
     runtime.block_on(async {
         let world = World::start(seed, settings).await;
         test(world.clone()).await;
@@ -393,8 +394,8 @@ pub fn run_all<Test>(
     let mut answered = 0;
     for seed in first..first + seeds {
         println!(
-            "seed {seed}; replay: QUORATE_SEED={seed} QUORATE_SEEDS=1 \
-             cargo test -p quorate-raft --test simulation {name}"
+            "seed {seed}; replay: RUSTFLAGS='--cfg tokio_unstable' QUORATE_SEED={seed} \
+             QUORATE_SEEDS=1 cargo test -p quorate-raft --test simulation {name}"
         );
         let shown = run(seed, settings.clone(), &test);
         assert!(
