@@ -152,7 +152,10 @@ impl ServerError {
         match self {
             ServerError::Log { source, .. } => matches!(source, LogError::Damaged { .. }),
             ServerError::Engine { source, .. } => {
-                matches!(source, EngineError::Damaged { .. } | EngineError::Corrupt { .. })
+                matches!(
+                    source,
+                    EngineError::Damaged { .. } | EngineError::Corrupt { .. }
+                )
             }
             _ => false,
         }
@@ -182,12 +185,18 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
         // An error means that the node is gone: stop as well.
         let _ = stopped.wait_for(|stop| *stop).await;
     };
-    let peers = PeerServer::new(PeerService::new(transport_options(&options), node.raft.peer_handler()))
-        .max_decoding_message_size(MESSAGE_MAX_BYTES)
-        .max_encoding_message_size(MESSAGE_MAX_BYTES);
+    let peers = PeerServer::new(PeerService::new(
+        transport_options(&options),
+        node.raft.peer_handler(),
+    ))
+    .max_decoding_message_size(MESSAGE_MAX_BYTES)
+    .max_encoding_message_size(MESSAGE_MAX_BYTES);
     let routes = quorate_gateway::routes(&node.gateway)?.add_service(peers);
-    let mut serving =
-        tokio::spawn(quorate_gateway::serve_grpc(routes, grpc, until(stopped.clone())));
+    let mut serving = tokio::spawn(quorate_gateway::serve_grpc(
+        routes,
+        grpc,
+        until(stopped.clone()),
+    ));
     let pages =
         quorate_gateway::serve_http(node.gateway.clone(), metrics, http, until(stopped.clone()));
     let pages = tokio::spawn(pages);
@@ -222,11 +231,16 @@ async fn listen(address: SocketAddr, insecure: bool) -> Result<TcpListener, Serv
     if outside && !insecure {
         return Err(ServerError::Exposed { address });
     }
-    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServerError::Listen { address, source })
 }
 
 fn transport_options(options: &ServerOptions) -> TransportOptions {
-    TransportOptions { node: NodeId(options.id), cluster: options.cluster.clone() }
+    TransportOptions {
+        node: NodeId(options.id),
+        cluster: options.cluster.clone(),
+    }
 }
 
 /// Sixteen bytes that stand for the cluster's name in files.
@@ -242,9 +256,14 @@ async fn start(options: &ServerOptions) -> Result<Node, ServerError> {
     let disk = RealDisk::shared();
     let lock = take_folder(&disk, options)?;
     let dir = options.dir.join("log");
-    let identity = LogIdentity { cluster: cluster_tag(&options.cluster), node: options.id };
-    let log_options =
-        LogOptions { cache_bytes_max: LOG_CACHE_MAX_BYTES, ..LogOptions::default() };
+    let identity = LogIdentity {
+        cluster: cluster_tag(&options.cluster),
+        node: options.id,
+    };
+    let log_options = LogOptions {
+        cache_bytes_max: LOG_CACHE_MAX_BYTES,
+        ..LogOptions::default()
+    };
     let log = NodeLog::open(disk.clone(), &dir, identity, log_options)
         .map_err(|source| ServerError::Log { dir, source })?;
     let dir = options.dir.join("engine");
@@ -269,7 +288,11 @@ async fn start(options: &ServerOptions) -> Result<Node, ServerError> {
     };
     let client = ClientId(randomness.next());
     let gateway = Gateway::new(raft.clone(), GatewayOptions { client, limits });
-    Ok(Node { raft, gateway, _lock: lock })
+    Ok(Node {
+        raft,
+        gateway,
+        _lock: lock,
+    })
 }
 
 fn take_folder(
@@ -277,12 +300,16 @@ fn take_folder(
     options: &ServerOptions,
 ) -> Result<Box<dyn FolderLock>, ServerError> {
     let dir = options.dir.clone();
-    let folder = |source| ServerError::Folder { dir: dir.clone(), source };
+    let folder = |source| ServerError::Folder {
+        dir: dir.clone(),
+        source,
+    };
     disk.create_dir_all(&dir).map_err(folder)?;
-    disk.lock_folder(&dir).map_err(|source| match source.kind() {
-        std::io::ErrorKind::WouldBlock => ServerError::FolderInUse { dir: dir.clone() },
-        _ => folder(source),
-    })
+    disk.lock_folder(&dir)
+        .map_err(|source| match source.kind() {
+            std::io::ErrorKind::WouldBlock => ServerError::FolderInUse { dir: dir.clone() },
+            _ => folder(source),
+        })
 }
 
 fn raft_options(options: &ServerOptions) -> RaftNodeOptions {
@@ -304,9 +331,16 @@ fn raft_options(options: &ServerOptions) -> RaftNodeOptions {
         removed: false,
     }));
     nodes.sort_by_key(|node| node.id);
-    let join =
-        options.peers.iter().map(|peer| (NodeId(peer.id), peer.address.to_string())).collect();
-    let (bootstrap, join) = if options.join { (Vec::new(), join) } else { (nodes, Vec::new()) };
+    let join = options
+        .peers
+        .iter()
+        .map(|peer| (NodeId(peer.id), peer.address.to_string()))
+        .collect();
+    let (bootstrap, join) = if options.join {
+        (Vec::new(), join)
+    } else {
+        (nodes, Vec::new())
+    };
     let election = options.election_ms.max(50);
     RaftNodeOptions {
         bootstrap,
