@@ -45,6 +45,9 @@ fn number(value: &[u8]) -> u64 {
         .map_or(u64::MAX, |head| u64::from_be_bytes(*head))
 }
 
+/// Keys and the numbers in them.
+type Rows = Vec<(Bytes, u64)>;
+
 #[derive(Debug, Default)]
 struct Register {
     tried: AtomicU64,
@@ -105,7 +108,7 @@ impl Clients {
     /// and nothing that was never written, and the same on all nodes.
     pub async fn settle(&self) {
         let world = &self.world;
-        let mut seen: Option<(usize, u64, Vec<(Bytes, u64)>)> = None;
+        let mut seen: Option<(usize, u64, Rows)> = None;
         for node in world.all().filter(|n| world.raft(*n).is_some()) {
             let Some((index, rows)) = self.rows(node).await else {
                 continue;
@@ -128,7 +131,7 @@ impl Clients {
     }
 
     /// What a node holds once it serves, and the entry as of which.
-    async fn rows(&self, node: usize) -> Option<(u64, Vec<(Bytes, u64)>)> {
+    async fn rows(&self, node: usize) -> Option<(u64, Rows)> {
         let world = &self.world;
         let patience = match world.is_condemned(node) {
             true => Duration::from_secs(3),
@@ -180,7 +183,7 @@ impl Clients {
     }
 }
 
-fn all_rows(group: &Group) -> Result<Vec<(Bytes, u64)>, EngineError> {
+fn all_rows(group: &Group) -> Result<Rows, EngineError> {
     let page = group.table().scan(&ScanRequest {
         rows_max: 10_000,
         bytes_max: usize::MAX,
