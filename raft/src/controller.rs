@@ -315,7 +315,10 @@ impl Inner {
         }
     }
 
+    /// Where the peers are when this node starts. The copy of the catalog may be old: what the
+    /// operator says now is newer.
     pub(crate) fn know_peers(&self) {
+        self.follow_peers(&CatalogView::default(), &self.catalog.borrow());
         let transport = &self.seams.transport;
         for node in &self.options.bootstrap {
             transport.set_peer(NodeId(node.id), &node.endpoint);
@@ -323,8 +326,16 @@ impl Inner {
         for (id, address) in &self.options.join {
             transport.set_peer(*id, address);
         }
-        for node in self.catalog.borrow().nodes().iter().filter(|n| !n.removed) {
-            transport.set_peer(node.id, &node.endpoint);
+    }
+
+    /// Takes over the addresses that a new catalog has changed.
+    fn follow_peers(&self, before: &CatalogView, now: &CatalogView) {
+        let moved = now.nodes().iter().filter(|node| {
+            let same = |old: &catalog::NodeView| old.endpoint == node.endpoint;
+            !node.removed && !before.node(node.id).is_some_and(same)
+        });
+        for node in moved {
+            self.seams.transport.set_peer(node.id, &node.endpoint);
         }
     }
 
@@ -378,12 +389,14 @@ impl Inner {
     /// Follows the catalog for ever; on the meta leader also makes the first one.
     pub(crate) async fn supervise(self: Arc<Self>) {
         let mut watch = self.catalog.subscribe();
+        let mut before = watch.borrow().clone();
         loop {
             let view = watch.borrow_and_update().clone();
             if view.epoch() > 0 {
                 self.save_catalog_copy(&view);
             }
-            self.know_peers();
+            self.follow_peers(&before, &view);
+            before = view.clone();
             if let Err(error) = self.reconcile().await {
                 tracing::error!(error = %report(&error), "a replica cannot be opened");
             }
