@@ -317,8 +317,10 @@ impl Inner {
 
     /// Where the peers are when this node starts. The copy of the catalog may be old: what the
     /// operator says now is newer.
-    pub(crate) fn know_peers(&self) {
-        self.follow_peers(&CatalogView::default(), &self.catalog.borrow());
+    /// Returns the copy, for [`Inner::supervise`] to see what changes after it.
+    pub(crate) fn know_peers(&self) -> Arc<CatalogView> {
+        let copy = self.catalog.borrow().clone();
+        self.follow_peers(&CatalogView::default(), &copy);
         let transport = &self.seams.transport;
         for node in &self.options.bootstrap {
             transport.set_peer(NodeId(node.id), &node.endpoint);
@@ -326,6 +328,7 @@ impl Inner {
         for (id, address) in &self.options.join {
             transport.set_peer(*id, address);
         }
+        copy
     }
 
     /// Takes over the addresses that a new catalog has changed.
@@ -387,9 +390,8 @@ impl Inner {
     }
 
     /// Follows the catalog for ever; on the meta leader also makes the first one.
-    pub(crate) async fn supervise(self: Arc<Self>) {
+    pub(crate) async fn supervise(self: Arc<Self>, mut before: Arc<CatalogView>) {
         let mut watch = self.catalog.subscribe();
-        let mut before = watch.borrow().clone();
         loop {
             let view = watch.borrow_and_update().clone();
             if view.epoch() > 0 {

@@ -246,10 +246,10 @@ impl RaftNode {
         });
         let started = RaftNode { inner };
         started.inner.load_catalog_copy()?;
-        started.inner.know_peers();
+        let known = started.inner.know_peers();
         started.inner.open_known_meta().await?;
         started.inner.reconcile().await?;
-        started.inner.start_tasks();
+        started.inner.start_tasks(known);
         Ok(started)
     }
 

@@ -13,6 +13,7 @@ use quorate_proto::internal::{Command, Expire, command, expire};
 use quorate_types::{NodeId, RangeId, Revision};
 use tokio::time::Instant;
 
+use crate::catalog::CatalogView;
 use crate::consensus::log_id_term;
 use crate::group::Group;
 use crate::node::Inner;
@@ -36,11 +37,11 @@ struct Seen {
 }
 
 impl Inner {
-    pub(crate) fn start_tasks(self: &Arc<Self>) {
+    pub(crate) fn start_tasks(self: &Arc<Self>, known: Arc<CatalogView>) {
         let mut tasks = self.tasks.lock();
         tasks.push(tokio::spawn(self.clone().beat()).abort_handle());
         tasks.push(tokio::spawn(self.clone().upkeep()).abort_handle());
-        tasks.push(tokio::spawn(self.clone().supervise()).abort_handle());
+        tasks.push(tokio::spawn(self.clone().supervise(known)).abort_handle());
     }
 
     /// Tells the peers that this node lives, and wakes quiet groups whose leader does not.
