@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_client::ClientOptions;
 use quorate_types::stable_hash;
 
-use crate::harness::{Cluster, rounds, wait_until};
+use crate::harness::{Cluster, READY_MAX, rounds, wait_until};
 use crate::load::{Ledger, Load, check};
 
 const CLIENTS: usize = 8;
@@ -32,6 +32,8 @@ async fn acknowledged_writes_survive_kills() {
         let prefix = format!("round-{round}/");
         let ledger = kill_under_load(&mut cluster, round, victim, &prefix).await;
         let acknowledged = check(&cluster.client(), &prefix, &ledger).await;
+        // What one replica lacks would show only once it leads.
+        replicas_agree(&cluster).await;
         eprintln!("round {round}: {victim:?} killed, {acknowledged} acknowledged writes are there");
         all.extend(ledger);
     }
@@ -74,4 +76,23 @@ async fn kill_under_load(
 async fn progress(load: &Load, what: &str) {
     let goal = load.acknowledged() + WRITES_BETWEEN;
     wait_until(what, PROGRESS_MAX, async || load.acknowledged() >= goal).await;
+}
+
+/// Waits until all replicas are at one position, and asserts that their content is the same.
+async fn replicas_agree(cluster: &Cluster) {
+    let client = cluster.client();
+    wait_until("replicas at one position", READY_MAX, async || {
+        let Ok(mut ranges) = client.admin().ranges("default", true).await else {
+            return false;
+        };
+        let replicas = ranges.remove(0).replicas;
+        let first = &replicas[0];
+        let is_level = replicas
+            .iter()
+            .all(|r| r.hash_applied == first.hash_applied);
+        let is_equal = replicas.iter().all(|r| r.hash == first.hash);
+        assert!(!is_level || is_equal, "replicas differ: {replicas:#?}");
+        is_level && !first.hash.is_empty()
+    })
+    .await;
 }
