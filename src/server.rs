@@ -188,6 +188,7 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
     let peers = PeerServer::new(PeerService::new(
         transport_options(&options),
         node.raft.peer_handler(),
+        stopped.clone(),
     ))
     .max_decoding_message_size(MESSAGE_MAX_BYTES)
     .max_encoding_message_size(MESSAGE_MAX_BYTES);

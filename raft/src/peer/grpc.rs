@@ -15,7 +15,7 @@ use quorate_proto::internal::peer_server::Peer;
 use quorate_proto::internal::{Envelope, Frame};
 use quorate_types::NodeId;
 use quorate_types::limits::MESSAGE_MAX_BYTES;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -268,12 +268,22 @@ fn frames(receiver: mpsc::Receiver<Envelope>) -> impl Stream<Item = Frame> {
 pub struct PeerService {
     options: TransportOptions,
     handler: Weak<dyn PeerHandler>,
+    stopped: watch::Receiver<bool>,
 }
 
 impl PeerService {
-    /// A service that hands what it receives to `handler`.
-    pub fn new(options: TransportOptions, handler: Weak<dyn PeerHandler>) -> PeerService {
-        PeerService { options, handler }
+    /// A service that hands what it receives to `handler`, and ends its calls once `stopped` is
+    /// true: they would keep their connections open for ever.
+    pub fn new(
+        options: TransportOptions,
+        handler: Weak<dyn PeerHandler>,
+        stopped: watch::Receiver<bool>,
+    ) -> PeerService {
+        PeerService {
+            options,
+            handler,
+            stopped,
+        }
     }
 
     /// Who dials, if it may.
@@ -324,9 +334,13 @@ impl Peer for PeerService {
                 handler.receive(from, frame.envelopes);
             }
         });
-        // Says nothing, and ends when the dialler's side does.
-        let silence = futures::stream::unfold(end, |end| async move {
-            let _ = end.await;
+        // Says nothing, and ends when the dialler's side does, or this node stops.
+        let ends = (end, self.stopped.clone());
+        let silence = futures::stream::unfold(ends, |(end, mut stopped)| async move {
+            tokio::select! {
+                _ = end => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
             None
         });
         Ok(Response::new(Box::pin(silence)))

@@ -24,12 +24,14 @@ pub(super) const HISTORY: TableDefinition<'_, HistoryKey, &[u8]> = TableDefiniti
 /// What is known about ranges, beside their data.
 pub(super) const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 
-/// A bucket of history holds what was superseded within 2^24 microseconds
-/// (some 17 seconds), so that old history can leave by whole buckets.
-const BUCKET_REVISION_BITS: u32 = 24;
+/// A bucket of history holds what was superseded within 2^21 microseconds
+/// (some 2 seconds): old history leaves by whole buckets, and a flush mostly
+/// adds behind what is there, where longer buckets would have it rewrite the
+/// leaves of earlier flushes.
+const BUCKET_REVISION_BITS: u32 = 21;
 
 /// The bucket of versions that were superseded at `revision`. (Revisions are
-/// microseconds: 32 bits of buckets last for 2,000 million years.)
+/// microseconds: 32 bits of buckets last until the year 2255.)
 pub(super) fn bucket_of(revision: u64) -> u32 {
     u32::try_from(revision >> BUCKET_REVISION_BITS).unwrap_or(u32::MAX)
 }
