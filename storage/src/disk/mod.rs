@@ -120,6 +120,11 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Writes all of `data` at `offset`, lengthening the file where needed.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Writes zeros for real, ahead of data that is to come in small pieces.
+    fn fill(&self, zeros: &[u8], offset: u64) -> io::Result<()> {
+        self.write_at(zeros, offset)
+    }
+
     /// Cuts the file, or lengthens it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
 

@@ -14,6 +14,8 @@ use super::{Disk, DiskFile, Doorbell, FolderLock, OpenMode, Worker, WorkerHandle
 
 /// Name of the file whose lock stands for its folder's.
 const LOCK_FILE: &str = "LOCK";
+/// One write of zeros ahead of data: a page.
+const FILL_WRITE_BYTES: usize = 4096;
 
 /// Files and threads of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,6 +141,17 @@ impl DiskFile for RealFile {
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(data, offset)
+    }
+
+    /// Page by page: what is written in one large piece becomes one large folio of the page cache,
+    /// and each small write into it then counts as one of its whole size (measured: 1 MiB for 1 KiB).
+    fn fill(&self, zeros: &[u8], offset: u64) -> io::Result<()> {
+        let mut at = offset;
+        for page in zeros.chunks(FILL_WRITE_BYTES) {
+            self.file.write_all_at(page, at)?;
+            at += page.len() as u64;
+        }
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -179,7 +179,7 @@ impl Filling {
             .saturating_sub(self.filled)
             .min(self.zeros.len() as u64);
         self.file
-            .write_at(&self.zeros[..step as usize], self.filled)
+            .fill(&self.zeros[..step as usize], self.filled)
             .and_then(|()| self.file.sync_data())
             .map_err(LogError::disk("fill a segment"))?;
         self.filled += step;
