@@ -149,7 +149,7 @@ fn sizes(keys: &[Bytes], store: &mut dyn Store) -> Result<u64, EngineError> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use quorate_proto::internal::{Command, RangeOptions, Write, command};
+    use quorate_proto::internal::{Command, RangeOptions, Write};
     use quorate_storage::engine::Version;
     use quorate_types::Revision;
 
@@ -200,7 +200,7 @@ mod tests {
             value: vec![7; bytes].into(),
             ttl: 0,
         };
-        let operation = Some(command::Operation::Put(write));
+        let operation = Some(Operation::Put(write));
         Command {
             client: 1,
             sequence,
@@ -217,7 +217,7 @@ mod tests {
             window: 100,
         };
         Command {
-            operation: Some(command::Operation::Options(options)),
+            operation: Some(Operation::Options(options)),
             ..Command::default()
         }
     }

@@ -111,9 +111,32 @@ pub enum LogFormat {
 pub async fn run(args: ServerArgs) -> Result<(), CliError> {
     let format = args.log_format;
     let options = args.resolve()?;
+    with_small_pages();
     log_to_stderr(format)?;
     crate::server::run(options).await?;
     Ok(())
+}
+
+/// Read by the allocator when a process starts.
+const HUGE_PAGES_VARIABLE: &str = "MIMALLOC_ALLOW_THP";
+
+/// Starts this process once more, under its own id, with an allocator that asks for no huge pages:
+/// with them an idle node takes 80 MB instead of 47, and each range of it 2 MB. The allocator can
+/// only be told by the environment, before it has begun. Whoever sets the variable, decides.
+fn with_small_pages() {
+    if std::env::var_os(HUGE_PAGES_VARIABLE).is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else {
+        return;
+    };
+    let mut again = std::process::Command::new(program);
+    again
+        .args(std::env::args_os().skip(1))
+        .env(HUGE_PAGES_VARIABLE, "0");
+    // It returns only if it failed: then the node goes on as it is.
+    let error = std::os::unix::process::CommandExt::exec(&mut again);
+    drop(error);
 }
 
 fn log_to_stderr(format: LogFormat) -> Result<(), CliError> {
