@@ -422,3 +422,45 @@ impl RaftSnapshotBuilder<Consensus> for Builder {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use quorate_storage::disk::SimDisk;
+    use quorate_storage::engine::{Engine, EngineOptions};
+
+    use super::*;
+
+    fn key(number: u32) -> Bytes {
+        Bytes::copy_from_slice(&number.to_be_bytes())
+    }
+
+    /// The engine ends a page after so many keys that are gone; a step of a deletion by prefix
+    /// that took the page for the whole would remove other keys on other replicas.
+    #[test]
+    fn a_step_sees_all_its_keys_behind_any_number_of_deleted_ones() {
+        const GONE: u32 = 10_000;
+        let options = EngineOptions::default();
+        let engine = Engine::open(Arc::new(SimDisk::new()), Path::new("/e"), options).unwrap();
+        let table = engine.open_range(1, (Bytes::new(), Bytes::new())).unwrap();
+        let put = |number| Change::Put {
+            key: key(number),
+            version: Version {
+                revision: 1,
+                expiry: None,
+                value: Bytes::new(),
+            },
+        };
+        let delete = |number| Change::Delete {
+            key: key(number),
+            revision: 2,
+        };
+        let at = |index| Position { term: 1, index };
+        table.apply(at(1), (0..GONE + 3).map(put).collect());
+        table.apply(at(2), (0..GONE).map(delete).collect());
+        let keys = Staged::new(&table).keys(&Bytes::new(), &Bytes::new(), 100);
+        let wanted: Vec<Bytes> = (GONE..GONE + 3).map(key).collect();
+        assert_eq!(keys.unwrap(), wanted);
+    }
+}
