@@ -25,7 +25,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Requests in work when a node stops may take so long to end.
+/// Clients' requests in work when a node stops get so long to be answered.
+const DRAIN_CLIENTS_MAX: Duration = Duration::from_millis(150);
+/// After that, and with the calls of its peers at their end, everything may take so long.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Largest share of a range's memory that its log's cache takes, bytes.
 const LOG_CACHE_MAX_BYTES: u64 = 64 << 20;
@@ -181,6 +183,7 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
         .map_err(|error| ServerError::Metrics(error.to_string()))?;
     let node = start(&options).await?;
     let (stop, stopped) = watch::channel(false);
+    let (stop_peers, peers_stopped) = watch::channel(false);
     let until = |mut stopped: watch::Receiver<bool>| async move {
         // An error means that the node is gone: stop as well.
         let _ = stopped.wait_for(|stop| *stop).await;
@@ -188,7 +191,7 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
     let peers = PeerServer::new(PeerService::new(
         transport_options(&options),
         node.raft.peer_handler(),
-        stopped.clone(),
+        peers_stopped,
     ))
     .max_decoding_message_size(MESSAGE_MAX_BYTES)
     .max_encoding_message_size(MESSAGE_MAX_BYTES);
@@ -216,8 +219,15 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
     }
     node.gateway.stop();
     stop.send_replace(true);
-    if tokio::time::timeout(DRAIN_MAX, &mut serving).await.is_err() {
-        serving.abort();
+    // Answers to requests that this node has sent on come in by its peers' calls: those end last.
+    if tokio::time::timeout(DRAIN_CLIENTS_MAX, &mut serving)
+        .await
+        .is_err()
+    {
+        stop_peers.send_replace(true);
+        if tokio::time::timeout(DRAIN_MAX, &mut serving).await.is_err() {
+            serving.abort();
+        }
     }
     pages.abort();
     node.raft.stop().await;
