@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -172,9 +172,7 @@ pub(crate) struct Inner {
     pub(crate) forward: OnceLock<Arc<dyn ForwardHandler>>,
     pub(crate) started: u64,
     pub(crate) started_at: Instant,
-    pub(crate) stopping: AtomicBool,
     pub(crate) tasks: Mutex<Vec<AbortHandle>>,
-    pub(crate) forwarded: AtomicU64,
 }
 
 impl std::fmt::Debug for RaftNode {
@@ -235,9 +233,7 @@ impl RaftNode {
                 forward: OnceLock::new(),
                 started: seams.randomness.next(),
                 started_at: Instant::now(),
-                stopping: AtomicBool::new(false),
                 tasks: Mutex::default(),
-                forwarded: AtomicU64::new(0),
                 options,
                 seams,
                 log,
@@ -341,7 +337,6 @@ impl RaftNode {
         } else {
             Class::Bulk
         };
-        self.inner.forwarded.fetch_add(1, Ordering::Relaxed);
         let body = Body::Forward(Box::new(forward));
         match self
             .inner

@@ -2,7 +2,6 @@
 //! groups stop, the engine is flushed, and the log is closed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -20,7 +19,6 @@ impl RaftNode {
     /// Hands leadership of all groups to replicas that live and have caught up, where there are
     /// such. The node goes on serving.
     pub async fn hand_over(&self) {
-        self.inner.stopping.store(true, Ordering::Release);
         let deadline = Instant::now() + HAND_OVER_MAX;
         let groups = self.inner.all_groups();
         let hand_overs = groups.iter().filter(|g| g.is_leader()).map(|group| {
@@ -34,7 +32,6 @@ impl RaftNode {
     /// simulations, whose processes cannot be killed; take its disk and its link away before.
     #[doc(hidden)]
     pub fn abandon(&self) {
-        self.inner.stopping.store(true, Ordering::Release);
         for task in self.inner.tasks.lock().drain(..) {
             task.abort();
         }
@@ -48,7 +45,6 @@ impl RaftNode {
 
     /// Stops everything. Call [`RaftNode::hand_over`] before, and stop taking requests.
     pub async fn stop(&self) {
-        self.inner.stopping.store(true, Ordering::Release);
         for task in self.inner.tasks.lock().drain(..) {
             task.abort();
         }
