@@ -21,7 +21,7 @@ pub mod time;
 
 mod hex;
 
-pub use causal::{Context, Dot};
+pub use causal::{Actor, Context, Dot};
 pub use duration::{format_duration, parse_duration};
 pub use error::{Effect, FieldError, ParseError, Reason};
 pub use ids::{ClientId, KeyspaceId, NodeId, RangeId, RequestHandle, RequestId};

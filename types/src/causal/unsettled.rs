@@ -1,0 +1,75 @@
+//! Which records a growing base sets free.
+//!
+//! A record keeps the dots that base does not cover. When base comes to cover them, the
+//! record has less to say, and that of a deleted key nothing: it is to be removed. Looking
+//! for such records by scanning would cost too much, waiting for their next access would
+//! leave deleted keys behind; so this index names them. Not here: the records.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Actor, Clock, Record};
+
+/// The keys whose records know dots beyond base, by the lowest such dot of each actor.
+///
+/// A store of many records tells it of every record that it writes ([`Unsettled::note`]),
+/// and after each change of the clock settles the keys that are due
+/// ([`Unsettled::due`], [`super::settle`]). It is small while deltas arrive in order,
+/// is kept in memory, and rebuilt at a start from the records whose `beyond` is not empty.
+#[derive(Clone, Debug)]
+pub struct Unsettled<K> {
+    lowest: BTreeMap<Actor, BTreeSet<(u64, K)>>,
+}
+
+impl<K> Default for Unsettled<K> {
+    fn default() -> Self {
+        Self {
+            lowest: BTreeMap::new(),
+        }
+    }
+}
+
+impl<K: Ord + Clone> Unsettled<K> {
+    /// Notes that the record of `key` was `before` and is `after`.
+    pub fn note(&mut self, key: &K, before: &Record, after: &Record) {
+        if before.beyond() == after.beyond() {
+            return;
+        }
+        for (actor, counters) in before.beyond().actors() {
+            if let Some((low, keys)) = counters.lowest().zip(self.lowest.get_mut(&actor)) {
+                keys.remove(&(low, key.clone()));
+                if keys.is_empty() {
+                    self.lowest.remove(&actor);
+                }
+            }
+        }
+        for (actor, counters) in after.beyond().actors() {
+            if let Some(low) = counters.lowest() {
+                let keys = self.lowest.entry(actor).or_default();
+                keys.insert((low, key.clone()));
+            }
+        }
+    }
+
+    /// The keys, at most `keys_max`, whose records can be settled with this clock. Each
+    /// stays due until [`Unsettled::note`] hears of its settled record; the caller goes on
+    /// until none is due.
+    pub fn due(&self, clock: &Clock, keys_max: usize) -> BTreeSet<K> {
+        let due = self.lowest.iter().flat_map(|(actor, keys)| {
+            let base = clock.base_of(*actor);
+            keys.iter()
+                .take_while(move |(low, _)| *low <= base)
+                .map(|(_, key)| key.clone())
+        });
+        due.take(keys_max).collect()
+    }
+
+    /// Whether no record knows a dot beyond base.
+    pub fn is_empty(&self) -> bool {
+        self.lowest.is_empty()
+    }
+
+    /// How many pairs of a key and an actor it holds.
+    pub fn len(&self) -> usize {
+        self.lowest.values().map(BTreeSet::len).sum()
+    }
+}
