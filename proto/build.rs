@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "quorate/v1/kv.proto",
         "quorate/v1/admin.proto",
+        "quorate/internal/v1/eventual.proto",
         "quorate/internal/v1/log.proto",
         "quorate/internal/v1/peer.proto",
     ];
@@ -25,6 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .boxed(".quorate.internal.v1.Envelope.body.forward_response")
         .boxed(".quorate.internal.v1.Envelope.body.status_response")
         .boxed(".quorate.internal.v1.Envelope.body.snapshot")
+        .boxed(".quorate.internal.v1.Envelope.body.eventual")
+        .boxed(".quorate.internal.v1.Envelope.body.eventual_response")
         .compile_fds(descriptors)?;
     Ok(())
 }

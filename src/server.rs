@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_gateway::{Gateway, GatewayOptions, Limits, ServeError};
+use quorate_eventual::{EventualError, EventualNode, EventualOptions};
+use quorate_gateway::{Gateway, GatewayOptions, Limits, ServeError, start_eventual};
 use quorate_proto::internal::CatalogNode;
 use quorate_proto::internal::peer_server::PeerServer;
 use quorate_raft::peer::{GrpcTransport, PeerService, TransportOptions};
@@ -134,6 +135,9 @@ pub enum ServerError {
     /// The groups do not start.
     #[error("the node does not start")]
     Start(#[from] StartError),
+    /// The eventual path does not start.
+    #[error("the eventual path does not start")]
+    Eventual(#[source] EventualError),
     /// Metrics cannot be collected.
     #[error("metrics: {0}")]
     Metrics(String),
@@ -167,6 +171,7 @@ impl ServerError {
 /// What a node holds until it stops.
 struct Node {
     raft: RaftNode,
+    eventual: EventualNode,
     gateway: Gateway,
     _lock: Box<dyn FolderLock>,
 }
@@ -230,6 +235,7 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
         }
     }
     pages.abort();
+    node.eventual.stop();
     node.raft.stop().await;
     ended
 }
@@ -298,9 +304,17 @@ async fn start(options: &ServerOptions) -> Result<Node, ServerError> {
         ..Limits::default()
     };
     let client = ClientId(randomness.next());
-    let gateway = Gateway::new(raft.clone(), GatewayOptions { client, limits });
+    let eventual = start_eventual(&raft, EventualOptions::default())
+        .await
+        .map_err(ServerError::Eventual)?;
+    let gateway = Gateway::new(
+        raft.clone(),
+        eventual.clone(),
+        GatewayOptions { client, limits },
+    );
     Ok(Node {
         raft,
+        eventual,
         gateway,
         _lock: lock,
     })

@@ -120,6 +120,9 @@ pub struct WriteOptions {
     pub at_least_once: bool,
     /// Deletes only: delete if the key's revision is this one.
     pub if_revision: Option<Revision>,
+    /// Eventual levels: what the write replaces, from the receipt of a read of the key. None:
+    /// what the coordinator sees; empty: nothing.
+    pub context: Option<Bytes>,
 }
 
 /// What one scan reads.

@@ -12,7 +12,9 @@ pub use quorate_proto::v1::pipeline_response::Response;
 pub(crate) fn is_write(request: &Request) -> bool {
     match request {
         Request::Get(_) | Request::Scan(_) | Request::History(_) | Request::Outcome(_) => false,
-        Request::Put(_) | Request::Delete(_) | Request::CompareAndSet(_) => true,
+        Request::Put(_) | Request::Delete(_) | Request::CompareAndSet(_) | Request::Update(_) => {
+            true
+        }
         Request::Batch(batch) => has_writes(&batch.operations),
         Request::Txn(txn) => has_writes(&txn.then) || has_writes(&txn.otherwise),
     }
@@ -35,6 +37,7 @@ pub(crate) fn name_of(request: &mut Request) -> Option<&mut Option<v1::RequestId
         Request::CompareAndSet(cas) => Some(&mut cas.request_id),
         Request::Batch(batch) => Some(&mut batch.request_id),
         Request::Txn(txn) => Some(&mut txn.request_id),
+        Request::Update(update) => Some(&mut update.request_id),
         Request::Get(_) | Request::Scan(_) | Request::History(_) | Request::Outcome(_) => None,
     }
 }
@@ -49,6 +52,7 @@ pub(crate) fn keyspace_of(request: &mut Request) -> Option<&mut String> {
         Request::Batch(batch) => Some(&mut batch.keyspace),
         Request::CompareAndSet(cas) => Some(&mut cas.keyspace),
         Request::Txn(txn) => Some(&mut txn.keyspace),
+        Request::Update(update) => Some(&mut update.keyspace),
         Request::History(history) => Some(&mut history.keyspace),
         Request::Outcome(_) => None,
     }
@@ -62,6 +66,7 @@ pub(crate) fn routing(request: &Request) -> Option<(&str, &[u8])> {
         Request::Put(put) => (&put.keyspace, &put.key),
         Request::Delete(delete) if !delete.prefix => (&delete.keyspace, &delete.key),
         Request::CompareAndSet(cas) => (&cas.keyspace, &cas.key),
+        Request::Update(update) => (&update.keyspace, &update.key),
         Request::History(history) => (&history.keyspace, &history.key),
         Request::Txn(txn) => (&txn.keyspace, txn_key(txn)?),
         Request::Delete(_) | Request::Scan(_) | Request::Batch(_) | Request::Outcome(_) => {
@@ -98,11 +103,28 @@ pub(crate) fn payload_bytes(request: &Request) -> usize {
             let otherwise: usize = of_all(&txn.otherwise);
             then + otherwise
         }
+        Request::Update(update) => update.key.len() + change_bytes(update.change.as_ref()),
         Request::Get(_)
         | Request::Delete(_)
         | Request::Scan(_)
         | Request::History(_)
         | Request::Outcome(_) => 0,
+    }
+}
+
+fn change_bytes(change: Option<&v1::Change>) -> usize {
+    use v1::change::Change;
+    match change.and_then(|change| change.change.as_ref()) {
+        Some(Change::Put(value) | Change::PutLatest(value)) => value.len(),
+        Some(Change::Add(elements) | Change::Remove(elements)) => {
+            elements.elements.iter().map(Bytes::len).sum()
+        }
+        Some(Change::Fields(fields)) => fields
+            .fields
+            .iter()
+            .map(|field| field.name.len() + change_bytes(field.change.as_ref()))
+            .sum(),
+        Some(Change::Delete(_) | Change::Increment(_)) | None => 0,
     }
 }
 
@@ -126,6 +148,7 @@ pub(crate) fn receipt_of(response: &Response) -> Option<&v1::Receipt> {
         Response::Txn(txn) => txn.receipt.as_ref(),
         Response::History(history) => history.receipt.as_ref(),
         Response::Outcome(outcome) => outcome.receipt.as_ref(),
+        Response::Update(update) => update.receipt.as_ref(),
         Response::Error(_) => None,
     }
 }

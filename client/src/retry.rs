@@ -124,6 +124,7 @@ pub(crate) fn is_passing(error: &ServerError) -> bool {
             | Reason::Overloaded
             | Reason::ClockOffset
             | Reason::NodeStopping
+            | Reason::HoldersMissing
             | Reason::RangeMoved,
         ) => true,
         Some(
@@ -144,6 +145,10 @@ pub(crate) fn is_passing(error: &ServerError) -> bool {
             | Reason::BelowWindow
             | Reason::DataLoss
             | Reason::TokenInvalid
+            | Reason::ContextInvalid
+            | Reason::PolicyMismatch
+            | Reason::TooManySiblings
+            | Reason::CounterOverflow
             | Reason::Internal
             | Reason::NotImplemented,
         ) => false,

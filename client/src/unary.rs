@@ -48,5 +48,6 @@ async fn dispatch(
         Request::Txn(body) => send!(txn, body, Txn),
         Request::History(body) => send!(history, body, History),
         Request::Outcome(body) => send!(outcome, body, Outcome),
+        Request::Update(body) => send!(update, body, Update),
     })
 }

@@ -47,6 +47,7 @@ impl Client {
             consistency: consistency(options.ladder.as_ref(), &options.token)?,
             ttl_ms: ttl_millis(options.ttl)?,
             request_id: None,
+            context: options.context.clone(),
         });
         match self.run(request, Call::write(&options)).await? {
             Response::Put(answer) => Ok(answer.into()),
@@ -88,6 +89,7 @@ impl Client {
             keyspace: self.keyspace.to_string(),
             key,
             consistency: consistency(options.ladder.as_ref(), &options.token)?,
+            context: options.context.clone(),
             ..v1::DeleteRequest::default()
         })
     }

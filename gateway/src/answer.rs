@@ -46,13 +46,19 @@ answers! {
     TxnResponse = Txn,
     HistoryResponse = History,
     OutcomeResponse = Outcome,
+    UpdateResponse = Update,
 }
 
 /// Bytes of keys and values in an answer, for the room that it takes until its reader has it.
 pub fn payload_bytes(response: &Response) -> usize {
     let of = |entry: &Option<v1::KeyValue>| entry.as_ref().map_or(0, entry_bytes);
     match response {
-        Response::Get(get) => of(&get.entry) + get.siblings.iter().map(entry_bytes).sum::<usize>(),
+        Response::Get(get) => {
+            of(&get.entry)
+                + get.siblings.iter().map(entry_bytes).sum::<usize>()
+                + typed_bytes(get.typed.as_ref())
+        }
+        Response::Update(update) => typed_bytes(update.typed.as_ref()),
         Response::Scan(scan) => scan.entries.iter().map(entry_bytes).sum(),
         Response::Batch(batch) => batch.results.iter().map(|result| of(&result.entry)).sum(),
         Response::Txn(txn) => txn.results.iter().map(|result| of(&result.entry)).sum(),
@@ -60,6 +66,21 @@ pub fn payload_bytes(response: &Response) -> usize {
         Response::History(history) => history.entries.iter().map(|entry| of(&entry.version)).sum(),
         Response::Put(_) | Response::Delete(_) | Response::Outcome(_) | Response::Error(_) => 0,
     }
+}
+
+fn typed_bytes(typed: Option<&v1::TypedValue>) -> usize {
+    use v1::typed_value::Value;
+    match typed.and_then(|typed| typed.value.as_ref()) {
+        Some(Value::Set(set)) => set.elements.iter().map(Bytes::len).sum(),
+        Some(Value::Map(map)) => map.fields.iter().map(field_bytes).sum(),
+        Some(Value::Counter(_)) | None => 0,
+    }
+}
+
+fn field_bytes(field: &v1::typed_value::Field) -> usize {
+    let lists = field.values.iter().chain(&field.elements);
+    let inner: usize = field.fields.iter().map(field_bytes).sum();
+    field.name.len() + lists.map(Bytes::len).sum::<usize>() + inner
 }
 
 fn entry_bytes(entry: &v1::KeyValue) -> usize {
@@ -79,7 +100,11 @@ pub fn hold<G: Send + Sync + 'static>(response: &mut Response, guard: G) {
             .entries
             .iter_mut()
             .find_map(|entry| entry.version.as_mut()),
-        Response::Put(_) | Response::Delete(_) | Response::Outcome(_) | Response::Error(_) => None,
+        Response::Put(_)
+        | Response::Delete(_)
+        | Response::Outcome(_)
+        | Response::Update(_)
+        | Response::Error(_) => None,
     };
     if let Some(entry) = entry {
         let bytes = std::mem::take(&mut entry.key);
@@ -116,6 +141,7 @@ pub fn effect_of(response: &Response) -> Effect {
         | Response::Batch(_)
         | Response::Txn(_)
         | Response::Put(_)
+        | Response::Update(_)
         | Response::Delete(_) => Effect::Applied,
     }
 }

@@ -66,6 +66,10 @@ impl Gateway {
         let catalog = self.node().catalog();
         let keyspace = keyspace(&catalog, &request.keyspace)?;
         validate::batch(&request.operations, &keyspace.options)?;
+        let (mode, leveled) = (keyspace.options.mode, request.consistency.as_ref());
+        if level::is_eventual(mode, leveled) {
+            return self.eventual_batch(&request, context).await;
+        }
         let count = request.operations.len();
         let consistency = request.consistency;
         let parts = parts_of(keyspace, request.operations, &context)?;

@@ -197,6 +197,7 @@ fn removed(decided: Decided<'_>) -> Result<v1::DeleteResponse, GatewayError> {
         revision: decided.receipt.revision,
         next_page_token: Bytes::new(),
         receipt: Some(decided.receipt),
+        dot: String::new(),
     })
 }
 

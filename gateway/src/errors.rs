@@ -8,7 +8,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use quorate_eventual::EventualError;
 use quorate_proto::v1;
+use quorate_storage::engine::EngineError;
+use quorate_types::causal::WriteError;
 use quorate_types::{
     Effect, FieldError, Mode, NodeId, RangeId, Reason, Refusal, RequestHandle, Revision,
     format_duration,
@@ -253,6 +256,9 @@ pub enum GatewayError {
         /// What it may have done.
         effect: Effect,
     },
+    /// The eventual path's refusal, or what it could not reach.
+    #[error(transparent)]
+    Eventual(#[from] EventualError),
     /// What the node that served a forwarded request answered.
     #[error("{}", .0.message)]
     Remote(Box<v1::Error>),
@@ -350,6 +356,7 @@ impl GatewayError {
             }
             Self::Overloaded { .. } | Self::QuotaExceeded { .. } => Code::ResourceExhausted,
             Self::DataLoss { .. } => Code::DataLoss,
+            Self::Eventual(error) => eventual_meaning(error).0,
             Self::Internal { .. } => Code::Internal,
             Self::Remote(error) => Code::from_i32(error.code.cast_signed()),
         }
@@ -385,6 +392,7 @@ impl GatewayError {
             Self::DataLoss { .. } => Reason::DataLoss,
             Self::Stopping => Reason::NodeStopping,
             Self::Internal { .. } => Reason::Internal,
+            Self::Eventual(error) => eventual_meaning(error).1,
             Self::Remote(error) => return error.reason.parse().ok(),
         })
     }
@@ -397,6 +405,7 @@ impl GatewayError {
             | Self::ChangeUnknown { .. }
             | Self::Interrupted { .. } => Effect::Unknown,
             Self::Internal { effect, .. } | Self::Overloaded { effect, .. } => *effect,
+            Self::Eventual(error) => error.effect(),
             // A peer that says nothing we can read may have done anything.
             Self::Remote(error) => error.effect.parse().unwrap_or(Effect::Unknown),
             Self::Field { .. }
@@ -503,6 +512,7 @@ impl GatewayError {
             | Self::BelowWindow { handle }
             | Self::Closed { handle } => put("handle", handle.to_string()),
             Self::Overloaded { limit, .. } => put("limit", limit.to_string()),
+            Self::Eventual(error) => eventual_metadata(error, put),
             Self::NotImplemented { .. }
             | Self::TimedOut
             | Self::ClockOffset { .. }
@@ -521,6 +531,76 @@ impl GatewayError {
             Self::NoLeader { hint, .. } => *hint,
             _ => None,
         }
+    }
+}
+
+/// Code and reason of an error of the eventual path.
+fn eventual_meaning(error: &EventualError) -> (Code, Reason) {
+    match error {
+        EventualError::NoRange(_) => (Code::Unavailable, Reason::RangeMoved),
+        EventualError::TooMany(_) => (Code::InvalidArgument, Reason::FieldInvalid),
+        EventualError::Unreachable { .. }
+        | EventualError::TooFewAnswers { .. }
+        | EventualError::AbsenceUnknown { .. }
+        | EventualError::Filling(_) => (Code::Unavailable, Reason::HoldersMissing),
+        EventualError::TooFewHolders { .. } => (Code::DeadlineExceeded, Reason::HoldersMissing),
+        EventualError::RetryUnknown => (Code::FailedPrecondition, Reason::BelowWindow),
+        EventualError::Context(_) => (Code::InvalidArgument, Reason::ContextInvalid),
+        EventualError::Write(error) => write_meaning(error),
+        EventualError::Evaluate(_) => (Code::OutOfRange, Reason::CounterOverflow),
+        EventualError::HintsFull { .. } => (Code::ResourceExhausted, Reason::Overloaded),
+        EventualError::OldCopy => (Code::Unavailable, Reason::NodeStopping),
+        EventualError::Damaged(_) => (Code::DataLoss, Reason::DataLoss),
+        EventualError::Engine(error) => match error.as_ref() {
+            EngineError::Corrupt { .. } | EngineError::Damaged { .. } => {
+                (Code::DataLoss, Reason::DataLoss)
+            }
+            _ => (Code::Internal, Reason::Internal),
+        },
+        EventualError::Peer(_) | EventualError::Log(_) => (Code::Internal, Reason::Internal),
+    }
+}
+
+fn write_meaning(error: &WriteError) -> (Code, Reason) {
+    match error {
+        WriteError::Misfit { .. } => (Code::FailedPrecondition, Reason::PolicyMismatch),
+        WriteError::Siblings { .. } => (Code::FailedPrecondition, Reason::TooManySiblings),
+        WriteError::Overflow(_) => (Code::OutOfRange, Reason::CounterOverflow),
+        WriteError::ContextBytes { .. } => (Code::ResourceExhausted, Reason::Overloaded),
+        WriteError::Parts { .. } => (Code::FailedPrecondition, Reason::FieldInvalid),
+        WriteError::Empty(_)
+        | WriteError::Twice
+        | WriteError::ElementBytes { .. }
+        | WriteError::Depth => (Code::InvalidArgument, Reason::FieldInvalid),
+    }
+}
+
+fn eventual_metadata(error: &EventualError, mut put: impl FnMut(&str, String)) {
+    match error {
+        EventualError::Unreachable {
+            range,
+            wanted,
+            reachable,
+            missing,
+        } => {
+            put("range", range.to_string());
+            put("wanted", wanted.to_string());
+            put("reachable", reachable.to_string());
+            put("missing", named(missing));
+            if *reachable > 0 {
+                put("levels", format!("eventual:{reachable}"));
+            }
+        }
+        EventualError::TooFewHolders { wanted, stored } => {
+            put("wanted", wanted.to_string());
+            put("stored", stored.to_string());
+        }
+        EventualError::TooMany(too_many) => {
+            put("field", "consistency.rungs".to_owned());
+            put("problem", too_many.to_string());
+        }
+        EventualError::Context(_) => put("field", "context".to_owned()),
+        _ => {}
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use quorate_eventual::EventualNode;
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
 use quorate_raft::{CatalogView, KeyspaceView, RaftNode, RangeView};
 use quorate_types::{ClientId, NodeId, RangeId};
@@ -48,6 +49,7 @@ pub struct Gateway {
 
 struct Shared {
     node: RaftNode,
+    eventual: EventualNode,
     cluster: ClusterTag,
     names: Namer,
     admission: Admission,
@@ -68,9 +70,10 @@ impl std::fmt::Debug for Gateway {
 
 impl Gateway {
     /// The gateway of a node. It also serves what other nodes' gateways send on. Needs a runtime.
-    pub fn new(node: RaftNode, options: GatewayOptions) -> Gateway {
+    pub fn new(node: RaftNode, eventual: EventualNode, options: GatewayOptions) -> Gateway {
         let shared = Shared {
             node: node.clone(),
+            eventual,
             cluster: ClusterTag::of(node.cluster().as_bytes()),
             names: Namer::new(options.client),
             admission: Admission::new(options.limits),
@@ -195,11 +198,16 @@ impl Gateway {
             Request::Txn(txn) => self.txn(txn, context).await.map(Answer::pack),
             Request::History(history) => self.history(history, context).await.map(Answer::pack),
             Request::Outcome(outcome) => self.outcome(outcome, context).await.map(Answer::pack),
+            Request::Update(update) => self.update(update, context).await.map(Answer::pack),
         }
     }
 
     pub(crate) fn node(&self) -> &RaftNode {
         &self.shared.node
+    }
+
+    pub(crate) fn eventual(&self) -> &EventualNode {
+        &self.shared.eventual
     }
 
     pub(crate) fn node_id(&self) -> NodeId {
@@ -267,6 +275,9 @@ fn request_bytes(request: &Request) -> usize {
         Request::Txn(txn) => of(&txn.then) + of(&txn.otherwise),
         Request::History(history) => history.key.len(),
         Request::Outcome(outcome) => outcome.handle.len(),
+        Request::Update(update) => {
+            update.key.len() + crate::typed::change_bytes(update.change.as_ref())
+        }
     }
 }
 

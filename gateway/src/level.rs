@@ -96,8 +96,106 @@ pub fn read_plan(
     Ok(plan)
 }
 
-/// Checks the levels of a write, and returns the time they give it together; none: no limit of
-/// their own. All rungs that can pass here are `linearizable`, so they are one attempt.
+/// One eventual rung of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventualRung {
+    /// By how many holders.
+    pub copies: Copies,
+    /// Whether only primaries count.
+    pub strict: bool,
+    /// When a holder counts.
+    pub ack: Ack,
+    /// How long it is tried; none: for what is left.
+    pub budget: Option<Duration>,
+}
+
+impl EventualRung {
+    /// As a receipt names it.
+    pub fn to_wire(self) -> v1::Rung {
+        to_wire(Level::Eventual {
+            copies: self.copies,
+            strict: self.strict,
+            ack: self.ack,
+        })
+    }
+}
+
+/// Which plane takes a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WritePlan {
+    /// The range's log, within the time that the rungs give it together; none: no limit of their
+    /// own. Such rungs are all `linearizable`, so they are one attempt.
+    Strong(Option<Duration>),
+    /// The eventual path, the preferred rung first.
+    Eventual(Vec<EventualRung>),
+}
+
+/// Checks the levels of a write.
+///
+/// # Errors
+///
+/// As [`read_plan`].
+pub fn write_plan(
+    keyspace: &str,
+    mode: Mode,
+    operation: Operation,
+    consistency: Option<&v1::Consistency>,
+) -> Result<WritePlan, GatewayError> {
+    let rungs = consistency.map_or(&[][..], |consistency| &consistency.rungs);
+    let place = Place {
+        keyspace,
+        mode,
+        operation,
+    };
+    count_within_limit(rungs.len())?;
+    let unnamed = [v1::Rung::default()];
+    let rungs = if rungs.is_empty() { &unnamed } else { rungs };
+    let mut strong = Some(Duration::ZERO);
+    let mut eventual = Vec::new();
+    for (at, rung) in rungs.iter().enumerate() {
+        match place.check(at, rung)? {
+            Level::Eventual {
+                copies,
+                strict,
+                ack,
+            } => eventual.push(EventualRung {
+                copies,
+                strict,
+                ack,
+                budget: budget_of(rung),
+            }),
+            Level::Linearizable | Level::Bounded(_) | Level::Session | Level::Stale => {
+                strong = budget_of(rung)
+                    .zip(strong)
+                    .map(|(budget, sum)| sum + budget);
+            }
+        }
+    }
+    match eventual.len() {
+        0 => Ok(WritePlan::Strong(strong)),
+        all if all == rungs.len() => Ok(WritePlan::Eventual(eventual)),
+        _ => Err(GatewayError::NotImplemented {
+            what: "a write at a ladder of linearizable and eventual rungs".to_owned(),
+            instead: "ladders of one kind are served",
+        }),
+    }
+}
+
+/// Whether a request with these rungs, or with none, belongs to the eventual plane alone.
+pub fn is_eventual(mode: Mode, consistency: Option<&v1::Consistency>) -> bool {
+    let rungs = consistency.map_or(&[][..], |consistency| &consistency.rungs);
+    let eventual = |rung: &v1::Rung| {
+        rung.level == v1::Level::Eventual as i32
+            || rung.level == v1::Level::Unspecified as i32 && mode == Mode::Eventual
+    };
+    if rungs.is_empty() {
+        return mode == Mode::Eventual;
+    }
+    rungs.iter().all(eventual)
+}
+
+/// Checks the levels of a write that only the log can take, and returns the time they give it
+/// together; none: no limit of their own.
 ///
 /// # Errors
 ///
@@ -108,23 +206,13 @@ pub fn write_budget(
     operation: Operation,
     consistency: Option<&v1::Consistency>,
 ) -> Result<Option<Duration>, GatewayError> {
-    let rungs = consistency.map_or(&[][..], |consistency| &consistency.rungs);
-    let place = Place {
-        keyspace,
-        mode,
-        operation,
-    };
-    if rungs.is_empty() {
-        place.check(0, &v1::Rung::default())?;
-        return Ok(None);
+    match write_plan(keyspace, mode, operation, consistency)? {
+        WritePlan::Strong(budget) => Ok(budget),
+        WritePlan::Eventual(_) => Err(GatewayError::no_eventual_plane(
+            format!("such a {operation} at an eventual level"),
+            mode,
+        )),
     }
-    count_within_limit(rungs.len())?;
-    let mut sum = Some(Duration::ZERO);
-    for (at, rung) in rungs.iter().enumerate() {
-        place.check(at, rung)?;
-        sum = budget_of(rung).zip(sum).map(|(budget, sum)| sum + budget);
-    }
-    Ok(sum)
 }
 
 /// What the levels of a request are judged by.
@@ -158,8 +246,7 @@ impl Place<'_> {
                 GatewayError::not_served(self.keyspace, refusal)
             }
         })?;
-        // Mode eventual serves nothing else; its session level needs the same plane.
-        if level.is_eventual() || self.mode == Mode::Eventual {
+        if self.mode == Mode::Eventual && level == Level::Session {
             let what = format!("a {} at {level}", self.operation);
             return Err(GatewayError::no_eventual_plane(what, self.mode));
         }
@@ -377,15 +464,34 @@ mod tests {
 
     #[test]
     fn what_is_not_built_yet_says_so() {
-        for (mode, level) in [
-            (Mode::Mixed, "eventual:one"),
-            (Mode::Eventual, "eventual:quorum"),
-            (Mode::Eventual, "session"),
-        ] {
-            let error = read(mode, Operation::Read, &[level]).unwrap_err();
-            assert_eq!(error.code(), Code::Unimplemented);
-            assert_eq!(error.reason(), Some(Reason::NotImplemented));
-        }
+        let error = read(Mode::Eventual, Operation::Read, &["session"]).unwrap_err();
+        assert_eq!(error.code(), Code::Unimplemented);
+        assert_eq!(error.reason(), Some(Reason::NotImplemented));
+        let both = consistency(&["linearizable", "eventual:one"]);
+        let error = write_plan("shop", Mode::Mixed, Operation::Write, Some(&both)).unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::NotImplemented));
+    }
+
+    #[test]
+    fn eventual_levels_go_to_the_eventual_plane() {
+        assert!(
+            read(
+                Mode::Mixed,
+                Operation::Read,
+                &["linearizable", "eventual:one"]
+            )
+            .is_ok()
+        );
+        assert!(read(Mode::Eventual, Operation::Read, &["eventual:quorum"]).is_ok());
+        let ladder = consistency(&["eventual:all,strict", "eventual:one,memory"]);
+        let plan = write_plan("shop", Mode::Mixed, Operation::Write, Some(&ladder)).unwrap();
+        let WritePlan::Eventual(rungs) = plan else {
+            panic!("{plan:?}")
+        };
+        assert_eq!((rungs[0].copies, rungs[0].strict), (Copies::All, true));
+        assert_eq!((rungs[1].copies, rungs[1].ack), (Copies::One, Ack::Memory));
+        let plan = write_plan("shop", Mode::Eventual, Operation::Write, None).unwrap();
+        assert!(matches!(plan, WritePlan::Eventual(rungs) if rungs[0].copies == Copies::Quorum));
     }
 
     #[test]

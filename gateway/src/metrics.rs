@@ -17,7 +17,7 @@ const LATENCY_BUCKETS_SECONDS: &[f64] = &[
     1.0, 2.5, 5.0,
 ];
 
-const OPERATIONS: [&str; 9] = [
+const OPERATIONS: [&str; 10] = [
     "get",
     "put",
     "delete",
@@ -27,6 +27,7 @@ const OPERATIONS: [&str; 9] = [
     "txn",
     "history",
     "outcome",
+    "update",
 ];
 const LEVELS: [&str; 6] = [
     "none",
@@ -69,6 +70,7 @@ impl OperationLabel {
             Request::Txn(_) => 6,
             Request::History(_) => 7,
             Request::Outcome(_) => 8,
+            Request::Update(_) => 9,
         })
     }
 }
@@ -150,6 +152,7 @@ fn level_of(response: &Response) -> usize {
         Response::Txn(answer) => &answer.receipt,
         Response::History(answer) => &answer.receipt,
         Response::Outcome(answer) => &answer.receipt,
+        Response::Update(answer) => &answer.receipt,
         Response::Error(_) => return 0,
     };
     let rung: Option<&v1::Rung> = receipt.as_ref().and_then(|receipt| receipt.level.as_ref());

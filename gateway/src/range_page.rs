@@ -19,7 +19,7 @@ use crate::stand::{Standing, Want};
 use crate::write::{key_value, stored};
 
 /// Between gateways the page token only says that there is more.
-const MORE: &[u8] = &[1];
+pub(crate) const MORE: &[u8] = &[1];
 
 /// What is read of a keyspace, in user keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +76,13 @@ impl Scan<'_> {
         !self.keyspace.options.history.is_zero()
     }
 
+    /// Whether the eventual plane serves it, which has no states in time.
+    pub(crate) fn is_eventual(&self) -> bool {
+        matches!(self.level, ReadLevel::Eventual(_))
+    }
+
     /// The encoded keys of a range that lie within the bounds.
-    fn request(
+    pub(crate) fn request(
         &self,
         range: &RangeView,
         bounds: &Bounds,
@@ -128,6 +133,9 @@ impl Gateway {
         at: Option<Revision>,
         limit: PageLimit,
     ) -> Result<v1::ScanResponse, GatewayError> {
+        if let ReadLevel::Eventual(copies) = scan.level {
+            return self.eventual_page(scan, range, bounds, copies, limit).await;
+        }
         let want = match at {
             Some(at) => Want::At(at),
             None => Want::Level(scan.level, scan.session.wanted(range.id)),

@@ -14,6 +14,7 @@ use tonic::Code;
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::errors::GatewayError;
+use crate::eventual::Place;
 use crate::gateway::{Gateway, keyspace, range_of};
 use crate::level::{self, ReadPlan, ReadRung};
 use crate::receipt::{Session, receipt};
@@ -89,6 +90,23 @@ impl Gateway {
         let name = &keyspace.name;
         self.climb(&read.plan, &context, |rung, context| async move {
             let level = rung.level;
+            if let ReadLevel::Eventual(copies) = level {
+                let place = Place {
+                    keyspace,
+                    range: read.range,
+                    user_key: request,
+                    key: read.key.clone(),
+                };
+                let resend = || {
+                    Request::Get(v1::GetRequest {
+                        keyspace: name.clone(),
+                        key: request.clone(),
+                        consistency: read.consistency(level),
+                        at_revision: 0,
+                    })
+                };
+                return self.eventual_get(&place, copies, &context, resend).await;
+            }
             let here = |group: Arc<Group>| async move {
                 match self.stand(&group, read.want(level), context.deadline).await {
                     Ok(standing) => {
@@ -165,8 +183,8 @@ impl Gateway {
         Ok(v1::GetResponse {
             found: version.is_some(),
             entry: version.map(|version| key_value(user_key.clone(), version)),
-            siblings: Vec::new(),
             receipt: Some(receipt),
+            ..v1::GetResponse::default()
         })
     }
 
@@ -244,6 +262,12 @@ impl Gateway {
         validate::key("key", &request.key, &keyspace.options)?;
         let limit = validate::history_limit(request.limit)?;
         let consistency = request.consistency;
+        if level::is_eventual(keyspace.options.mode, consistency.as_ref()) {
+            return Err(GatewayError::NotImplemented {
+                what: "the history of a key on the eventual plane".to_owned(),
+                instead: "keyspaces of mode strong and mixed keep one of what the log decides",
+            });
+        }
         let read = self.read_of(
             keyspace,
             &request.key,

@@ -165,7 +165,8 @@ impl Gateway {
         limit: PageLimit,
     ) -> Result<Gathered, GatewayError> {
         let ranges = ranges_within(scan.keyspace, bounds);
-        let stale = scan.level == ReadLevel::Stale;
+        // Neither reads one state in time.
+        let stale = matches!(scan.level, ReadLevel::Stale | ReadLevel::Eventual(_));
         if !scan.keeps_history() && !stale && (at.is_some() || resumes || ranges.len() > 1) {
             return Err(no_history(scan));
         }
@@ -173,7 +174,7 @@ impl Gateway {
             return Ok(Gathered::new(at));
         }
         let at = match at {
-            None if ranges.len() > 1 && scan.keeps_history() => {
+            None if ranges.len() > 1 && scan.keeps_history() && !scan.is_eventual() => {
                 Some(self.snapshot(scan, &ranges).await?)
             }
             chosen => chosen,

@@ -102,6 +102,13 @@ impl Kv for KvService {
         self.unary(request, Request::Txn).await
     }
 
+    async fn update(
+        &self,
+        request: tonic::Request<v1::UpdateRequest>,
+    ) -> Result<Response<v1::UpdateResponse>, Status> {
+        self.unary(request, Request::Update).await
+    }
+
     async fn history(
         &self,
         request: tonic::Request<v1::HistoryRequest>,

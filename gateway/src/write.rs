@@ -15,7 +15,7 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::errors::GatewayError;
 use crate::gateway::{Gateway, keyspace, range_of};
-use crate::level;
+use crate::level::{self, EventualRung, WritePlan};
 use crate::names::WriteName;
 use crate::receipt::{Session, Spent, receipt};
 use crate::route::{Errand, Prefer, Tried};
@@ -234,16 +234,22 @@ impl Gateway {
     /// See [`GatewayError`]; the outcome is unknown only where the error says so.
     pub(crate) async fn put(
         &self,
-        request: v1::PutRequest,
+        mut request: v1::PutRequest,
         context: Context,
     ) -> Result<v1::PutResponse, GatewayError> {
         let catalog = self.node().catalog();
         let keyspace = keyspace(&catalog, &request.keyspace)?;
         let options = &keyspace.options;
-        let leveled = (Operation::Write, request.consistency);
+        let leveled = (Operation::Write, request.consistency.take());
         validate::key("key", &request.key, options)?;
         validate::value("value", &request.value, options)?;
         let ttl = validate::ttl("ttl_ms", request.ttl_ms, options)?;
+        if let Some(rungs) = eventual_rungs(keyspace, leveled.1.as_ref())? {
+            return self
+                .eventual_put(keyspace, &rungs, ttl, (leveled.1, request), context)
+                .await;
+        }
+        no_context(request.context.as_ref())?;
         let id = request.request_id.as_ref();
         let write = self.write_of(keyspace, &request.key, leveled, id, context)?;
         let operation = || {
@@ -258,6 +264,7 @@ impl Gateway {
                 consistency: write.consistency(),
                 ttl_ms: request.ttl_ms,
                 request_id: write.request_id(),
+                context: None,
             })
         };
         let answer = |decided: Decided<'_>| {
@@ -265,6 +272,7 @@ impl Gateway {
             Ok(v1::PutResponse {
                 revision,
                 receipt: Some(decided.receipt),
+                dot: String::new(),
             })
         };
         self.decide(&write, operation, answer, resend).await
@@ -277,7 +285,7 @@ impl Gateway {
     /// `COMPARE_FAILED` where `if_revision` is another one; else see [`GatewayError`].
     pub(crate) async fn delete(
         &self,
-        request: v1::DeleteRequest,
+        mut request: v1::DeleteRequest,
         context: Context,
     ) -> Result<v1::DeleteResponse, GatewayError> {
         if request.prefix {
@@ -299,7 +307,15 @@ impl Gateway {
         } else {
             Operation::CompareAndSet
         };
-        let leveled = (kind, request.consistency);
+        let leveled = (kind, request.consistency.take());
+        if expected.is_none()
+            && let Some(rungs) = eventual_rungs(keyspace, leveled.1.as_ref())?
+        {
+            return self
+                .eventual_delete(keyspace, &rungs, (leveled.1, request), context)
+                .await;
+        }
+        no_context(request.context.as_ref())?;
         let id = request.request_id.as_ref();
         let write = self.write_of(keyspace, &request.key, leveled, id, context)?;
         let operation = || delete_operation(write.key.clone(), expected);
@@ -358,6 +374,30 @@ impl Gateway {
         };
         let answer = |decided: Decided<'_>| compared(decided, &write.key, &request.key);
         self.decide(&write, operation, answer, resend).await
+    }
+}
+
+/// The rungs of a write that the eventual plane takes; `None`: the log takes it.
+fn eventual_rungs(
+    keyspace: &KeyspaceView,
+    consistency: Option<&v1::Consistency>,
+) -> Result<Option<Vec<EventualRung>>, GatewayError> {
+    let mode = keyspace.options.mode;
+    match level::write_plan(&keyspace.name, mode, Operation::Write, consistency)? {
+        WritePlan::Strong(_) => Ok(None),
+        WritePlan::Eventual(rungs) => Ok(Some(rungs)),
+    }
+}
+
+/// The log decides by what is committed: what a client has seen of the eventual plane would be
+/// ignored, so it is refused.
+fn no_context(context: Option<&Bytes>) -> Result<(), GatewayError> {
+    match context {
+        None => Ok(()),
+        Some(_) => Err(GatewayError::field(
+            "context",
+            "contexts are for writes at eventual levels",
+        )),
     }
 }
 
@@ -426,6 +466,7 @@ fn deleted(
         revision: decided.receipt.revision,
         next_page_token: Bytes::new(),
         receipt: Some(decided.receipt),
+        dot: String::new(),
     })
 }
 
@@ -466,6 +507,7 @@ pub(crate) fn key_value(key: Bytes, version: Version) -> v1::KeyValue {
         value: version.value,
         revision: version.revision,
         expires_at: version.expiry.unwrap_or(0),
+        dot: String::new(),
     }
 }
 

@@ -60,6 +60,8 @@ pub struct KeyspaceView {
     pub name: String,
     /// Its options.
     pub options: KeyspaceOptions,
+    /// The epoch of its making: another keyspace of the same name is another one.
+    pub incarnation: u64,
     /// Its ranges in the order of their intervals (and buckets).
     pub ranges: Vec<RangeView>,
 }
@@ -115,6 +117,7 @@ impl CatalogView {
                 id: KeyspaceId(keyspace.id),
                 name: keyspace.name.clone(),
                 options: from_wire(&options, KeyspaceOptions::default())?,
+                incarnation: keyspace.incarnation,
                 ranges: Vec::new(),
             });
         }

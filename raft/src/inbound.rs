@@ -35,6 +35,18 @@ pub trait ForwardHandler: Send + Sync {
     async fn handle(&self, from: NodeId, forward: wire::Forward) -> wire::ForwardResponse;
 }
 
+/// Answers what the eventual path of another node asks.
+#[tonic::async_trait]
+pub trait EventualHandler: Send + Sync {
+    /// Answers one request about a range; refusals are part of the answer.
+    async fn handle(
+        &self,
+        from: NodeId,
+        range: RangeId,
+        request: wire::EventualRequest,
+    ) -> wire::EventualResponse;
+}
+
 /// An append on its way to its group.
 struct Append {
     group: Arc<Group>,
@@ -107,6 +119,7 @@ impl Inner {
                 self.serve_node(from, range, id, Body::CatalogUpdate(update));
             }
             Body::Forward(_) | Body::Status(_) => self.serve_node(from, range, id, body),
+            Body::Eventual(request) => self.serve_eventual(from, range, id, *request),
             Body::AppendResponse(_)
             | Body::VoteResponse(_)
             | Body::TransferLeaderResponse(_)
@@ -116,7 +129,7 @@ impl Inner {
             | Body::StatusResponse(_)
             | Body::CatalogUpdated(_)
             | Body::ReplaceVoterResponse(_)
-            | Body::Closed(_)
+            | Body::EventualResponse(_)
             | Body::Failure(_) => {
                 tracing::warn!(%from, "an answer that was sent as a question");
             }
@@ -253,6 +266,24 @@ impl Inner {
         });
     }
 
+    fn serve_eventual(
+        &self,
+        from: NodeId,
+        range: RangeId,
+        id: u64,
+        request: wire::EventualRequest,
+    ) {
+        let Some(handler) = self.eventual.get().cloned() else {
+            return self.refuse(from, range, id, "the eventual path is not up yet");
+        };
+        let calls = self.calls.clone();
+        let class = eventual_class(&request);
+        tokio::spawn(async move {
+            let answer = Box::new(handler.handle(from, range, request).await);
+            calls.answer(from, class, range.0, id, Body::EventualResponse(answer));
+        });
+    }
+
     async fn serve_request(self: &Arc<Self>, from: NodeId, body: Body) -> Body {
         match body {
             Body::Forward(forward) => match self.forward.get() {
@@ -299,6 +330,24 @@ impl Inner {
                 .calls
                 .tell(to, Class::Bulk, 0, Body::Catalog(catalog.wire().clone()));
         }
+    }
+}
+
+/// Writes and reads of clients are urgent; hand-over and repair are patient.
+pub(crate) fn eventual_class(request: &wire::EventualRequest) -> Class {
+    use wire::eventual_request::Request;
+    match &request.request {
+        Some(Request::Store(_) | Request::Fetch(_)) => Class::Consensus,
+        Some(
+            Request::HandOver(_)
+            | Request::Page(_)
+            | Request::Join(_)
+            | Request::TreeRoot(_)
+            | Request::TreeLeaves(_)
+            | Request::TreeKeys(_)
+            | Request::ClockMerge(_),
+        )
+        | None => Class::Bulk,
     }
 }
 

@@ -24,7 +24,7 @@ use crate::apply::{ChangeHook, RangeMachine};
 use crate::catalog::{CATALOG_KEY, CatalogView};
 use crate::group::{Group, RangeRaft};
 use crate::hybrid::NodeClock;
-use crate::inbound::{ForwardHandler, Inbound};
+use crate::inbound::{EventualHandler, ForwardHandler, Inbound, eventual_class};
 use crate::log_store::LogStore;
 use crate::network::Factory;
 use crate::peer::{CallError, Calls, Class, PeerHandler, SharedTransport};
@@ -170,6 +170,7 @@ pub(crate) struct Inner {
     pub(crate) catalog: watch::Sender<Arc<CatalogView>>,
     pub(crate) inbound: Inbound,
     pub(crate) forward: OnceLock<Arc<dyn ForwardHandler>>,
+    pub(crate) eventual: OnceLock<Arc<dyn EventualHandler>>,
     pub(crate) started: u64,
     pub(crate) started_at: Instant,
     pub(crate) tasks: Mutex<Vec<AbortHandle>>,
@@ -231,6 +232,7 @@ impl RaftNode {
                 catalog: watch::Sender::default(),
                 inbound: Inbound::default(),
                 forward: OnceLock::new(),
+                eventual: OnceLock::new(),
                 started: seams.randomness.next(),
                 started_at: Instant::now(),
                 tasks: Mutex::default(),
@@ -345,6 +347,36 @@ impl RaftNode {
             .await?
         {
             Body::ForwardResponse(response) => Ok(*response),
+            _ => Err(CallError::Refused("an answer of another kind".to_string())),
+        }
+    }
+
+    /// Who answers what the eventual path of other nodes asks. Set once.
+    pub fn set_eventual_handler(&self, handler: Arc<dyn EventualHandler>) {
+        // A second handler is ignored.
+        let _ = self.inner.eventual.set(handler);
+    }
+
+    /// Asks the eventual path of another node.
+    ///
+    /// # Errors
+    /// [`CallError`], which says whether the peer may have done it.
+    pub async fn ask_eventual(
+        &self,
+        to: NodeId,
+        range: RangeId,
+        request: wire::EventualRequest,
+        timeout: Duration,
+    ) -> Result<wire::EventualResponse, CallError> {
+        let class = eventual_class(&request);
+        let body = Body::Eventual(Box::new(request));
+        match self
+            .inner
+            .calls
+            .call(to, class, range.0, body, timeout)
+            .await?
+        {
+            Body::EventualResponse(response) => Ok(*response),
             _ => Err(CallError::Refused("an answer of another kind".to_string())),
         }
     }

@@ -198,11 +198,20 @@ const fn reason_hint(reason: Reason) -> Option<&'static str> {
         }
         Reason::TokenInvalid => Some("delete the token's file to begin a new session"),
         Reason::TimedOut => Some("`--timeout 30s` gives it more time"),
-        Reason::NoLeader | Reason::NoMajority | Reason::NodeStopping => {
+        Reason::NoLeader | Reason::NoMajority | Reason::NodeStopping | Reason::HoldersMissing => {
             Some("`quorate status` shows which nodes answer")
         }
         Reason::NotCaughtUp | Reason::StalenessExceeded => {
             Some("another level may be served: `--level 'LEVEL > LEVEL'` tries them in turn")
+        }
+        Reason::ContextInvalid => {
+            Some("`quorate get KEY --context FILE` writes a new context of the key")
+        }
+        Reason::PolicyMismatch => {
+            Some("`quorate keyspace show NAME` shows the conflict policy: incr, set-add, map-put")
+        }
+        Reason::TooManySiblings => {
+            Some("`quorate resolve KEY` shows the values, and puts one in their place")
         }
         Reason::QuotaExceeded => Some("delete something, or `quorate keyspace alter --quota`"),
         Reason::DataLoss => {
@@ -218,6 +227,7 @@ const fn reason_hint(reason: Reason) -> Option<&'static str> {
         | Reason::BelowWindow
         | Reason::ClockOffset
         | Reason::RangeMoved
+        | Reason::CounterOverflow
         | Reason::Internal
         | Reason::NotImplemented => None,
     }

@@ -70,11 +70,14 @@ impl Exit {
             | Reason::LevelNotServed
             | Reason::PageTokenMismatch
             | Reason::TokenInvalid
+            | Reason::ContextInvalid
+            | Reason::PolicyMismatch
             | Reason::NotImplemented => Self::Usage,
             Reason::KeyspaceNotFound => Self::NotFound,
-            Reason::KeyspaceExists | Reason::CompareFailed | Reason::AlreadyExists => {
-                Self::Condition
-            }
+            Reason::KeyspaceExists
+            | Reason::CompareFailed
+            | Reason::AlreadyExists
+            | Reason::TooManySiblings => Self::Condition,
             Reason::NoLeader
             | Reason::NoMajority
             | Reason::NotCaughtUp
@@ -83,12 +86,14 @@ impl Exit {
             | Reason::Overloaded
             | Reason::ClockOffset
             | Reason::NodeStopping
+            | Reason::HoldersMissing
             | Reason::RangeMoved => Self::Unavailable,
             Reason::RangesSpanned
             | Reason::RevisionCollected
             | Reason::RevisionFuture
             | Reason::QuotaExceeded
             | Reason::BelowWindow
+            | Reason::CounterOverflow
             | Reason::Internal => Self::Failed,
             Reason::DataLoss => Self::DataLoss,
         }

@@ -122,6 +122,16 @@ reasons! {
     DataLoss = "DATA_LOSS",
     /// The node is about to stop.
     NodeStopping = "NODE_STOPPING",
+    /// Too few holders of the range can be reached, or have answered.
+    HoldersMissing = "HOLDERS_MISSING",
+    /// The causal context cannot be read, or is of another key.
+    ContextInvalid = "CONTEXT_INVALID",
+    /// The keyspace's conflict policy has no such change.
+    PolicyMismatch = "POLICY_MISMATCH",
+    /// Too many concurrent values stand beside each other.
+    TooManySiblings = "TOO_MANY_SIBLINGS",
+    /// A counter does not fit 64 bits.
+    CounterOverflow = "COUNTER_OVERFLOW",
     /// The session token cannot be read, or is of another cluster.
     TokenInvalid = "TOKEN_INVALID",
     /// The key's range lives elsewhere now.

@@ -89,7 +89,7 @@ impl State {
                         key: put.key.clone(),
                         value: put.value,
                         revision: self.revision,
-                        expires_at: 0,
+                        ..v1::KeyValue::default()
                     };
                     self.values.insert(put.key, entry);
                 }
@@ -257,8 +257,8 @@ impl World {
                 Response::Get(v1::GetResponse {
                     found: entry.is_some(),
                     entry,
-                    siblings: Vec::new(),
                     receipt: self.receipt(state.revision, false, &token),
+                    ..v1::GetResponse::default()
                 })
             }
             Request::Put(put) => {
@@ -266,7 +266,11 @@ impl World {
                 let name = put.request_id.map(|name| (name.client, name.sequence));
                 if let Some(revision) = name.and_then(|name| state.results.get(&name).copied()) {
                     let receipt = self.receipt(revision, true, &token);
-                    return Response::Put(v1::PutResponse { revision, receipt });
+                    return Response::Put(v1::PutResponse {
+                        revision,
+                        receipt,
+                        ..v1::PutResponse::default()
+                    });
                 }
                 state.revision += 1;
                 let revision = state.revision;
@@ -278,11 +282,15 @@ impl World {
                     key: put.key.clone(),
                     value: put.value,
                     revision,
-                    expires_at: 0,
+                    ..v1::KeyValue::default()
                 };
                 state.values.insert(put.key, entry);
                 let receipt = self.receipt(revision, false, &token);
-                Response::Put(v1::PutResponse { revision, receipt })
+                Response::Put(v1::PutResponse {
+                    revision,
+                    receipt,
+                    ..v1::PutResponse::default()
+                })
             }
             Request::Delete(delete) if delete.prefix => {
                 let matching = state
@@ -480,6 +488,7 @@ unary! {
     get(GetRequest) -> GetResponse as Get;
     put(PutRequest) -> PutResponse as Put;
     delete(DeleteRequest) -> DeleteResponse as Delete;
+    update(UpdateRequest) -> UpdateResponse as Update;
     scan(ScanRequest) -> ScanResponse as Scan;
     batch(BatchRequest) -> BatchResponse as Batch;
     compare_and_set(CompareAndSetRequest) -> CompareAndSetResponse as CompareAndSet;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_gateway::{Context, Gateway, GatewayError, GatewayOptions, Limits};
+use quorate_eventual::EventualOptions;
+use quorate_gateway::{Context, Gateway, GatewayError, GatewayOptions, Limits, start_eventual};
 use quorate_proto::internal::CatalogNode;
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
 use quorate_raft::peer::SimulatedNetwork;
@@ -57,7 +58,8 @@ impl World {
                 client: ClientId(id << 32),
                 limits,
             };
-            gateways.push(Gateway::new(node.clone(), options));
+            let eventual = start_eventual(&node, EventualOptions::default()).await;
+            gateways.push(Gateway::new(node.clone(), eventual.unwrap(), options));
             nodes.push(node);
         }
         let world = World {

@@ -1,0 +1,668 @@
+//! Serving clients: this node takes a write in, spreads it, and answers once as many holders have
+//! it as the level wants; it asks as many holders for a read, joins what they know, and repairs
+//! those that know less.
+//!
+//! The parts of Dynamo (DeCandia et al. 2007, sections 4.5 to 4.7): sloppy quorums, hinted
+//! hand-off, read repair; with names of writes instead of vector clocks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use quorate_proto::internal::{
+    EventualRequest, Fetch, Join, KeyState as WireState, Store, eventual_request::Request,
+    eventual_response::Response,
+};
+use quorate_types::causal::{
+    Actor, Context, Dot, Dots, KeyState, Limits, Planned, Seen, Update, plan,
+};
+use quorate_types::{Ack, Copies, NodeId, RangeId, RequestId, Timestamp};
+use tokio::time::Instant;
+
+use crate::error::EventualError;
+use crate::node::{EventualNode, Inner, Remembered};
+use crate::quorum::{Spread, Tally};
+use crate::replica::{Replica, Written};
+use crate::seam::{PeerFailure, Place};
+use crate::step::Step;
+
+/// A holder that has not stored a write after this is taken for unreachable.
+const STORE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Where a level still lacks holders after this, stand-ins are asked as well.
+const STAND_IN_PATIENCE: Duration = Duration::from_millis(50);
+/// A replica is given this long to take a read repair.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(2);
+/// Keys under read repair at the same time; past it a read leaves the rest to Merkle repair.
+const READ_REPAIRS_MAX: usize = 1_024;
+
+/// One rung of an eventual write.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteRung {
+    /// By how many holders.
+    pub copies: Copies,
+    /// Whether only primaries count.
+    pub strict: bool,
+    /// When a holder counts.
+    pub ack: Ack,
+    /// Until when this rung is waited for.
+    pub deadline: Instant,
+}
+
+/// A client's write.
+#[derive(Clone, Debug)]
+pub struct WriteRequest {
+    /// Of which range.
+    pub range: RangeId,
+    /// The encoded key.
+    pub key: Bytes,
+    /// What.
+    pub update: Update,
+    /// What the client has seen; `None`: it did not say.
+    pub seen: Option<Dots>,
+    /// Hidden from then on.
+    pub expiry: Option<Timestamp>,
+    /// When it was written, by the coordinator's hybrid clock.
+    pub timestamp: Timestamp,
+    /// The client's name for it, and when it was first tried.
+    pub name: Option<(RequestId, Timestamp)>,
+    /// The preferred rung first; at least one.
+    pub rungs: Vec<WriteRung>,
+}
+
+/// What became of a write.
+#[derive(Clone, Debug)]
+pub struct WriteDone {
+    /// Which rung was met.
+    pub rung: usize,
+    /// The write's name; of several parts the first one's.
+    pub dot: Dot,
+    /// Who had it when the rung was met.
+    pub tally: Tally,
+    /// What the coordinator knows of the key now.
+    pub state: KeyState,
+    /// An earlier attempt had been taken in already.
+    pub replayed: bool,
+    /// Time until it was stored here.
+    pub stored_after: Duration,
+}
+
+/// A client's read.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    /// Of which range.
+    pub range: RangeId,
+    /// The encoded key.
+    pub key: Bytes,
+    /// Over how many holders.
+    pub copies: Copies,
+    /// Until when.
+    pub deadline: Instant,
+}
+
+/// What a read found.
+#[derive(Clone, Debug)]
+pub struct ReadDone {
+    /// What those asked know together.
+    pub state: KeyState,
+    /// Who answered.
+    pub tally: Tally,
+    /// No primary was among them: there may be more.
+    pub partial: bool,
+}
+
+type Sent = BoxFuture<'static, (NodeId, Result<bool, PeerFailure>)>;
+
+/// The copies of one write that are on their way.
+struct Spreading {
+    inner: Arc<Inner>,
+    range: RangeId,
+    store: Store,
+    sent: FuturesUnordered<Sent>,
+    /// Stand-ins that were not asked yet, the next one last.
+    stand_ins: Vec<NodeId>,
+    /// Primaries that do not have it.
+    missing: Vec<NodeId>,
+    /// Stand-ins asked so far.
+    standing: usize,
+    tally: Tally,
+}
+
+impl Spreading {
+    fn send(&mut self, to: NodeId) {
+        let inner = self.inner.clone();
+        let (range, store) = (self.range, self.store.clone());
+        self.sent.push(Box::pin(async move {
+            let request = EventualRequest {
+                request: Some(Request::Store(store)),
+            };
+            let began = Instant::now();
+            let answer = inner.peers.ask(to, range, request, STORE_TIMEOUT).await;
+            let stored = answer.and_then(|answer| match answer.response {
+                Some(Response::Stored(stored)) => Ok(stored.primary),
+                Some(Response::Problem(problem)) => Err(PeerFailure::Refused { node: to, problem }),
+                _ => Err(PeerFailure::NoAnswer(to)),
+            });
+            if stored.is_ok() {
+                inner.latencies.answered(to, began.elapsed());
+            }
+            (to, stored)
+        }));
+    }
+
+    /// Asks the next stand-in. Returns whether there was one.
+    fn ask_stand_in(&mut self) -> bool {
+        let Some(next) = self.stand_ins.pop() else {
+            return false;
+        };
+        self.standing += 1;
+        self.send(next);
+        true
+    }
+
+    /// Waits for one answer; `false`: none is under way.
+    async fn next(&mut self) -> bool {
+        let Some((node, stored)) = self.sent.next().await else {
+            return false;
+        };
+        match stored {
+            Ok(primary) => self.tally.add(node, primary),
+            Err(error) => {
+                tracing::debug!(range = %self.range, %error, "a write was not taken");
+                if !self.missing.contains(&node) {
+                    self.missing.push(node);
+                }
+                self.ask_stand_in();
+            }
+        }
+        true
+    }
+
+    /// Goes on until all have answered. Then, where no stand-in keeps a hint for a primary that
+    /// does not have the write, this node does, as a courtesy.
+    async fn finish(mut self, replica: Arc<Replica>, primary_here: bool) {
+        while self.next().await {}
+        let lacking = self
+            .missing
+            .iter()
+            .any(|node| !self.tally.primaries.contains(node));
+        if lacking && primary_here && self.tally.stand_ins.is_empty() {
+            let kept = replica.keep(&self.store.key, &self.store.deltas, 0);
+            if let Err(error) = kept {
+                tracing::debug!(range = %self.range, %error, "no hint is kept");
+            }
+        }
+    }
+}
+
+impl EventualNode {
+    /// Whether this node can coordinate writes of a range at once: it holds it.
+    pub fn is_primary(&self, range: RangeId) -> bool {
+        let place = self.inner.places.place(range);
+        place.is_some_and(|place| place.holders.is_primary(self.inner.node))
+    }
+
+    /// Takes a write in, spreads it, and waits for the first rung that is met.
+    ///
+    /// # Errors
+    /// [`EventualError`], which says what it did to the data.
+    pub async fn write(&self, request: WriteRequest) -> Result<WriteDone, EventualError> {
+        let inner = &self.inner;
+        let place = inner.place(request.range)?;
+        let replica = inner.replica(request.range)?;
+        let me = inner.node;
+        let primary = place.holders.is_primary(me);
+        let spread = place.holders.spread(me, |node| inner.peers.reachable(node));
+        let rungs = meetable(&place, primary, &spread, &request)?;
+        if !primary {
+            inner.check_hint_room(&replica)?;
+        }
+        inner.log.ready().await;
+        let holders_wanted = rungs.iter().map(|rung| rung.wanted).max().unwrap_or(1);
+        let began = Instant::now();
+        let (written, replayed) =
+            self.take_in(&request, &replica, &place, primary, holders_wanted)?;
+        let memory = rungs.iter().all(|rung| rung.memory) && !written.folds;
+        if !memory {
+            written.synced.wait().await?;
+        }
+        let mut spreading = Spreading {
+            inner: inner.clone(),
+            range: request.range,
+            store: Store {
+                key: request.key.clone(),
+                deltas: written.deltas,
+                memory,
+                holders_wanted: u32::try_from(holders_wanted).unwrap_or(u32::MAX),
+                missing: spread.missing.iter().map(|node| node.0).collect(),
+            },
+            sent: FuturesUnordered::new(),
+            stand_ins: spread.stand_ins.iter().rev().copied().collect(),
+            missing: spread.missing.clone(),
+            standing: usize::from(!primary),
+            tally: Tally::default(),
+        };
+        spreading.tally.add(me, primary);
+        let stored_after = began.elapsed();
+        for node in spread.primaries {
+            spreading.send(node);
+        }
+        while spreading.standing < spreading.missing.len() && spreading.ask_stand_in() {}
+        let met = wait_for_rung(&mut spreading, &rungs).await;
+        let tally = spreading.tally.clone();
+        if !spreading.sent.is_empty() || !spreading.missing.is_empty() {
+            tokio::spawn(spreading.finish(replica.clone(), primary));
+        }
+        let Some(rung) = met else {
+            let last = rungs
+                .last()
+                .map_or((1, false), |rung| (rung.wanted, rung.strict));
+            return Err(EventualError::TooFewHolders {
+                wanted: last.0,
+                stored: tally.count(last.1),
+            });
+        };
+        let state = if primary {
+            replica.held(&request.key)?
+        } else {
+            replica.fetch_hinted(&request.key)?.unwrap_or_default()
+        };
+        Ok(WriteDone {
+            rung,
+            dot: written.dot,
+            tally,
+            state,
+            replayed,
+            stored_after,
+        })
+    }
+
+    /// Names a write and takes it in; a retry finds the name of its earlier attempt.
+    fn take_in(
+        &self,
+        request: &WriteRequest,
+        replica: &Arc<Replica>,
+        place: &Place,
+        primary: bool,
+        wanted: usize,
+    ) -> Result<(Written, bool), EventualError> {
+        let inner = &self.inner;
+        if let Some((id, first_tried)) = request.name {
+            let earlier = inner.names.lock().get(request.range, id);
+            if let Some(Remembered { dot, deltas }) = earlier {
+                let accept = Step::Accept {
+                    key: request.key.clone(),
+                    deltas: deltas.clone(),
+                };
+                let synced = if primary {
+                    replica.do_step(&accept)?
+                } else {
+                    replica.keep(
+                        &request.key,
+                        &deltas,
+                        u8::try_from(wanted).unwrap_or(u8::MAX),
+                    )?
+                };
+                let written = Written {
+                    dot,
+                    deltas,
+                    folds: false,
+                    synced,
+                };
+                return Ok((written, true));
+            }
+            if first_tried < inner.started && !can_repeat(&request.update) {
+                return Err(EventualError::RetryUnknown);
+            }
+        }
+        let stand_in = (!primary).then(|| u8::try_from(wanted).unwrap_or(u8::MAX));
+        let times = (request.timestamp, request.expiry);
+        let written = replica.write(
+            &request.key,
+            stand_in,
+            |held, actor, last| planned(request, place, held, actor, last),
+            times,
+        )?;
+        if let Some((id, _)) = request.name {
+            let remembered = Remembered {
+                dot: written.dot,
+                deltas: written.deltas.clone(),
+            };
+            inner.names.lock().insert(request.range, id, remembered);
+        }
+        Ok((written, false))
+    }
+
+    /// Asks as many holders as the level wants, and joins what they know.
+    ///
+    /// # Errors
+    /// [`EventualError`]; a read changes nothing.
+    pub async fn read(&self, request: ReadRequest) -> Result<ReadDone, EventualError> {
+        let inner = &self.inner;
+        let place = inner.place(request.range)?;
+        let wanted = place.holders.wanted(request.copies)?;
+        let me = inner.node;
+        let primary = place.holders.is_primary(me);
+        let spread = place.holders.spread(me, |node| inner.peers.reachable(node));
+        let mut reading = Reading {
+            inner: inner.clone(),
+            range: request.range,
+            key: request.key.clone(),
+            known: Vec::new(),
+            asked: FuturesUnordered::new(),
+            others: spread.stand_ins.iter().rev().copied().collect(),
+        };
+        reading.others.extend(spread.primaries.iter().rev());
+        let replica = inner.replica(request.range)?;
+        if primary {
+            match replica.fetch(&request.key) {
+                Ok(state) => reading.known.push((me, true, Some(state))),
+                Err(EventualError::Filling(_)) => {}
+                Err(error) => return Err(error),
+            }
+        } else {
+            let state = replica.fetch_hinted(&request.key)?;
+            if spread.primaries.is_empty() {
+                reading.known.push((me, false, state));
+            } else {
+                // A primary knows more; this node's hints are still worth a look.
+                reading
+                    .known
+                    .extend(state.map(|state| (me, false, Some(state))));
+            }
+        }
+        let reachable = reading.known.len() + reading.others.len();
+        if reachable < wanted {
+            return Err(EventualError::Unreachable {
+                range: request.range,
+                wanted,
+                reachable,
+                missing: spread.missing,
+            });
+        }
+        reading.gather(wanted, request.deadline).await?;
+        reading.join()
+    }
+}
+
+/// The deltas of a write.
+fn planned(
+    request: &WriteRequest,
+    place: &Place,
+    held: &KeyState,
+    actor: Actor,
+    last: u64,
+) -> Result<Vec<Planned>, EventualError> {
+    let seen = match &request.seen {
+        None => Seen::Coordinator,
+        Some(seen) => {
+            Context::refuse_unwritten(seen, actor, last)?;
+            Seen::Client(seen)
+        }
+    };
+    let limits = Limits::default();
+    let by = (seen, actor, request.expiry);
+    Ok(plan(place.policy, &limits, held, by, &request.update)?)
+}
+
+/// Whether doing it twice comes to the same as doing it once, but for a sibling.
+fn can_repeat(update: &Update) -> bool {
+    match update {
+        Update::Put(_)
+        | Update::PutLatest(_)
+        | Update::Delete
+        | Update::Add(_)
+        | Update::Remove(_) => true,
+        Update::Increment(_) => false,
+        Update::Fields(fields) => fields.iter().all(|(_, update)| can_repeat(update)),
+    }
+}
+
+/// A rung that can be met now.
+struct Meetable {
+    /// Its place in the request.
+    at: usize,
+    wanted: usize,
+    strict: bool,
+    memory: bool,
+    deadline: Instant,
+}
+
+/// The rungs that can be met with who is reachable.
+fn meetable(
+    place: &Place,
+    primary: bool,
+    spread: &Spread,
+    request: &WriteRequest,
+) -> Result<Vec<Meetable>, EventualError> {
+    let mut rungs = Vec::with_capacity(request.rungs.len());
+    let mut unmet = None;
+    for (at, rung) in request.rungs.iter().enumerate() {
+        let wanted = place.holders.wanted(rung.copies)?;
+        let primaries = usize::from(primary) + spread.primaries.len();
+        let stand_ins = usize::from(!primary) + spread.stand_ins.len();
+        let reachable = primaries + if rung.strict { 0 } else { stand_ins };
+        if reachable < wanted {
+            unmet = Some(EventualError::Unreachable {
+                range: request.range,
+                wanted,
+                reachable,
+                missing: spread.missing.clone(),
+            });
+            continue;
+        }
+        rungs.push(Meetable {
+            at,
+            wanted,
+            strict: rung.strict,
+            memory: rung.ack == Ack::Memory,
+            deadline: rung.deadline,
+        });
+    }
+    match unmet {
+        Some(unmet) if rungs.is_empty() => Err(unmet),
+        Some(_) | None => Ok(rungs),
+    }
+}
+
+/// Waits until a rung is met: the first one until its deadline, then the next one. Stand-ins are
+/// asked where primaries are slow.
+async fn wait_for_rung(spreading: &mut Spreading, rungs: &[Meetable]) -> Option<usize> {
+    for rung in rungs {
+        let mut impatient = Instant::now() + STAND_IN_PATIENCE;
+        loop {
+            if spreading.tally.count(rung.strict) >= rung.wanted {
+                return Some(rung.at);
+            }
+            tokio::select! {
+                biased;
+                more = spreading.next() => {
+                    if !more && (rung.strict || !spreading.ask_stand_in()) {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep_until(rung.deadline) => break,
+                () = tokio::time::sleep_until(impatient), if !rung.strict => {
+                    impatient = Instant::now() + STAND_IN_PATIENCE;
+                    if !spreading.ask_stand_in() {
+                        impatient = rung.deadline;
+                    }
+                }
+            }
+        }
+    }
+    None
+}
+
+type Asked = BoxFuture<'static, (NodeId, Result<(bool, Option<KeyState>), PeerFailure>)>;
+
+/// A read on its way.
+struct Reading {
+    inner: Arc<Inner>,
+    range: RangeId,
+    key: Bytes,
+    /// Who answered, whether as a primary, and with what.
+    known: Vec<(NodeId, bool, Option<KeyState>)>,
+    asked: FuturesUnordered<Asked>,
+    /// Who was not asked yet, the next one last.
+    others: Vec<NodeId>,
+}
+
+impl Reading {
+    fn ask_next(&mut self) -> Option<Duration> {
+        let to = self.others.pop()?;
+        let inner = self.inner.clone();
+        let patience = inner.latencies.patience(to);
+        let (range, key) = (self.range, self.key.clone());
+        self.asked.push(Box::pin(async move {
+            let request = EventualRequest {
+                request: Some(Request::Fetch(Fetch { key })),
+            };
+            let began = Instant::now();
+            let answer = inner.peers.ask(to, range, request, STORE_TIMEOUT).await;
+            let known = answer.and_then(|answer| fetched(to, answer.response));
+            if known.is_ok() {
+                inner.latencies.answered(to, began.elapsed());
+            }
+            (to, known)
+        }));
+        Some(patience)
+    }
+
+    /// Asks until as many have answered as are wanted; one more for each that is slow or fails.
+    async fn gather(&mut self, wanted: usize, deadline: Instant) -> Result<(), EventualError> {
+        let mut hedge = Instant::now() + STORE_TIMEOUT;
+        while self.known.len() + self.asked.len() < wanted {
+            let Some(patience) = self.ask_next() else {
+                break;
+            };
+            hedge = hedge.min(Instant::now() + patience);
+        }
+        while self.known.len() < wanted {
+            tokio::select! {
+                biased;
+                answer = self.asked.next(), if !self.asked.is_empty() => match answer {
+                    Some((node, Ok((primary, state)))) => self.known.push((node, primary, state)),
+                    Some((_, Err(_))) | None => drop(self.ask_next()),
+                },
+                () = tokio::time::sleep_until(deadline) => break,
+                () = tokio::time::sleep_until(hedge) => {
+                    let patience = self.ask_next().unwrap_or(STORE_TIMEOUT);
+                    hedge = Instant::now() + patience;
+                }
+            }
+            if self.asked.is_empty() && self.others.is_empty() {
+                break;
+            }
+        }
+        if self.known.len() >= wanted {
+            return Ok(());
+        }
+        Err(EventualError::TooFewAnswers {
+            range: self.range,
+            wanted,
+            answered: self.known.len(),
+        })
+    }
+
+    /// What those who answered know together; those who know less are told, in the background.
+    fn join(self) -> Result<ReadDone, EventualError> {
+        let mut tally = Tally::default();
+        let mut joined: Option<KeyState> = None;
+        for (node, primary, state) in &self.known {
+            tally.add(*node, *primary);
+            match (&mut joined, state) {
+                (Some(joined), Some(state)) => joined.join(state),
+                (None, Some(state)) => joined = Some(state.clone()),
+                (_, None) => {}
+            }
+        }
+        let partial = tally.primaries.is_empty();
+        let Some(state) = joined else {
+            return Err(EventualError::AbsenceUnknown { range: self.range });
+        };
+        let lagging: Vec<NodeId> = self
+            .known
+            .iter()
+            .filter(|(_, primary, known)| {
+                *primary
+                    && known
+                        .as_ref()
+                        .is_some_and(|known| !same_live(known, &state))
+            })
+            .map(|(node, _, _)| *node)
+            .collect();
+        if !lagging.is_empty() {
+            self.repair(lagging, &state);
+        }
+        Ok(ReadDone {
+            state,
+            tally,
+            partial,
+        })
+    }
+
+    /// Tells those who know less, once per key and moment.
+    fn repair(self, lagging: Vec<NodeId>, state: &KeyState) {
+        let (inner, range, key) = (self.inner, self.range, self.key);
+        let place = (range, key.clone());
+        {
+            let mut running = inner.read_repairs.lock();
+            if running.len() >= READ_REPAIRS_MAX || !running.insert(place.clone()) {
+                return;
+            }
+        }
+        metrics::counter!("quorate_read_repairs_total").increment(1);
+        let state = state.encode();
+        tokio::spawn(async move {
+            for node in lagging {
+                let state = state.clone();
+                let key = key.clone();
+                if node == inner.node {
+                    if let Ok(replica) = inner.replica(range) {
+                        // What cannot be repaired now, Merkle repair finds.
+                        let _ = replica.do_step(&Step::Join { key, state });
+                    }
+                    continue;
+                }
+                let request = EventualRequest {
+                    request: Some(Request::Join(Join {
+                        states: vec![WireState { key, state }],
+                        answer_states: false,
+                    })),
+                };
+                let told = inner.peers.ask(node, range, request, REPAIR_TIMEOUT).await;
+                if let Err(error) = told {
+                    tracing::debug!(%range, %error, "a read repair was not taken");
+                }
+            }
+            inner.read_repairs.lock().remove(&place);
+        });
+    }
+}
+
+fn same_live(one: &KeyState, other: &KeyState) -> bool {
+    one.live()
+        .map(|(dot, _)| dot)
+        .eq(other.live().map(|(dot, _)| dot))
+}
+
+fn fetched(
+    node: NodeId,
+    response: Option<Response>,
+) -> Result<(bool, Option<KeyState>), PeerFailure> {
+    match response {
+        Some(Response::Fetched(fetched)) if fetched.state.is_empty() => Ok((fetched.primary, None)),
+        Some(Response::Fetched(fetched)) => match KeyState::decode(&fetched.state) {
+            Ok(state) => Ok((fetched.primary, Some(state))),
+            Err(error) => Err(PeerFailure::Refused {
+                node,
+                problem: error.to_string(),
+            }),
+        },
+        Some(Response::Problem(problem)) => Err(PeerFailure::Refused { node, problem }),
+        _ => Err(PeerFailure::NoAnswer(node)),
+    }
+}

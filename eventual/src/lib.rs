@@ -1,0 +1,32 @@
+//! The eventual path: any reachable holder of a range takes a write, stand-ins keep hints for
+//! holders that are away, and repair brings all of them to the same bytes.
+//!
+//! Start at [`EventualNode`] (a node's part of it). `replica` is what a node holds of a range, in
+//! the node log and the engine; `coordinator` serves writes and reads; `hand_over` brings hints
+//! home; `repair` compares hash trees (`tree`). `quorum`, `hints` and `tree` are pure code. The
+//! rules of causality are `quorate_types::causal`'s.
+//!
+//! Not here: consensus, and the transport: what this crate sees of other nodes and of the catalog
+//! are the two traits of `seam`.
+
+mod coordinator;
+mod error;
+mod hand_over;
+pub mod hints;
+mod latency;
+mod node;
+pub mod quorum;
+mod repair;
+mod replica;
+mod rows;
+mod scan;
+mod seam;
+mod step;
+pub mod tree;
+
+pub use coordinator::{ReadDone, ReadRequest, WriteDone, WriteRequest, WriteRung};
+pub use error::EventualError;
+pub use node::{EventualNode, EventualOptions, WeakEventualNode};
+pub use repair::Repaired;
+pub use scan::{ScanDone, ScanRequest};
+pub use seam::{PeerFailure, Peers, Place, Places};

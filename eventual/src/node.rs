@@ -1,0 +1,514 @@
+//! A node's part of the eventual path: its replicas, what it answers its peers, and its work in
+//! the background.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use quorate_proto::internal::{
+    EventualRequest, EventualResponse, Fetched, Joined, KeyState as WireState, Store, Stored,
+    eventual_request::Request, eventual_response::Response,
+};
+use quorate_storage::engine::Engine;
+use quorate_storage::log::{LogError, NodeLog, Vote};
+use quorate_types::causal::{Actor, Clock, Dot};
+use quorate_types::{NodeId, RangeId, RequestId, Timestamp};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use crate::error::EventualError;
+use crate::latency::Latencies;
+use crate::replica::Replica;
+use crate::rows::{STARTS_GROUP, range_of_plane};
+use crate::seam::{Peers, Place, Places};
+use crate::step::Step;
+
+/// Writes whose names a coordinator remembers for retries.
+const REMEMBERED_WRITES_MAX: usize = 65_536;
+/// How often replicas are tended.
+const TEND_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How a node's eventual path behaves.
+#[derive(Clone, Debug)]
+pub struct EventualOptions {
+    /// Bytes of hints in all of this node's replicas; past it a stand-in declines.
+    pub hints_max_bytes: u64,
+    /// Bytes of hints of one range that no acknowledgement counted on.
+    pub courtesy_max_bytes: usize,
+    /// Whether hints are handed over.
+    pub hand_over: bool,
+    /// Whether hash trees are compared.
+    pub repair: bool,
+    /// How often they are, at the most.
+    pub repair_interval: Duration,
+    /// Bytes of repair and hand-over that this node sends in a second.
+    pub background_bytes_per_second: u64,
+}
+
+impl Default for EventualOptions {
+    fn default() -> Self {
+        EventualOptions {
+            hints_max_bytes: 256 << 20,
+            courtesy_max_bytes: 64 << 20,
+            hand_over: true,
+            repair: true,
+            repair_interval: Duration::from_secs(1),
+            background_bytes_per_second: 32 << 20,
+        }
+    }
+}
+
+/// What an earlier attempt of a write came to here.
+#[derive(Clone, Debug)]
+pub(crate) struct Remembered {
+    pub(crate) dot: Dot,
+    pub(crate) deltas: Vec<Bytes>,
+}
+
+/// The writes that this start has named, for retries: the oldest are forgotten first.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    known: HashMap<(RangeId, RequestId), Remembered>,
+    order: VecDeque<(RangeId, RequestId)>,
+}
+
+impl Names {
+    pub(crate) fn get(&self, range: RangeId, id: RequestId) -> Option<Remembered> {
+        self.known.get(&(range, id)).cloned()
+    }
+
+    pub(crate) fn insert(&mut self, range: RangeId, id: RequestId, written: Remembered) {
+        if self.order.len() == REMEMBERED_WRITES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        self.known.insert((range, id), written);
+        self.order.push_back((range, id));
+    }
+}
+
+/// A node's part of the eventual path. Cheap to clone.
+#[derive(Clone)]
+pub struct EventualNode {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) node: NodeId,
+    pub(crate) actor: Actor,
+    pub(crate) started: Timestamp,
+    pub(crate) options: EventualOptions,
+    pub(crate) log: NodeLog,
+    pub(crate) engine: Engine,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) places: Arc<dyn Places>,
+    pub(crate) replicas: RwLock<HashMap<RangeId, Arc<Replica>>>,
+    opening: Mutex<()>,
+    pub(crate) names: Mutex<Names>,
+    pub(crate) latencies: Latencies,
+    pub(crate) read_repairs: Mutex<HashSet<(RangeId, Bytes)>>,
+    old_copy: AtomicBool,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+    }
+}
+
+/// A handle that does not keep its node's part alive.
+#[derive(Clone)]
+pub struct WeakEventualNode(Weak<Inner>);
+
+impl WeakEventualNode {
+    /// The node's part, if it is still there.
+    pub fn upgrade(&self) -> Option<EventualNode> {
+        self.0.upgrade().map(|inner| EventualNode { inner })
+    }
+}
+
+impl std::fmt::Debug for EventualNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventualNode")
+            .field("actor", &self.inner.actor)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes the next start number, and returns once it is on disk: no name of a write is given
+/// twice, whatever was lost.
+async fn next_start(log: &NodeLog) -> Result<u32, EventualError> {
+    let starts = log.group(STARTS_GROUP);
+    let vote = starts.vote().unwrap_or_default();
+    let term = vote.term + 1;
+    let (done, synced) = oneshot::channel();
+    let done = Box::new(move |result| {
+        // The receiver waits below.
+        let _ = done.send(result);
+    });
+    starts.save_vote(Vote { term, ..vote }, done);
+    match synced.await {
+        Ok(result) => result.map_err(EventualError::Log)?,
+        Err(_) => return Err(EventualError::Log(Arc::new(LogError::Closed))),
+    }
+    Ok(u32::try_from(term).unwrap_or(u32::MAX))
+}
+
+impl EventualNode {
+    /// Opens what this node holds, and starts its work in the background.
+    ///
+    /// # Errors
+    /// [`EventualError`] where log or engine cannot be read.
+    pub async fn start(
+        node: NodeId,
+        (log, engine): (NodeLog, Engine),
+        (peers, places): (Arc<dyn Peers>, Arc<dyn Places>),
+        options: EventualOptions,
+    ) -> Result<EventualNode, EventualError> {
+        let start = next_start(&log).await?;
+        let inner = Arc::new(Inner {
+            node,
+            actor: Actor {
+                disk: node.0,
+                start,
+            },
+            started: peers.now(),
+            options,
+            log,
+            engine,
+            peers,
+            places,
+            replicas: RwLock::default(),
+            opening: Mutex::default(),
+            names: Mutex::default(),
+            latencies: Latencies::default(),
+            read_repairs: Mutex::default(),
+            old_copy: AtomicBool::new(false),
+            tasks: Mutex::default(),
+        });
+        inner.open_known()?;
+        let weak = Arc::downgrade(&inner);
+        let tend = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(TEND_INTERVAL).await;
+                let Some(inner) = weak.upgrade() else { return };
+                inner.tend().await;
+            }
+        });
+        let mut tasks = inner.tasks.lock();
+        tasks.push(tend.abort_handle());
+        if inner.options.hand_over {
+            tasks.push(crate::hand_over::start(&inner));
+        }
+        if inner.options.repair {
+            tasks.push(crate::repair::start(&inner));
+        }
+        drop(tasks);
+        Ok(EventualNode { inner })
+    }
+
+    /// A handle that does not keep the node's part alive.
+    pub fn downgrade(&self) -> WeakEventualNode {
+        WeakEventualNode(Arc::downgrade(&self.inner))
+    }
+
+    /// Ends the work in the background. Log and engine are closed by their owner.
+    pub fn stop(&self) {
+        for task in self.inner.tasks.lock().drain(..) {
+            task.abort();
+        }
+    }
+
+    /// Who names this start's writes.
+    pub fn actor(&self) -> Actor {
+        self.inner.actor
+    }
+
+    /// Answers what another node asks; refusals are part of the answer.
+    pub async fn answer(
+        &self,
+        from: NodeId,
+        range: RangeId,
+        request: EventualRequest,
+    ) -> EventualResponse {
+        let response = match self.inner.serve(from, range, request).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::debug!(%from, %range, %error, "a peer's request was refused");
+                Response::Problem(error.to_string())
+            }
+        };
+        EventualResponse {
+            response: Some(response),
+        }
+    }
+}
+
+impl Inner {
+    /// Opens all that log and engine have.
+    fn open_known(&self) -> Result<(), EventualError> {
+        let stored = self.engine.ranges()?.into_iter().map(|(id, _)| id);
+        let mut ids: Vec<u64> = stored.chain(self.log.groups()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        for range in ids.into_iter().filter_map(range_of_plane) {
+            self.replica(range)?;
+        }
+        Ok(())
+    }
+
+    /// Where a range lives.
+    pub(crate) fn place(&self, range: RangeId) -> Result<Arc<Place>, EventualError> {
+        self.places
+            .place(range)
+            .ok_or(EventualError::NoRange(range))
+    }
+
+    /// What this node holds of a range; opened at its first use.
+    pub(crate) fn replica(&self, range: RangeId) -> Result<Arc<Replica>, EventualError> {
+        if self.old_copy.load(Ordering::Relaxed) {
+            return Err(EventualError::OldCopy);
+        }
+        if let Some(replica) = self.replicas.read().get(&range) {
+            return Ok(replica.clone());
+        }
+        let _one_at_a_time = self.opening.lock();
+        if let Some(replica) = self.replicas.read().get(&range) {
+            return Ok(replica.clone());
+        }
+        let founder = self
+            .places
+            .place(range)
+            .is_some_and(|place| place.founders.contains(&self.node));
+        let opened = Replica::open(range, self.actor, founder, &self.log, &self.engine)?;
+        let replica = Arc::new(opened);
+        self.replicas.write().insert(range, replica.clone());
+        Ok(replica)
+    }
+
+    pub(crate) fn all_replicas(&self) -> Vec<Arc<Replica>> {
+        self.replicas.read().values().cloned().collect()
+    }
+
+    /// Bytes of all hints here.
+    pub(crate) fn hint_bytes(&self) -> u64 {
+        let of = |replica: &Arc<Replica>| replica.with_hints(|hints| hints.bytes()) as u64;
+        self.replicas.read().values().map(of).sum()
+    }
+
+    /// Declines new hints once their space is used up.
+    pub(crate) fn check_hint_room(&self, replica: &Replica) -> Result<(), EventualError> {
+        let limit_bytes = self.options.hints_max_bytes;
+        // The sum over all replicas is only taken where one range alone is far enough.
+        let here = replica.with_hints(|hints| hints.bytes()) as u64;
+        if here * 2 > limit_bytes && self.hint_bytes() > limit_bytes {
+            metrics::counter!("quorate_hints_declined_total").increment(1);
+            return Err(EventualError::HintsFull { limit_bytes });
+        }
+        Ok(())
+    }
+
+    /// A clock that names a later start of this node's identity was made by a later life of this
+    /// disk: this one is an old copy, and must not serve.
+    pub(crate) fn check_clock(&self, clock: &Clock) -> Result<(), EventualError> {
+        let later = clock
+            .dots()
+            .actors()
+            .any(|(actor, _)| actor.disk == self.actor.disk && actor.start > self.actor.start);
+        if later {
+            tracing::error!("{}", EventualError::OldCopy);
+            self.old_copy.store(true, Ordering::Relaxed);
+            return Err(EventualError::OldCopy);
+        }
+        Ok(())
+    }
+
+    async fn serve(
+        &self,
+        from: NodeId,
+        range: RangeId,
+        request: EventualRequest,
+    ) -> Result<Response, EventualError> {
+        let place = self.place(range)?;
+        let replica = self.replica(range)?;
+        let primary = place.holders.is_primary(self.node);
+        let request = request
+            .request
+            .ok_or_else(|| EventualError::Peer("a request of a kind unknown here".to_owned()))?;
+        match request {
+            Request::Store(store) => self.take_store(&replica, primary, store).await,
+            Request::Fetch(fetch) => {
+                let state = if primary {
+                    Some(replica.fetch(&fetch.key)?)
+                } else {
+                    replica.fetch_hinted(&fetch.key)?
+                };
+                let state = state.map(|state| state.encode()).unwrap_or_default();
+                Ok(Response::Fetched(Fetched { primary, state }))
+            }
+            Request::HandOver(hand_over) => self.take_hand_over(&replica, primary, hand_over).await,
+            Request::Join(join) => {
+                if !primary {
+                    return Err(EventualError::NoRange(range));
+                }
+                take_join(&replica, join).await
+            }
+            Request::Page(page) if primary => {
+                Ok(Response::PageOf(crate::scan::page_of(&replica, &page)?))
+            }
+            Request::Page(_) => Err(EventualError::NoRange(range)),
+            Request::TreeRoot(root) => crate::repair::serve_root(&replica, &root),
+            Request::TreeLeaves(leaves) => crate::repair::serve_leaves(&replica, &leaves),
+            Request::TreeKeys(keys) => crate::repair::serve_keys(&replica, &keys),
+            Request::ClockMerge(merge) => {
+                let clock = Clock::decode(&merge.clock)?;
+                self.check_clock(&clock)?;
+                tracing::trace!(%from, %range, "a repair has ended");
+                let clock = merge.clock;
+                replica.do_step(&Step::Merge { clock })?.wait().await?;
+                if merge.filled && !replica.is_filled() {
+                    replica.do_step(&Step::Filled)?.wait().await?;
+                }
+                Ok(joined(Vec::new()))
+            }
+        }
+    }
+
+    /// Takes a write as a primary, or keeps hints of it as a stand-in.
+    async fn take_store(
+        &self,
+        replica: &Replica,
+        primary: bool,
+        store: Store,
+    ) -> Result<Response, EventualError> {
+        let synced = if primary {
+            replica.do_step(&Step::Accept {
+                key: store.key,
+                deltas: store.deltas,
+            })?
+        } else {
+            self.check_hint_room(replica)?;
+            let wanted = u8::try_from(store.holders_wanted).unwrap_or(u8::MAX);
+            replica.keep(&store.key, &store.deltas, wanted)?
+        };
+        if !store.memory {
+            synced.wait().await?;
+        }
+        Ok(Response::Stored(Stored { primary }))
+    }
+
+    async fn take_hand_over(
+        &self,
+        replica: &Replica,
+        primary: bool,
+        hand_over: quorate_proto::internal::HandOver,
+    ) -> Result<Response, EventualError> {
+        if !primary {
+            return Err(EventualError::NoRange(replica.range));
+        }
+        let mut last = None;
+        for item in hand_over.items {
+            last = Some(replica.do_step(&Step::Accept {
+                key: item.key,
+                deltas: vec![item.delta],
+            })?);
+        }
+        if let Some(last) = last {
+            last.wait().await?;
+        }
+        Ok(Response::Stored(Stored { primary }))
+    }
+
+    /// What is due from time to time.
+    async fn tend(&self) {
+        for replica in self.all_replicas() {
+            if self.places.was_dropped(replica.range) {
+                self.drop_replica(&replica);
+                continue;
+            }
+            if let Err(error) = replica.tend() {
+                tracing::error!(range = %replica.range, %error, "a replica cannot be tended");
+            }
+            loop {
+                match replica.warm() {
+                    Ok(false) => break,
+                    Ok(true) => tokio::task::yield_now().await,
+                    Err(error) => {
+                        tracing::error!(range = %replica.range, %error, "a tree cannot be built");
+                        break;
+                    }
+                }
+            }
+            if let Ok(place) = self.place(replica.range) {
+                self.sweep_hints(&replica, &place);
+            }
+        }
+        metrics::gauge!("quorate_hint_bytes").set(self.hint_bytes() as f64);
+    }
+
+    /// The keyspace is gone, and what is left of it here.
+    fn drop_replica(&self, replica: &Replica) {
+        self.replicas.write().remove(&replica.range);
+        let id = crate::rows::plane_id(replica.range);
+        if let Err(error) = self.engine.drop_range(id) {
+            tracing::error!(range = %replica.range, %error, "a dropped range stays in the engine");
+        }
+        self.log.remove_group(id, Box::new(|_| {}));
+    }
+
+    /// Forgets hints that all have, and courtesies that take too much room.
+    fn sweep_hints(&self, replica: &Replica, place: &Place) {
+        let primaries = &place.holders.primaries;
+        let (done, surplus) = replica.with_hints(|hints| {
+            (
+                hints.done(primaries, crate::hand_over::BATCH_HINTS_MAX),
+                hints.surplus(primaries, self.options.courtesy_max_bytes),
+            )
+        });
+        metrics::counter!("quorate_hints_dropped_total").increment(surplus.len() as u64);
+        for dots in [done, surplus] {
+            if !dots.is_empty()
+                && let Err(error) = replica.do_step(&Step::Forget { dots })
+            {
+                tracing::error!(range = %replica.range, %error, "hints cannot be forgotten");
+            }
+        }
+    }
+}
+
+fn joined(states: Vec<WireState>) -> Response {
+    Response::Joined(Joined {
+        primary: true,
+        states,
+    })
+}
+
+/// Joins what a peer knows of some keys, and says what is known here then.
+async fn take_join(
+    replica: &Replica,
+    join: quorate_proto::internal::Join,
+) -> Result<Response, EventualError> {
+    let mut last = None;
+    let mut states = Vec::new();
+    for WireState { key, state } in join.states {
+        if !state.is_empty() {
+            let key = key.clone();
+            last = Some(replica.do_step(&Step::Join { key, state })?);
+        }
+        if join.answer_states {
+            let state = replica.held(&key)?.encode();
+            states.push(WireState { key, state });
+        }
+    }
+    if let Some(last) = last {
+        last.wait().await?;
+    }
+    Ok(joined(states))
+}

@@ -1,0 +1,412 @@
+//! Merkle repair: pairs of primaries compare their hash trees from the root down, exchange the
+//! keys that differ, and at the end take over each other's clocks.
+//!
+//! The clock that a side gives is a copy from *before* it read the first sum of its tree, so it
+//! never runs ahead of what was compared: a dot in it was live in a record that was then equal or
+//! exchanged, or is dead. Bytes on the wire grow with the differences: 16 bytes a branch, 16 a
+//! leaf of a branch that differs, a hash for each key of a leaf that differs, the keys that differ.
+//!
+//! Not here: what a record or a clock means (`quorate_types::causal`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_proto::internal::{
+    ClockMerge, EventualRequest, Join, KeyState as WireState, TreeKeyHashes, TreeKeys,
+    TreeLeafSums, TreeLeaves, TreeRoot, TreeSums, eventual_request::Request,
+    eventual_response::Response, tree_key_hashes,
+};
+use quorate_types::causal::Clock;
+use quorate_types::{NodeId, RangeId};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::error::EventualError;
+use crate::node::Inner;
+use crate::replica::Replica;
+use crate::step::Step;
+use crate::tree::{FANOUT, LEAVES, SUM_BYTES, Sum, decode_sums, differing, encode_sums, hash_of};
+
+/// Branches asked for in one message.
+const BRANCHES_MAX: usize = 32;
+/// Leaves asked for in one message.
+const LEAVES_MAX: usize = 64;
+/// Keys in one answer of hashes.
+const KEYS_MAX: usize = 4_096;
+/// Keys exchanged in one message.
+const EXCHANGE_KEYS_MAX: usize = 256;
+/// Bytes of their states; the key that crosses it is the last.
+const EXCHANGE_BYTES_MAX: usize = 1 << 20;
+/// The budget is kept in steps of this.
+const PACE_BYTES: usize = 64 << 10;
+/// A peer is given this long for one step.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Replicas that were equal and have not changed are compared again after this.
+const EQUAL_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What a repair of one range with one peer came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// Nothing differed.
+    pub equal: bool,
+    /// Keys that differed and were exchanged.
+    pub keys: u64,
+    /// Bytes of questions and answers, both ways.
+    pub bytes: u64,
+}
+
+/// What is remembered of a pair.
+struct Compared {
+    at: Instant,
+    /// Our last entry when the replicas were equal; 0: they were not.
+    index: u64,
+}
+
+/// Starts the work in the background: one comparison at a time.
+pub(crate) fn start(inner: &Arc<Inner>) -> AbortHandle {
+    let weak = Arc::downgrade(inner);
+    let task = tokio::spawn(async move {
+        let mut compared = HashMap::new();
+        loop {
+            let Some(inner) = weak.upgrade() else { return };
+            let pause = inner.options.repair_interval;
+            inner.compare_all(&mut compared).await;
+            drop(inner);
+            tokio::time::sleep(pause).await;
+        }
+    });
+    task.abort_handle()
+}
+
+impl Inner {
+    async fn compare_all(&self, compared: &mut HashMap<(RangeId, NodeId), Compared>) {
+        for replica in self.all_replicas() {
+            let Ok(place) = self.place(replica.range) else {
+                continue;
+            };
+            if !place.holders.is_primary(self.node) {
+                continue;
+            }
+            for node in &place.holders.primaries {
+                // Of two that are filled, one asks; one that is not asks all.
+                let asks = *node > self.node || !replica.is_filled();
+                if *node == self.node || !asks || !self.peers.reachable(*node) {
+                    continue;
+                }
+                let pair = (replica.range, *node);
+                let index = replica.index();
+                let fresh = compared
+                    .get(&pair)
+                    .is_some_and(|last| last.index == index && last.at.elapsed() < EQUAL_INTERVAL);
+                if fresh {
+                    continue;
+                }
+                let repaired = self.repair_with(&replica, *node).await;
+                let index = match &repaired {
+                    Ok(repaired) if repaired.equal => index,
+                    Ok(_) | Err(_) => 0,
+                };
+                if let Err(error) = repaired {
+                    tracing::debug!(range = %pair.0, peer = %pair.1, %error, "not repaired");
+                }
+                let at = Instant::now();
+                compared.insert(pair, Compared { at, index });
+            }
+        }
+    }
+
+    /// Compares a range with a peer, and brings both to the same state.
+    pub(crate) async fn repair_with(
+        &self,
+        replica: &Arc<Replica>,
+        peer: NodeId,
+    ) -> Result<Repaired, EventualError> {
+        if !replica.is_warm() {
+            return Err(EventualError::Filling(replica.range));
+        }
+        let mut session = Session {
+            inner: self,
+            replica,
+            peer,
+            done: Repaired::default(),
+            owed_bytes: 0,
+        };
+        session.run().await?;
+        let done = session.done;
+        metrics::counter!("quorate_repairs_total").increment(1);
+        metrics::counter!("quorate_repair_keys_total").increment(done.keys);
+        metrics::counter!("quorate_repair_bytes_total").increment(done.bytes);
+        Ok(done)
+    }
+}
+
+/// One comparison.
+struct Session<'a> {
+    inner: &'a Inner,
+    replica: &'a Arc<Replica>,
+    peer: NodeId,
+    done: Repaired,
+    /// Bytes that were not waited for yet.
+    owed_bytes: usize,
+}
+
+fn unexpected() -> EventualError {
+    EventualError::Peer("an answer of another kind".to_owned())
+}
+
+impl Session<'_> {
+    async fn ask(&mut self, request: Request) -> Result<Response, EventualError> {
+        let request = EventualRequest {
+            request: Some(request),
+        };
+        let asked = prost::Message::encoded_len(&request);
+        let range = self.replica.range;
+        let answer = self
+            .inner
+            .peers
+            .ask(self.peer, range, request, STEP_TIMEOUT)
+            .await
+            .map_err(|failure| EventualError::Peer(failure.to_string()))?;
+        let bytes = asked + prost::Message::encoded_len(&answer);
+        self.done.bytes += bytes as u64;
+        self.owed_bytes += bytes;
+        if self.owed_bytes >= PACE_BYTES {
+            let owed = std::mem::take(&mut self.owed_bytes);
+            self.inner.pace(owed).await;
+        }
+        match answer.response {
+            Some(Response::Problem(problem)) => Err(EventualError::Peer(problem)),
+            Some(response) => Ok(response),
+            None => Err(unexpected()),
+        }
+    }
+
+    async fn run(&mut self) -> Result<(), EventualError> {
+        let filled = self.replica.is_filled();
+        // Before the first sum is read: the clock must not run ahead of what is compared.
+        let clock = self.replica.clock().encode();
+        let question = TreeRoot {
+            root: sum_bytes(self.replica.with_tree(|tree| tree.root())),
+            clock_hash: sum_bytes(hash_of(clock.to_vec())),
+        };
+        let Response::TreeSums(sums) = self.ask(Request::TreeRoot(question)).await? else {
+            return Err(unexpected());
+        };
+        if sums.equal {
+            self.done.equal = true;
+            return self.merge(None, sums.filled).await;
+        }
+        let peer_clock = sums.clock.clone();
+        self.inner.check_clock(&Clock::decode(&peer_clock)?)?;
+        let theirs = decode_sums(&sums.branches).ok_or_else(unexpected)?;
+        let branches = differing(&self.replica.with_tree(|tree| tree.branches()), &theirs);
+        for some in branches.chunks(BRANCHES_MAX) {
+            let leaves = self.leaves(some).await?;
+            for some in leaves.chunks(LEAVES_MAX) {
+                let keys = self.keys(some).await?;
+                self.exchange(keys).await?;
+            }
+        }
+        let merge = ClockMerge { clock, filled };
+        self.ask(Request::ClockMerge(merge)).await?;
+        self.merge(Some(peer_clock), sums.filled).await
+    }
+
+    /// Takes over the peer's clock, and with it, where this replica was new, that it is filled.
+    async fn merge(&mut self, clock: Option<Bytes>, filled: bool) -> Result<(), EventualError> {
+        if let Some(clock) = clock {
+            self.replica.do_step(&Step::Merge { clock })?.wait().await?;
+        }
+        if filled && !self.replica.is_filled() {
+            self.replica.do_step(&Step::Filled)?.wait().await?;
+        }
+        Ok(())
+    }
+
+    /// The leaves of some branches in which the trees differ.
+    async fn leaves(&mut self, branches: &[usize]) -> Result<Vec<u16>, EventualError> {
+        let asked = branches.iter().filter_map(|at| u32::try_from(*at).ok());
+        let question = TreeLeaves {
+            branches: asked.collect(),
+        };
+        let Response::TreeLeafSums(sums) = self.ask(Request::TreeLeaves(question)).await? else {
+            return Err(unexpected());
+        };
+        let mut leaves = Vec::new();
+        for (branch, theirs) in branches.iter().zip(&sums.branches) {
+            let theirs = decode_sums(theirs).ok_or_else(unexpected)?;
+            let ours = self.replica.with_tree(|tree| tree.leaves(*branch));
+            let differ = differing(&ours, &theirs).into_iter();
+            leaves.extend(differ.filter_map(|at| u16::try_from(branch * FANOUT + at).ok()));
+        }
+        if sums.branches.len() != branches.len() {
+            return Err(unexpected());
+        }
+        Ok(leaves)
+    }
+
+    /// The keys of some leaves whose records differ, or that one side alone has.
+    async fn keys(&mut self, leaves: &[u16]) -> Result<Vec<Bytes>, EventualError> {
+        let mut theirs: BTreeMap<Bytes, Sum> = BTreeMap::new();
+        let mut rest = leaves;
+        let mut after = Bytes::new();
+        while !rest.is_empty() {
+            let question = TreeKeys {
+                leaves: rest.iter().map(|leaf| u32::from(*leaf)).collect(),
+                after: std::mem::take(&mut after),
+            };
+            let Response::TreeKeyHashes(hashes) = self.ask(Request::TreeKeys(question)).await?
+            else {
+                return Err(unexpected());
+            };
+            let done = usize::try_from(hashes.leaves_done).map_err(|_| unexpected())?;
+            if done == 0 && !hashes.begun {
+                return Err(unexpected());
+            }
+            for key in hashes.keys {
+                let hash: [u8; SUM_BYTES] =
+                    key.hash.as_ref().try_into().map_err(|_| unexpected())?;
+                after.clone_from(&key.key);
+                theirs.insert(key.key, Sum::from_be_bytes(hash));
+            }
+            if !hashes.begun {
+                after.clear();
+            }
+            rest = rest.get(done..).ok_or_else(unexpected)?;
+        }
+        let mut differing = Vec::new();
+        for leaf in leaves {
+            let mut after = Bytes::new();
+            loop {
+                let (ours, more) = self.replica.leaf_keys(*leaf, &after, KEYS_MAX)?;
+                if let Some((last, _)) = ours.last_key_value() {
+                    after.clone_from(last);
+                }
+                for (key, hash) in ours {
+                    if theirs.remove(&key) != Some(hash) {
+                        differing.push(key);
+                    }
+                }
+                if !more {
+                    break;
+                }
+            }
+        }
+        differing.extend(theirs.into_keys());
+        Ok(differing)
+    }
+
+    /// Gives the peer what is known here of some keys, and takes in what it then knows.
+    async fn exchange(&mut self, keys: Vec<Bytes>) -> Result<(), EventualError> {
+        let mut states = Vec::new();
+        let mut bytes = 0;
+        let mut keys = keys.into_iter().peekable();
+        while let Some(key) = keys.next() {
+            let state = self.replica.held(&key)?.encode();
+            bytes += key.len() + state.len();
+            states.push(WireState { key, state });
+            let full = states.len() >= EXCHANGE_KEYS_MAX || bytes >= EXCHANGE_BYTES_MAX;
+            if !full && keys.peek().is_some() {
+                continue;
+            }
+            bytes = 0;
+            self.done.keys += states.len() as u64;
+            let question = Join {
+                states: std::mem::take(&mut states),
+                answer_states: true,
+            };
+            let Response::Joined(joined) = self.ask(Request::Join(question)).await? else {
+                return Err(unexpected());
+            };
+            let mut last = None;
+            for WireState { key, state } in joined.states {
+                last = Some(self.replica.do_step(&Step::Join { key, state })?);
+            }
+            if let Some(last) = last {
+                last.wait().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sum_bytes(sum: Sum) -> Bytes {
+    Bytes::copy_from_slice(&sum.to_be_bytes())
+}
+
+fn warm(replica: &Replica) -> Result<(), EventualError> {
+    if replica.is_warm() {
+        return Ok(());
+    }
+    Err(EventualError::Filling(replica.range))
+}
+
+/// Answers whether all is equal, and else with the sums of the branches.
+pub(crate) fn serve_root(replica: &Replica, root: &TreeRoot) -> Result<Response, EventualError> {
+    warm(replica)?;
+    let filled = replica.is_filled();
+    let clock = replica.clock().encode();
+    let (ours, branches) = replica.with_tree(|tree| (tree.root(), tree.branches()));
+    let clock_hash = sum_bytes(hash_of(clock.to_vec()));
+    let equal = root.root == sum_bytes(ours) && root.clock_hash == clock_hash;
+    let sums = if equal {
+        TreeSums {
+            equal,
+            filled,
+            ..TreeSums::default()
+        }
+    } else {
+        TreeSums {
+            equal,
+            filled,
+            branches: encode_sums(&branches).into(),
+            clock,
+        }
+    };
+    Ok(Response::TreeSums(sums))
+}
+
+/// Answers with the sums of the leaves of some branches.
+pub(crate) fn serve_leaves(
+    replica: &Replica,
+    leaves: &TreeLeaves,
+) -> Result<Response, EventualError> {
+    warm(replica)?;
+    let asked = leaves.branches.iter().take(BRANCHES_MAX);
+    let sums = asked.map(|branch| {
+        let branch = usize::try_from(*branch).unwrap_or(LEAVES);
+        encode_sums(&replica.with_tree(|tree| tree.leaves(branch))).into()
+    });
+    Ok(Response::TreeLeafSums(TreeLeafSums {
+        branches: sums.collect(),
+    }))
+}
+
+/// Answers with the hashes of the keys of some leaves.
+pub(crate) fn serve_keys(replica: &Replica, asked: &TreeKeys) -> Result<Response, EventualError> {
+    let mut answer = TreeKeyHashes::default();
+    let mut after = &asked.after[..];
+    for leaf in asked.leaves.iter().take(LEAVES_MAX) {
+        let leaf = u16::try_from(*leaf).map_err(|_| unexpected())?;
+        let room = KEYS_MAX.saturating_sub(answer.keys.len());
+        if room == 0 {
+            break;
+        }
+        let (keys, more) = replica.leaf_keys(leaf, after, room)?;
+        answer
+            .keys
+            .extend(keys.into_iter().map(|(key, hash)| tree_key_hashes::Key {
+                key,
+                hash: sum_bytes(hash),
+            }));
+        if more {
+            answer.begun = true;
+            break;
+        }
+        answer.leaves_done += 1;
+        after = &[];
+    }
+    Ok(Response::TreeKeyHashes(answer))
+}

@@ -1,0 +1,682 @@
+//! The eventual plane's requests: which node coordinates, what its answer means for the client,
+//! and contexts in their sealed form. Holding, spreading and joining are `quorate_eventual`'s.
+
+use bytes::Bytes;
+use futures::StreamExt;
+use quorate_eventual::{EventualError, ReadDone, ReadRequest, WriteDone, WriteRequest, WriteRung};
+use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
+use quorate_raft::{CallError, KeyspaceView, RangeView};
+use quorate_types::causal::{Binding, Context as Seen, Dots, KeyReading, KeyState, Update};
+use quorate_types::{Copies, Mode, NodeId, Operation, ReadLevel, Timestamp};
+use tokio::time::Instant;
+
+use crate::answer::Answer;
+use crate::context::Context;
+use crate::errors::GatewayError;
+use crate::gateway::{Gateway, keyspace, range_of};
+use crate::level::{self, EventualRung, WritePlan};
+use crate::names::WriteName;
+use crate::range_page::{Bounds, MORE, PageLimit, Scan};
+use crate::write::wire_name;
+use crate::{typed, validate};
+
+/// Operations of one batch that are in work at once.
+const BATCH_OPERATIONS_SERVED_MAX: usize = 64;
+/// A batch has room for the names of so many operations.
+const BATCH_NAMES: u64 = 1 << 16;
+/// What tells the names of a batch's operations from those that its client gives itself.
+const BATCH_CLIENT: u64 = 0xba7c_4000_0000_0000;
+
+/// A key of the eventual plane, and where it lives.
+pub(crate) struct Place<'a> {
+    pub(crate) keyspace: &'a KeyspaceView,
+    pub(crate) range: &'a RangeView,
+    /// As its client names it.
+    pub(crate) user_key: &'a Bytes,
+    /// As it is stored.
+    pub(crate) key: Bytes,
+}
+
+/// A write of the eventual plane.
+pub(crate) struct EventualWrite<'a> {
+    pub(crate) place: Place<'a>,
+    pub(crate) rungs: &'a [EventualRung],
+    pub(crate) update: Update,
+    /// Sealed, if the client sent one.
+    pub(crate) context: Option<&'a Bytes>,
+    /// Microseconds; zero: none.
+    pub(crate) ttl: u64,
+    pub(crate) name: WriteName,
+}
+
+/// What the client asked, for the node that coordinates instead.
+type Asked<R> = (Option<v1::Consistency>, R);
+
+/// What a write came to, with what clients are told of it.
+pub(crate) struct EventualWritten {
+    pub(crate) dot: String,
+    pub(crate) state: KeyState,
+    pub(crate) receipt: v1::Receipt,
+}
+
+impl Place<'_> {
+    fn keyspace_identity(&self) -> [u8; 12] {
+        let mut identity = [0; 12];
+        identity[..4].copy_from_slice(&self.keyspace.id.0.to_be_bytes());
+        identity[4..].copy_from_slice(&self.keyspace.incarnation.to_be_bytes());
+        identity
+    }
+
+    fn with_binding<T>(&self, cluster: &str, then: impl FnOnce(&Binding<'_>) -> T) -> T {
+        then(&Binding {
+            cluster: cluster.as_bytes(),
+            keyspace: &self.keyspace_identity(),
+            key: self.user_key,
+        })
+    }
+}
+
+impl Gateway {
+    /// The dots of a context that a client sent.
+    fn seen(
+        &self,
+        place: &Place<'_>,
+        sealed: Option<&Bytes>,
+    ) -> Result<Option<Dots>, GatewayError> {
+        let Some(sealed) = sealed else {
+            return Ok(None);
+        };
+        if sealed.is_empty() {
+            return Ok(Some(Dots::new()));
+        }
+        let seen = place.with_binding(self.node().cluster(), |binding| {
+            Seen(sealed.clone()).open(binding)
+        });
+        Ok(Some(seen.map_err(EventualError::from)?))
+    }
+
+    /// What clients are told of a key.
+    fn reading(&self, place: &Place<'_>, state: &KeyState) -> Result<KeyReading, GatewayError> {
+        let policy = place.keyspace.options.conflict;
+        let now = self.node().now();
+        place
+            .with_binding(self.node().cluster(), |binding| {
+                KeyReading::of(state, policy, now, binding)
+            })
+            .map_err(|error| EventualError::from(error).into())
+    }
+
+    /// Whether this node should coordinate: it holds the range, or was sent the request, or
+    /// nobody who holds it can be reached. Otherwise: who should, in order.
+    fn coordinators(&self, range: &RangeView, context: &Context) -> Vec<NodeId> {
+        let here = self.node_id();
+        if context.forwarded.is_some() || range.replicas.contains(&here) {
+            return Vec::new();
+        }
+        let mut others: Vec<NodeId> = range.replicas.clone();
+        others.retain(|node| self.node().peer_reachable(*node));
+        if !others.is_empty() {
+            let first = usize::try_from(self.node().random() % others.len() as u64).unwrap_or(0);
+            others.rotate_left(first);
+        }
+        others
+    }
+
+    /// Has another node serve the request, if it should. `again` says whether a request whose
+    /// answer was lost may be sent to the next one.
+    async fn elsewhere<T: Answer>(
+        &self,
+        range: &RangeView,
+        context: &Context,
+        again: bool,
+        request: impl Fn() -> Request,
+    ) -> Result<Option<T>, GatewayError> {
+        for node in self.coordinators(range, context) {
+            let left = context.deadline.saturating_duration_since(Instant::now());
+            let asked = v1::PipelineRequest {
+                id: 1,
+                request: Some(request()),
+                timeout_ms: 0,
+            };
+            match self.node().forward(node, range.id, left, asked).await {
+                Ok(answer) => match answer.response.and_then(|answer| answer.response) {
+                    Some(Response::Error(error)) => {
+                        return Err(GatewayError::Remote(Box::new(error)));
+                    }
+                    Some(response) => return Ok(T::unpack(response)),
+                    None => return Err(GatewayError::internal("an answer without a response")),
+                },
+                Err(CallError::NotSent(_) | CallError::Refused(_)) => {}
+                Err(CallError::Lost | CallError::TimedOut) if again && !context.is_over() => {}
+                Err(CallError::Lost | CallError::TimedOut) => {
+                    return Err(EventualError::TooFewHolders {
+                        wanted: 1,
+                        stored: 0,
+                    }
+                    .into());
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn eventual_receipt(
+        &self,
+        range: &RangeView,
+        rung: v1::Rung,
+        (primaries, stand_ins): (&[NodeId], &[NodeId]),
+        context: &Context,
+    ) -> v1::Receipt {
+        let here = self.node_id();
+        let role = if range.replicas.contains(&here) {
+            v1::Role::Primary
+        } else {
+            v1::Role::StandIn
+        };
+        let micros =
+            |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        v1::Receipt {
+            level: Some(rung),
+            node: here.0,
+            role: role as i32,
+            replicas: primaries.iter().map(|node| node.0).collect(),
+            stand_ins: stand_ins.iter().map(|node| node.0).collect(),
+            range: range.id.0,
+            micros: Some(v1::Micros {
+                total: micros(context.arrived.elapsed()),
+                ..v1::Micros::default()
+            }),
+            ..v1::Receipt::default()
+        }
+    }
+
+    /// Writes one key on the eventual plane.
+    pub(crate) async fn eventual_write<T: Answer>(
+        &self,
+        write: EventualWrite<'_>,
+        context: &Context,
+        request: impl Fn() -> Request,
+        answer: impl FnOnce(EventualWritten) -> Result<T, GatewayError>,
+    ) -> Result<T, GatewayError> {
+        let place = &write.place;
+        if place.keyspace.options.mode == Mode::Mixed && write.update == Update::Delete {
+            return Err(GatewayError::NotImplemented {
+                what: "a delete at an eventual level in a keyspace of mode mixed".to_owned(),
+                instead: "deletes at linearizable, and at eventual levels in mode eventual",
+            });
+        }
+        let again = !matches!(write.update, Update::Increment(_) | Update::Fields(_));
+        if let Some(done) = self.elsewhere(place.range, context, again, request).await? {
+            return Ok(done);
+        }
+        let seen = self.seen(place, write.context)?;
+        let now = self.node().clock();
+        let expiry = (write.ttl > 0).then(|| Timestamp(now.0.saturating_add(write.ttl)));
+        let mut deadline = context.arrived;
+        let rungs = write.rungs.iter().map(|rung| {
+            deadline = rung
+                .budget
+                .map_or(context.deadline, |budget| deadline + budget)
+                .min(context.deadline);
+            WriteRung {
+                copies: rung.copies,
+                strict: rung.strict,
+                ack: rung.ack,
+                deadline,
+            }
+        });
+        let request = WriteRequest {
+            range: place.range.id,
+            key: place.key.clone(),
+            update: write.update.clone(),
+            seen,
+            expiry,
+            timestamp: now,
+            name: Some((write.name.id, write.name.first_tried)),
+            rungs: rungs.collect(),
+        };
+        let done = self.eventual().write(request).await?;
+        answer(self.written(&write, &done, context)?)
+    }
+
+    fn written(
+        &self,
+        write: &EventualWrite<'_>,
+        done: &WriteDone,
+        context: &Context,
+    ) -> Result<EventualWritten, GatewayError> {
+        let place = &write.place;
+        let rung = write.rungs.get(done.rung).copied();
+        let rung = rung.ok_or_else(|| GatewayError::internal("a rung that was not asked for"))?;
+        let holders = (&done.tally.primaries[..], &done.tally.stand_ins[..]);
+        let mut receipt = self.eventual_receipt(place.range, rung.to_wire(), holders, context);
+        receipt.rung = u32::try_from(done.rung).unwrap_or(u32::MAX);
+        receipt.replayed = done.replayed;
+        receipt.tentative = place.keyspace.options.mode == Mode::Mixed;
+        let siblings = done.state.live().len().saturating_sub(1);
+        receipt.siblings = u32::try_from(siblings).unwrap_or(u32::MAX);
+        receipt.context = place.with_binding(self.node().cluster(), |binding| {
+            Seen::seal(done.state.context(), binding).0
+        });
+        if let Some(micros) = &mut receipt.micros {
+            micros.disk = u64::try_from(done.stored_after.as_micros()).unwrap_or(u64::MAX);
+        }
+        Ok(EventualWritten {
+            dot: done.dot.to_string(),
+            state: done.state.clone(),
+            receipt,
+        })
+    }
+
+    fn eventual_place<'a>(
+        keyspace: &'a KeyspaceView,
+        user_key: &'a Bytes,
+        context: &Context,
+    ) -> Result<Place<'a>, GatewayError> {
+        let (range, key) = range_of(keyspace, user_key, context)?;
+        Ok(Place {
+            keyspace,
+            range,
+            user_key,
+            key,
+        })
+    }
+
+    /// Puts a key on the eventual plane.
+    pub(crate) async fn eventual_put(
+        &self,
+        keyspace: &KeyspaceView,
+        rungs: &[EventualRung],
+        ttl: u64,
+        (consistency, request): Asked<v1::PutRequest>,
+        context: Context,
+    ) -> Result<v1::PutResponse, GatewayError> {
+        let write = EventualWrite {
+            place: Self::eventual_place(keyspace, &request.key, &context)?,
+            rungs,
+            update: Update::Put(request.value.clone()),
+            context: request.context.as_ref(),
+            ttl,
+            name: self.name_of(request.request_id.as_ref())?,
+        };
+        let name = wire_name(&write.name);
+        let resend = || {
+            Request::Put(v1::PutRequest {
+                consistency: consistency.clone(),
+                request_id: name,
+                ..request.clone()
+            })
+        };
+        let answer = |written: EventualWritten| {
+            Ok(v1::PutResponse {
+                revision: 0,
+                receipt: Some(written.receipt),
+                dot: written.dot,
+            })
+        };
+        self.eventual_write(write, &context, resend, answer).await
+    }
+
+    /// Deletes a key on the eventual plane.
+    pub(crate) async fn eventual_delete(
+        &self,
+        keyspace: &KeyspaceView,
+        rungs: &[EventualRung],
+        (consistency, request): Asked<v1::DeleteRequest>,
+        context: Context,
+    ) -> Result<v1::DeleteResponse, GatewayError> {
+        let write = EventualWrite {
+            place: Self::eventual_place(keyspace, &request.key, &context)?,
+            rungs,
+            update: Update::Delete,
+            context: request.context.as_ref(),
+            ttl: 0,
+            name: self.name_of(request.request_id.as_ref())?,
+        };
+        let name = wire_name(&write.name);
+        let resend = || {
+            Request::Delete(v1::DeleteRequest {
+                consistency: consistency.clone(),
+                request_id: name,
+                ..request.clone()
+            })
+        };
+        let answer = |written: EventualWritten| {
+            Ok(v1::DeleteResponse {
+                deleted: u64::from(written.state.live().len() == 0),
+                receipt: Some(written.receipt),
+                dot: written.dot,
+                ..v1::DeleteResponse::default()
+            })
+        };
+        self.eventual_write(write, &context, resend, answer).await
+    }
+
+    /// Changes a counter, set or map.
+    ///
+    /// # Errors
+    ///
+    /// See [`GatewayError`]; the outcome is unknown only where the error says so.
+    pub(crate) async fn update(
+        &self,
+        mut request: v1::UpdateRequest,
+        context: Context,
+    ) -> Result<v1::UpdateResponse, GatewayError> {
+        let catalog = self.node().catalog();
+        let keyspace = keyspace(&catalog, &request.keyspace)?;
+        validate::key("key", &request.key, &keyspace.options)?;
+        let update = typed::update(request.change.as_ref())?;
+        let consistency = request.consistency.take();
+        let mode = keyspace.options.mode;
+        let plan = level::write_plan(&keyspace.name, mode, Operation::Write, consistency.as_ref())?;
+        let WritePlan::Eventual(rungs) = plan else {
+            return Err(GatewayError::NotImplemented {
+                what: "a change of a counter, set or map at linearizable".to_owned(),
+                instead: "such changes are served at eventual levels",
+            });
+        };
+        let write = EventualWrite {
+            place: Self::eventual_place(keyspace, &request.key, &context)?,
+            rungs: &rungs,
+            update,
+            context: request.context.as_ref(),
+            ttl: validate::ttl("ttl_ms", 0, &keyspace.options)?,
+            name: self.name_of(request.request_id.as_ref())?,
+        };
+        let name = wire_name(&write.name);
+        let resend = || {
+            Request::Update(v1::UpdateRequest {
+                consistency: consistency.clone(),
+                request_id: name,
+                ..request.clone()
+            })
+        };
+        let answer = |written: EventualWritten| {
+            Ok(v1::UpdateResponse {
+                typed: self.typed_after(keyspace, &written.state)?,
+                receipt: Some(written.receipt),
+                dot: written.dot,
+            })
+        };
+        self.eventual_write(write, &context, resend, answer).await
+    }
+
+    /// What a typed key has come to, where its coordinator knows.
+    pub(crate) fn typed_after(
+        &self,
+        keyspace: &KeyspaceView,
+        state: &KeyState,
+    ) -> Result<Option<v1::TypedValue>, GatewayError> {
+        let policy = keyspace.options.conflict;
+        let reading = quorate_types::causal::evaluate(policy, state, self.node().now());
+        Ok(typed::value(&reading.map_err(EventualError::from)?))
+    }
+
+    /// Reads one key on the eventual plane.
+    pub(crate) async fn eventual_get(
+        &self,
+        place: &Place<'_>,
+        copies: Copies,
+        context: &Context,
+        request: impl Fn() -> Request,
+    ) -> Result<v1::GetResponse, GatewayError> {
+        if let Some(got) = self.elsewhere(place.range, context, true, request).await? {
+            return Ok(got);
+        }
+        let request = ReadRequest {
+            range: place.range.id,
+            key: place.key.clone(),
+            copies,
+            deadline: context.deadline,
+        };
+        let done = self.eventual().read(request).await?;
+        self.eventual_got(place, copies, &done, context)
+    }
+
+    fn eventual_got(
+        &self,
+        place: &Place<'_>,
+        copies: Copies,
+        done: &ReadDone,
+        context: &Context,
+    ) -> Result<v1::GetResponse, GatewayError> {
+        let reading = self.reading(place, &done.state)?;
+        let rung = level::read_rung_to_wire(ReadLevel::Eventual(copies));
+        let holders = (&done.tally.primaries[..], &done.tally.stand_ins[..]);
+        let mut receipt = self.eventual_receipt(place.range, rung, holders, context);
+        receipt.siblings = u32::try_from(reading.siblings).unwrap_or(u32::MAX);
+        receipt.context = reading.context.0.clone();
+        receipt.tentative =
+            place.keyspace.options.mode == Mode::Mixed && done.state.live().len() > 0;
+        let mut values = typed::values(place.user_key, &reading.reading);
+        if place.keyspace.options.mode == Mode::Mixed {
+            self.beside_committed(place, &mut values)?;
+        }
+        let typed = typed::value(&reading.reading);
+        let mut values = values.into_iter();
+        let entry = values.next();
+        Ok(v1::GetResponse {
+            found: entry.is_some() || typed.is_some(),
+            entry: entry.or_else(|| {
+                typed.is_some().then(|| v1::KeyValue {
+                    key: place.user_key.clone(),
+                    ..v1::KeyValue::default()
+                })
+            }),
+            siblings: values.collect(),
+            receipt: Some(receipt),
+            typed,
+            partial: done.partial,
+        })
+    }
+
+    /// In a mixed keyspace a view is what the log has decided and what is tentative. As long as
+    /// the one is not absorbed into the other, the committed value is shown where nothing is
+    /// tentative, and beside it where it was decided later.
+    fn beside_committed(
+        &self,
+        place: &Place<'_>,
+        values: &mut Vec<v1::KeyValue>,
+    ) -> Result<(), GatewayError> {
+        let Some(group) = self.node().group(place.range.id) else {
+            return Ok(());
+        };
+        let version = group.table().get(&place.key);
+        let Some(version) = version.map_err(crate::write::stored)? else {
+            return Ok(());
+        };
+        if values.iter().all(|value| value.revision < version.revision) {
+            values.push(crate::write::key_value(place.user_key.clone(), version));
+        }
+        Ok(())
+    }
+
+    /// One page of one range on the eventual plane. A page of nothing but deleted keys is not
+    /// shown: the next one is read.
+    pub(crate) async fn eventual_page(
+        &self,
+        scan: &Scan<'_>,
+        range: &RangeView,
+        bounds: &Bounds,
+        copies: Copies,
+        limit: PageLimit,
+    ) -> Result<v1::ScanResponse, GatewayError> {
+        if scan.keyspace.options.mode == Mode::Mixed {
+            return Err(GatewayError::NotImplemented {
+                what: "a scan at an eventual level in a keyspace of mode mixed".to_owned(),
+                instead: "gets at eventual levels, scans at the others",
+            });
+        }
+        let asked = scan.request(range, bounds, None, limit);
+        let (mut start, mut end) = (asked.start, asked.end);
+        loop {
+            let page = quorate_eventual::ScanRequest {
+                range: range.id,
+                start: start.clone(),
+                end: end.clone(),
+                reverse: bounds.reverse,
+                rows_max: limit.rows,
+                bytes_max: limit.bytes,
+                copies,
+                deadline: scan.context.deadline,
+            };
+            let done = self.eventual().scan(page).await?;
+            let mut entries = Vec::with_capacity(done.rows.len());
+            for (key, state) in &done.rows {
+                entries.extend(self.eventual_row(scan, key, state)?);
+            }
+            let more = done.resume.is_some();
+            if entries.is_empty()
+                && let Some(resume) = done.resume
+            {
+                if bounds.reverse {
+                    end = resume;
+                } else {
+                    start = resume;
+                }
+                continue;
+            }
+            let rung = level::read_rung_to_wire(scan.level);
+            let holders = (&done.replicas[..], &[][..]);
+            return Ok(v1::ScanResponse {
+                entries,
+                next_page_token: if more {
+                    Bytes::from_static(MORE)
+                } else {
+                    Bytes::new()
+                },
+                at_revision: 0,
+                receipt: Some(self.eventual_receipt(range, rung, holders, &scan.context)),
+            });
+        }
+    }
+
+    /// A row of a scan: the value that a get shows first. Of a typed key, the key alone.
+    fn eventual_row(
+        &self,
+        scan: &Scan<'_>,
+        key: &Bytes,
+        state: &KeyState,
+    ) -> Result<Option<v1::KeyValue>, GatewayError> {
+        let options = &scan.keyspace.options;
+        let decoded = quorate_types::decode_key(&options.partitioning, key);
+        let Some((_, user_key)) = decoded else {
+            return Err(GatewayError::internal("a stored key that is none"));
+        };
+        let reading = quorate_types::causal::evaluate(options.conflict, state, self.node().now());
+        let reading = reading.map_err(EventualError::from)?;
+        let mut row = typed::values(&user_key, &reading).into_iter().next();
+        if row.is_none() && typed::value(&reading).is_some() {
+            row = Some(v1::KeyValue {
+                key: user_key,
+                ..v1::KeyValue::default()
+            });
+        }
+        if let Some(row) = row.as_mut().filter(|_| scan.keys_only) {
+            row.value = Bytes::new();
+        }
+        Ok(row)
+    }
+
+    /// The operations of a batch on the eventual plane, each on its own.
+    pub(crate) async fn eventual_batch(
+        &self,
+        request: &v1::BatchRequest,
+        context: Context,
+    ) -> Result<v1::BatchResponse, GatewayError> {
+        let mut served = Vec::with_capacity(request.operations.len());
+        for (place, operation) in request.operations.iter().enumerate() {
+            let name = request.request_id.map(|id| v1::RequestId {
+                // Each operation is a write of its own, under a name of its own.
+                client: id.client ^ BATCH_CLIENT,
+                sequence: id
+                    .sequence
+                    .wrapping_mul(BATCH_NAMES)
+                    .wrapping_add(place as u64),
+                ..id
+            });
+            served.push(self.batched(request, operation, name, context));
+        }
+        let results: Vec<_> = futures::stream::iter(served)
+            .buffered(BATCH_OPERATIONS_SERVED_MAX)
+            .collect()
+            .await;
+        if let Some(error) = results.iter().find_map(|one| one.as_ref().err())
+            && results.iter().all(Result::is_err)
+        {
+            return Err(error.clone());
+        }
+        let mut receipt = None;
+        let results = results.into_iter().map(|result| match result {
+            Ok((result, of)) => {
+                receipt = receipt.take().or(of);
+                result
+            }
+            Err(error) => v1::OperationResult {
+                error: Some(error.into()),
+                ..v1::OperationResult::default()
+            },
+        });
+        Ok(v1::BatchResponse {
+            results: results.collect(),
+            receipt,
+        })
+    }
+
+    async fn batched(
+        &self,
+        request: &v1::BatchRequest,
+        operation: &v1::Operation,
+        request_id: Option<v1::RequestId>,
+        context: Context,
+    ) -> Result<(v1::OperationResult, Option<v1::Receipt>), GatewayError> {
+        use v1::operation::Operation as Op;
+        let keyspace = request.keyspace.clone();
+        let consistency = request.consistency.clone();
+        match operation.operation.clone() {
+            Some(Op::Put(put)) => {
+                let put = v1::PutRequest {
+                    keyspace,
+                    key: put.key,
+                    value: put.value,
+                    ttl_ms: put.ttl_ms,
+                    consistency,
+                    request_id,
+                    context: None,
+                };
+                let done = Box::pin(self.put(put, context)).await?;
+                Ok((v1::OperationResult::default(), done.receipt))
+            }
+            Some(Op::Delete(delete)) => {
+                let delete = v1::DeleteRequest {
+                    keyspace,
+                    key: delete.key,
+                    consistency,
+                    request_id,
+                    ..v1::DeleteRequest::default()
+                };
+                let done = Box::pin(self.delete(delete, context)).await?;
+                Ok((v1::OperationResult::default(), done.receipt))
+            }
+            Some(Op::Get(get)) => {
+                let get = v1::GetRequest {
+                    keyspace,
+                    key: get.key,
+                    consistency,
+                    at_revision: 0,
+                };
+                let got = Box::pin(self.get(get, context)).await?;
+                let result = v1::OperationResult {
+                    found: got.found,
+                    entry: got.entry,
+                    ..v1::OperationResult::default()
+                };
+                Ok((result, got.receipt))
+            }
+            None => Err(GatewayError::field(
+                "operations",
+                "say one of put, delete, get",
+            )),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Where the two planes meet: the eventual path's view of other nodes and of the catalog, made of
+//! what the Raft node has. Neither crate knows the other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use quorate_eventual::quorum::Holders;
+use quorate_eventual::{
+    EventualError, EventualNode, EventualOptions, PeerFailure, Peers, Place, Places,
+    WeakEventualNode,
+};
+use quorate_proto::internal::{EventualRequest, EventualResponse, eventual_response};
+use quorate_raft::{CallError, CatalogView, EventualHandler, RaftNode};
+use quorate_types::{Mode, NodeId, RangeId, Ring, Timestamp};
+
+/// Starts a node's eventual path beside its Raft groups: same log, same engine, same connections.
+///
+/// # Errors
+/// [`EventualError`] where what is stored cannot be read.
+pub async fn start_eventual(
+    raft: &RaftNode,
+    options: EventualOptions,
+) -> Result<EventualNode, EventualError> {
+    let storage = (raft.log().clone(), raft.engine().clone());
+    let peers = Arc::new(RaftPeers(raft.clone()));
+    let places = Arc::new(CatalogPlaces::new(raft.clone()));
+    let eventual = EventualNode::start(raft.node_id(), storage, (peers, places), options).await?;
+    raft.set_eventual_handler(Arc::new(Answers(eventual.downgrade())));
+    Ok(eventual)
+}
+
+/// Peers by the connections of the Raft node.
+struct RaftPeers(RaftNode);
+
+#[tonic::async_trait]
+impl Peers for RaftPeers {
+    async fn ask(
+        &self,
+        to: NodeId,
+        range: RangeId,
+        request: EventualRequest,
+        timeout: Duration,
+    ) -> Result<EventualResponse, PeerFailure> {
+        let answer = self.0.ask_eventual(to, range, request, timeout).await;
+        answer.map_err(|error| match error {
+            CallError::NotSent(_) => PeerFailure::NotSent(to),
+            CallError::Lost | CallError::TimedOut => PeerFailure::NoAnswer(to),
+            CallError::Refused(problem) => PeerFailure::Refused { node: to, problem },
+        })
+    }
+
+    fn reachable(&self, node: NodeId) -> bool {
+        self.0.peer_reachable(node)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+}
+
+/// What the catalog says, worked out once an epoch.
+#[derive(Default)]
+struct Known {
+    epoch: u64,
+    places: HashMap<RangeId, Arc<Place>>,
+}
+
+/// Places by the Raft node's cached catalog.
+struct CatalogPlaces {
+    raft: RaftNode,
+    known: RwLock<Known>,
+}
+
+impl CatalogPlaces {
+    fn new(raft: RaftNode) -> CatalogPlaces {
+        CatalogPlaces {
+            raft,
+            known: RwLock::default(),
+        }
+    }
+
+    fn with_known<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
+        let catalog = self.raft.catalog();
+        {
+            let known = self.known.read();
+            if known.epoch == catalog.epoch() {
+                return look(&known);
+            }
+        }
+        let mut known = self.known.write();
+        if known.epoch != catalog.epoch() {
+            *known = known_of(&catalog, self.raft.node_id());
+        }
+        look(&known)
+    }
+}
+
+impl Places for CatalogPlaces {
+    fn place(&self, range: RangeId) -> Option<Arc<Place>> {
+        self.with_known(|known| known.places.get(&range).cloned())
+    }
+
+    fn was_dropped(&self, range: RangeId) -> bool {
+        let catalog = self.raft.catalog();
+        catalog.epoch() > 0 && range.0 < catalog.wire().next_range && catalog.range(range).is_none()
+    }
+}
+
+fn known_of(catalog: &CatalogView, me: NodeId) -> Known {
+    let ring = catalog.ring();
+    let zone_of = |node: NodeId| catalog.node(node).map(|node| node.zone.as_str());
+    let mut known = Known {
+        epoch: catalog.epoch(),
+        ..Known::default()
+    };
+    for keyspace in catalog.keyspaces() {
+        if keyspace.options.mode == Mode::Strong {
+            continue;
+        }
+        for range in &keyspace.ranges {
+            let local = range.replicas.iter();
+            let local = local.filter(|node| zone_of(**node) == zone_of(me)).count();
+            let holders = Holders {
+                primaries: range.replicas.clone(),
+                stand_ins: stand_ins(&ring, range.id, &range.replicas),
+                local,
+            };
+            let place = Place {
+                holders,
+                founders: range.founders.clone(),
+                policy: keyspace.options.conflict,
+            };
+            known.places.insert(range.id, Arc::new(place));
+        }
+    }
+    known
+}
+
+/// The walk's nodes that do not hold the range, in its order.
+fn stand_ins(ring: &Ring, range: RangeId, primaries: &[NodeId]) -> Vec<NodeId> {
+    let replication = u8::try_from(primaries.len()).unwrap_or(u8::MAX);
+    let placement = ring.place(range, replication);
+    let walk = placement.primaries.into_iter().chain(placement.stand_ins);
+    walk.filter(|node| !primaries.contains(node)).collect()
+}
+
+/// Answers peers as long as the eventual path is there.
+struct Answers(WeakEventualNode);
+
+#[tonic::async_trait]
+impl EventualHandler for Answers {
+    async fn handle(
+        &self,
+        from: NodeId,
+        range: RangeId,
+        request: EventualRequest,
+    ) -> EventualResponse {
+        match self.0.upgrade() {
+            Some(eventual) => eventual.answer(from, range, request).await,
+            None => EventualResponse {
+                response: Some(eventual_response::Response::Problem(
+                    "this node is stopping".to_owned(),
+                )),
+            },
+        }
+    }
+}
