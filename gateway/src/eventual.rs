@@ -444,7 +444,8 @@ impl Gateway {
         let rung = level::read_rung_to_wire(ReadLevel::Eventual(copies));
         let holders = (&done.tally.primaries[..], &done.tally.stand_ins[..]);
         let mut receipt = self.eventual_receipt(place.range, rung, holders, context);
-        receipt.siblings = u32::try_from(reading.siblings).unwrap_or(u32::MAX);
+        let beside = reading.siblings.saturating_sub(1);
+        receipt.siblings = u32::try_from(beside).unwrap_or(u32::MAX);
         receipt.context = reading.context.0.clone();
         receipt.tentative =
             place.keyspace.options.mode == Mode::Mixed && done.state.live().len() > 0;
