@@ -121,6 +121,10 @@ impl Exact {
         for (key, state) in states.iter().enumerate() {
             self.join(key, state);
         }
+        self.merge_clock(clock);
+    }
+
+    pub fn merge_clock(&mut self, clock: &DotSet) {
         self.clock.extend(clock);
         self.settle();
     }

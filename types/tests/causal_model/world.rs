@@ -128,6 +128,9 @@ struct Repair {
     from: u64,
     to: u64,
     image: Image,
+    /// Only the clock is of the image's moment; keys are read, and compared, when the repair
+    /// goes on, and equal ones are not sent: how hash trees do it.
+    piecewise: bool,
 }
 
 pub struct World {
@@ -437,6 +440,7 @@ impl World {
                 from: self.nodes[from].disk,
                 to: self.nodes[to].disk,
                 image: self.nodes[from].image(),
+                piecewise: self.random.unit() < 0.5,
             });
         }
     }
@@ -452,8 +456,32 @@ impl World {
             if self.planted(Mistake::ClockNewer) {
                 repair.image.real.clock = self.nodes[from].real.clock().clone();
             }
-            self.nodes[to].join_range(&repair.image);
+            if repair.piecewise {
+                self.join_pieces(from, to, &repair.image);
+            } else {
+                self.nodes[to].join_range(&repair.image);
+            }
         }
+    }
+
+    fn join_pieces(&mut self, from: usize, to: usize, clocks: &Image) {
+        for key in 0..KEYS {
+            let (peer, own) = (&self.nodes[from], &self.nodes[to]);
+            let exact_equal = peer.exact.live[key] == own.exact.live[key]
+                && peer.exact.beyond[key] == own.exact.beyond[key];
+            let (exact, real) = (peer.exact.state(key), peer.real.state(&name(key)));
+            let (theirs, ours) = (peer.real.record(&name(key)), own.real.record(&name(key)));
+            let equal = theirs == ours;
+            let to = &mut self.nodes[to];
+            if !exact_equal {
+                to.exact.join(key, &exact);
+            }
+            if !equal {
+                let _ = to.real.join_key(&name(key), &real);
+            }
+        }
+        self.nodes[to].exact.merge_clock(&clocks.exact.1);
+        self.nodes[to].real.merge_clock(&clocks.real.clock);
     }
 
     fn repair_fully(&mut self) {
