@@ -585,7 +585,8 @@ impl World {
                         node.disk
                     ));
                 }
-                if explicit(record.beyond()) != node.exact.beyond[key] {
+                let base = node.real.clock().base();
+                if explicit(&record.beyond().without(&base)) != node.exact.beyond[key] {
                     return Err(format!("node {}: another beyond of key {key}", node.disk));
                 }
             }
