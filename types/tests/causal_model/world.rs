@@ -308,7 +308,7 @@ impl World {
     fn read(&mut self, key: usize) -> Result<(), String> {
         let client = self.random.below(CLIENTS);
         let up = self.up();
-        let at = *self.random.pick(&up);
+        let at = up[self.random.below(up.len())];
         let live: Vec<Dot> = self.nodes[at]
             .real
             .record(&name(key))
@@ -406,7 +406,7 @@ impl World {
         }
         let which = self.random.below(self.hints.len());
         let up = self.up();
-        let to = *self.random.pick(&up);
+        let to = up[self.random.below(up.len())];
         let (message, held_by) = &mut self.hints[which];
         self.nodes[to].accept(message);
         held_by.insert(self.nodes[to].disk);
