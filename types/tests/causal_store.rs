@@ -74,7 +74,7 @@ impl Hot {
         let context = self.primaries[0].state(&of).context().clone();
         let delta = delta(dot, context, Some("value"));
         let _ = self.primaries[0].accept(&of, &delta);
-        if turn % 7 == 0 && self.late.is_none() {
+        if turn.is_multiple_of(7) && self.late.is_none() {
             self.late = Some((of, delta));
             return;
         }
