@@ -206,12 +206,6 @@ impl Dots {
         changed
     }
 
-    /// How many intervals the set takes: what its size grows with.
-    pub fn interval_count(&self) -> usize {
-        let intervals = self.actors.iter().map(|(_, set)| set.interval_count());
-        intervals.sum::<usize>() + self.closed.len()
-    }
-
     /// The number of disks, and of each: its identity, the lowest start that is not closed,
     /// the number of actors, and of each of those the distance from the start before and the
     /// counters.

@@ -53,11 +53,6 @@ impl Intervals {
         self.gapless + above
     }
 
-    /// How many intervals it takes.
-    pub fn interval_count(&self) -> usize {
-        self.ranges().count()
-    }
-
     /// Whether `number` is in the set; 0 never is.
     pub fn contains(&self, number: u64) -> bool {
         if number <= self.gapless {
