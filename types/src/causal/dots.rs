@@ -4,7 +4,7 @@
 
 use super::encoding::{DecodeError, Reader, Writer};
 use super::intervals::Intervals;
-use super::{Actor, Dot};
+use super::{Actor, Clock, Dot};
 
 /// Fewest bytes that an actor takes, and a disk: what bounds the counts of an encoding.
 const ACTOR_MIN_BYTES: usize = 3;
@@ -195,10 +195,15 @@ impl Dots {
         }
     }
 
-    /// How many intervals the set takes: what its size grows with.
-    pub fn interval_count(&self) -> usize {
-        let intervals = self.actors.iter().map(|(_, set)| set.interval_count());
-        intervals.sum::<usize>() + self.closed.len()
+    /// Brings what a record knows beyond `clock`'s base into its form, and says whether that
+    /// changed it (see [`Intervals::settle`]).
+    pub(super) fn settle(&mut self, clock: &Clock) -> bool {
+        let mut changed = false;
+        self.actors.retain_mut(|(actor, counters)| {
+            changed |= counters.settle(clock.base_of(*actor));
+            !counters.is_empty()
+        });
+        changed
     }
 
     /// The number of disks, and of each: its identity, the lowest start that is not closed,

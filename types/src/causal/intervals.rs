@@ -53,11 +53,6 @@ impl Intervals {
         self.gapless + above
     }
 
-    /// How many intervals it takes.
-    pub fn interval_count(&self) -> usize {
-        self.ranges().count()
-    }
-
     /// Whether `number` is in the set; 0 never is.
     pub fn contains(&self, number: u64) -> bool {
         if number <= self.gapless {
@@ -190,6 +185,29 @@ impl Intervals {
             }
         }
         builder.finish()
+    }
+
+    /// Brings the set into the form that a record keeps of it beside a base: what lies above
+    /// `base`, but one interval from 1 where that reaches without a gap from the base up. So
+    /// a base that grows by one changes the form only when it comes to the end of such an
+    /// interval, or to the beginning of the next. Says whether the form changed.
+    pub(super) fn settle(&mut self, base: u64) -> bool {
+        if self.settles_at().is_none_or(|threshold| threshold > base) {
+            return false;
+        }
+        self.union(&Self::up_to(base));
+        if self.gapless == base {
+            self.gapless = 0;
+        }
+        true
+    }
+
+    /// The base from which on a settled set has another form; none for an empty one.
+    pub(super) fn settles_at(&self) -> Option<u64> {
+        match self.gapless {
+            0 => self.islands.first().map(|(first, _)| first - 1),
+            gapless => Some(gapless),
+        }
     }
 
     /// The intervals, lowest first, both ends included.

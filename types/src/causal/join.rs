@@ -111,11 +111,11 @@ pub fn join_range<K>(
 
 /// The record without what base covers by now, if that is another one than before.
 ///
-/// A clock that grew covers dots of other keys too. Their records stay right, only larger
-/// than need be, until this trims them.
+/// A clock that grew covers dots of many keys. Their records stay right, only larger than
+/// need be, until this settles them.
 pub fn settle(clock: &Clock, record: &Record) -> Option<Record> {
     let mut beyond = record.beyond.clone();
-    trim(&mut beyond, clock).then(|| Record {
+    beyond.settle(clock).then(|| Record {
         live: record.live.clone(),
         beyond,
     })
@@ -136,11 +136,11 @@ pub fn expire(clock: &Clock, record: &Record, deadline: Timestamp) -> Option<Rec
         return None;
     }
     let mut beyond = record.beyond.clone();
-    trim(&mut beyond, clock);
+    beyond.settle(clock);
     Some(Record { live: left, beyond })
 }
 
-/// Adds a context to `beyond`, trims it, and compares with the record before.
+/// Adds a context to `beyond`, settles it, and compares with the record before.
 fn finish(
     clock: &Clock,
     before: &Record,
@@ -152,28 +152,14 @@ fn finish(
     // A start that a peer has closed needs no word here: its dots are known to all primaries
     // since the repair that let it be closed.
     for (actor, counters) in context.actors() {
-        let base = clock.base_of(actor);
-        if counters.top() > base {
-            beyond.insert_all(actor, &counters.above(base));
+        if counters.top() > clock.base_of(actor) {
+            beyond.insert_all(actor, counters);
         }
     }
-    trim(&mut beyond, clock);
+    beyond.settle(clock);
     let changed = live_changed || beyond != before.beyond;
     Outcome {
         record: changed.then_some(Record { live, beyond }),
         clock_grew,
     }
-}
-
-/// Takes out what base covers, and says whether that was anything.
-fn trim(beyond: &mut Dots, clock: &Clock) -> bool {
-    let covered = beyond.actors().any(|(actor, counters)| {
-        counters
-            .lowest()
-            .is_some_and(|low| low <= clock.base_of(actor))
-    });
-    if covered {
-        *beyond = beyond.without(&clock.base());
-    }
-    covered
 }

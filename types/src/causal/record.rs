@@ -130,7 +130,8 @@ impl Record {
     }
 
     /// The dots of the key, live, replaced or told by a context, that base did not cover
-    /// when the record was last changed.
+    /// when the record was last settled; as one interval from 1 where no gap is between them
+    /// and the base. Empty if base covers all.
     pub const fn beyond(&self) -> &Dots {
         &self.beyond
     }
@@ -161,7 +162,7 @@ impl Record {
     }
 
     /// Whether the record keeps its own rules and its clock's: each live dot is known. A
-    /// record of a store is also settled: base covers nothing of `beyond`.
+    /// record of a store is also settled: [`super::settle`] has nothing to do.
     ///
     /// # Errors
     ///

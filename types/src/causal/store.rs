@@ -143,6 +143,14 @@ impl RangeStore {
         news
     }
 
+    /// Takes in a peer's clock at the end of a repair key by key; see [`Clock::merge`] for
+    /// when that is allowed.
+    pub fn merge_clock(&mut self, peer: &Clock) -> bool {
+        let grew = self.clock.merge(peer);
+        self.settle();
+        grew
+    }
+
     /// Kills the values that expired at or before `deadline`; see [`expire`]. Returns how
     /// many records changed.
     pub fn expire(&mut self, deadline: Timestamp) -> usize {

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Actor, Clock, Record};
 
-/// The keys whose records know dots beyond base, by the lowest such dot of each actor.
+/// The keys whose records know dots beyond base, by the base of each actor at which they are
+/// to be settled: a record is touched when a gap before or behind its dots has closed, not
+/// each time that base grows.
 ///
 /// A store of many records tells it of every record that it writes ([`Unsettled::note`]),
 /// and after each change of the clock settles the keys that are due
@@ -17,13 +19,13 @@ use super::{Actor, Clock, Record};
 /// is kept in memory, and rebuilt at a start from the records whose `beyond` is not empty.
 #[derive(Clone, Debug)]
 pub struct Unsettled<K> {
-    lowest: BTreeMap<Actor, BTreeSet<(u64, K)>>,
+    thresholds: BTreeMap<Actor, BTreeSet<(u64, K)>>,
 }
 
 impl<K> Default for Unsettled<K> {
     fn default() -> Self {
         Self {
-            lowest: BTreeMap::new(),
+            thresholds: BTreeMap::new(),
         }
     }
 }
@@ -35,17 +37,17 @@ impl<K: Ord + Clone> Unsettled<K> {
             return;
         }
         for (actor, counters) in before.beyond().actors() {
-            if let Some((low, keys)) = counters.lowest().zip(self.lowest.get_mut(&actor)) {
-                keys.remove(&(low, key.clone()));
+            if let Some((at, keys)) = counters.settles_at().zip(self.thresholds.get_mut(&actor)) {
+                keys.remove(&(at, key.clone()));
                 if keys.is_empty() {
-                    self.lowest.remove(&actor);
+                    self.thresholds.remove(&actor);
                 }
             }
         }
         for (actor, counters) in after.beyond().actors() {
-            if let Some(low) = counters.lowest() {
-                let keys = self.lowest.entry(actor).or_default();
-                keys.insert((low, key.clone()));
+            if let Some(at) = counters.settles_at() {
+                let keys = self.thresholds.entry(actor).or_default();
+                keys.insert((at, key.clone()));
             }
         }
     }
@@ -54,10 +56,10 @@ impl<K: Ord + Clone> Unsettled<K> {
     /// stays due until [`Unsettled::note`] hears of its settled record; the caller goes on
     /// until none is due.
     pub fn due(&self, clock: &Clock, keys_max: usize) -> BTreeSet<K> {
-        let due = self.lowest.iter().flat_map(|(actor, keys)| {
+        let due = self.thresholds.iter().flat_map(|(actor, keys)| {
             let base = clock.base_of(*actor);
             keys.iter()
-                .take_while(move |(low, _)| *low <= base)
+                .take_while(move |(at, _)| *at <= base)
                 .map(|(_, key)| key.clone())
         });
         due.take(keys_max).collect()
@@ -65,11 +67,11 @@ impl<K: Ord + Clone> Unsettled<K> {
 
     /// Whether no record knows a dot beyond base.
     pub fn is_empty(&self) -> bool {
-        self.lowest.is_empty()
+        self.thresholds.is_empty()
     }
 
     /// How many pairs of a key and an actor it holds.
     pub fn len(&self) -> usize {
-        self.lowest.values().map(BTreeSet::len).sum()
+        self.thresholds.values().map(BTreeSet::len).sum()
     }
 }
