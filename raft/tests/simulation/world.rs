@@ -107,7 +107,7 @@ impl World {
             world.restart(node).await.unwrap();
         }
         let deadline = Instant::now() + PATIENCE;
-        while !world.all().all(|node| world.group(node).is_some()) {
+        while !world.all().all(|node| world.serves_default(node)) {
             assert!(Instant::now() < deadline, "seed {seed}: no catalog");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -143,6 +143,19 @@ impl World {
 
     pub fn disk(&self, node: usize) -> SimDisk {
         self.members[node].lock().disk.clone()
+    }
+
+    /// Whether a node knows the default keyspace, and its replica of it, if it is to have one.
+    fn serves_default(&self, node: usize) -> bool {
+        let Some(raft) = self.raft(node) else {
+            return false;
+        };
+        let catalog = raft.catalog();
+        let Some(keyspace) = catalog.keyspace("default") else {
+            return false;
+        };
+        let (range, _) = keyspace.route(b"");
+        !range.replicas.contains(&id_of(node)) || raft.group(range.id).is_some()
     }
 
     /// The default keyspace's one range on a node.
@@ -348,7 +361,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn number_from(name: &str) -> Option<u64> {
+/// A number from the environment.
+pub fn number_from(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
