@@ -24,12 +24,23 @@ const EPOCH: Timestamp = Timestamp(1_700_000_000_000_000);
 /// Simulated time that anything may take to work again once all is whole.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a disk's sync does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syncs {
+    /// What it should.
+    Done,
+    /// Nothing: a power cut loses any part of all that was ever written.
+    Never,
+    /// Nothing in the last moments before all nodes lose their power, which lose just these.
+    Late,
+}
+
 /// What kind of cluster.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub nodes: u64,
     pub faults: Faults,
-    pub lying_disks: bool,
+    pub syncs: Syncs,
     /// Small: the engine flushes all the time, segments of the log are many.
     pub memory_bytes: usize,
     pub segment_bytes: u64,
@@ -43,7 +54,7 @@ impl Default for Settings {
         Settings {
             nodes: 3,
             faults: Faults::default(),
-            lying_disks: false,
+            syncs: Syncs::Done,
             memory_bytes: 16 << 10,
             segment_bytes: 64 << 10,
             sync_latency: Duration::from_micros(300),
@@ -83,7 +94,7 @@ impl World {
         let disk = || {
             let disk = SimDisk::new();
             disk.set_sync_latency(settings.sync_latency);
-            disk.lie_about_sync(settings.lying_disks);
+            disk.lie_about_sync(settings.syncs == Syncs::Never);
             disk
         };
         let member = || Member {
@@ -112,6 +123,11 @@ impl World {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         world
+    }
+
+    /// Whether what is synced just before a power cut is lost by it.
+    pub fn syncs_are_ignored(&self) -> bool {
+        self.settings.syncs == Syncs::Late
     }
 
     /// The nodes, counted from 0.
