@@ -16,6 +16,7 @@ mod damage;
 mod history;
 mod partition;
 mod power;
+mod sender;
 mod stale;
 mod times;
 mod twice;
