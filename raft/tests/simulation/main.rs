@@ -10,10 +10,13 @@
 // Cargo does not know tokio's own switch.
 #![allow(unexpected_cfgs)]
 
+mod bank;
 mod clients;
 mod damage;
+mod history;
 mod partition;
 mod power;
+mod sender;
 mod stale;
 mod times;
 mod twice;

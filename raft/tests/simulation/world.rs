@@ -24,12 +24,23 @@ const EPOCH: Timestamp = Timestamp(1_700_000_000_000_000);
 /// Simulated time that anything may take to work again once all is whole.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a disk's sync does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syncs {
+    /// What it should.
+    Done,
+    /// Nothing: a power cut loses any part of all that was ever written.
+    Never,
+    /// Nothing in the last moments before all nodes lose their power, which lose just these.
+    Late,
+}
+
 /// What kind of cluster.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub nodes: u64,
     pub faults: Faults,
-    pub lying_disks: bool,
+    pub syncs: Syncs,
     /// Small: the engine flushes all the time, segments of the log are many.
     pub memory_bytes: usize,
     pub segment_bytes: u64,
@@ -43,7 +54,7 @@ impl Default for Settings {
         Settings {
             nodes: 3,
             faults: Faults::default(),
-            lying_disks: false,
+            syncs: Syncs::Done,
             memory_bytes: 16 << 10,
             segment_bytes: 64 << 10,
             sync_latency: Duration::from_micros(300),
@@ -83,7 +94,7 @@ impl World {
         let disk = || {
             let disk = SimDisk::new();
             disk.set_sync_latency(settings.sync_latency);
-            disk.lie_about_sync(settings.lying_disks);
+            disk.lie_about_sync(settings.syncs == Syncs::Never);
             disk
         };
         let member = || Member {
@@ -107,11 +118,16 @@ impl World {
             world.restart(node).await.unwrap();
         }
         let deadline = Instant::now() + PATIENCE;
-        while !world.all().all(|node| world.group(node).is_some()) {
+        while !world.all().all(|node| world.serves_default(node)) {
             assert!(Instant::now() < deadline, "seed {seed}: no catalog");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         world
+    }
+
+    /// Whether what is synced just before a power cut is lost by it.
+    pub fn syncs_are_ignored(&self) -> bool {
+        self.settings.syncs == Syncs::Late
     }
 
     /// The nodes, counted from 0.
@@ -143,6 +159,19 @@ impl World {
 
     pub fn disk(&self, node: usize) -> SimDisk {
         self.members[node].lock().disk.clone()
+    }
+
+    /// Whether a node knows the default keyspace, and its replica of it, if it is to have one.
+    fn serves_default(&self, node: usize) -> bool {
+        let Some(raft) = self.raft(node) else {
+            return false;
+        };
+        let catalog = raft.catalog();
+        let Some(keyspace) = catalog.keyspace("default") else {
+            return false;
+        };
+        let (range, _) = keyspace.route(b"");
+        !range.replicas.contains(&id_of(node)) || raft.group(range.id).is_some()
     }
 
     /// The default keyspace's one range on a node.
@@ -348,7 +377,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn number_from(name: &str) -> Option<u64> {
+/// A number from the environment.
+pub fn number_from(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 

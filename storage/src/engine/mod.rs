@@ -36,8 +36,9 @@ pub use error::EngineError;
 pub use export::Export;
 pub use record::RangeMeta;
 pub use scan::{ScanPage, ScanRequest};
-pub use store::{Engine, EngineStats};
+pub use store::{Engine, EngineStats, StoredHistory};
 pub use table::RangeTable;
+pub use view::HISTORY_BUCKET_REVISIONS;
 
 /// A place in a range's log: the entry's term and index. Positions of one log
 /// sort as the log does.

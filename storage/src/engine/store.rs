@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use redb::ReadableTableMetadata;
 use tokio::sync::watch;
 
 use super::error::EngineError;
@@ -233,6 +234,15 @@ pub struct EngineStats {
     pub ranges: usize,
 }
 
+/// Superseded versions in the engine's files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoredHistory {
+    /// Versions.
+    pub records: u64,
+    /// What they take, with their keys, in bytes.
+    pub bytes: u64,
+}
+
 impl Engine {
     /// Opens the engine in `dir`, creating it where there is none. Cheap also
     /// after a crash: nothing is rescanned.
@@ -403,6 +413,21 @@ impl Engine {
                 .sum(),
             ranges: files.iter().map(|file| file.ranges().len()).sum(),
         }
+    }
+
+    /// Superseded versions that the files hold as of their last flushes. Walks the tables: for
+    /// tests and inspection, not for metrics.
+    ///
+    /// # Errors
+    /// A failing or damaged disk.
+    pub fn stored_history(&self) -> Result<StoredHistory, EngineError> {
+        let mut stored = StoredHistory::default();
+        for file in &self.inner.files {
+            let view = file.view();
+            stored.records += view.history.len()?;
+            stored.bytes += view.history.stats()?.stored_bytes();
+        }
+        Ok(stored)
     }
 
     /// Memory that applied and not yet flushed data takes, in bytes.

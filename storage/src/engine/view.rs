@@ -29,6 +29,9 @@ pub(super) const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(
 /// adds behind what is there, where longer buckets would have it rewrite the
 /// leaves of earlier flushes.
 const BUCKET_REVISION_BITS: u32 = 21;
+/// Revisions that share a bucket of history. What was superseded at a revision has left the files
+/// once the floor is so much above it.
+pub const HISTORY_BUCKET_REVISIONS: u64 = 1 << BUCKET_REVISION_BITS;
 
 /// The bucket of versions that were superseded at `revision`. (Revisions are
 /// microseconds: 32 bits of buckets last until the year 2255.)

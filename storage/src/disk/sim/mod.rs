@@ -110,9 +110,18 @@ struct State {
     locks: BTreeSet<PathBuf>,
     faults: Vec<Fault>,
     lies_about_sync: bool,
+    /// What a power cut leaves, whatever was synced since.
+    held: Option<Held>,
     sync_latency: Duration,
     elapsed: Duration,
     counts: SimCounts,
+}
+
+/// Folders and files as they were seen at one moment.
+#[derive(Clone, Debug)]
+struct Held {
+    folders: BTreeMap<PathBuf, Folder>,
+    files: BTreeMap<u64, Content>,
 }
 
 impl Default for SimDisk {
@@ -137,6 +146,10 @@ impl SimDisk {
     pub fn power_cut(&self, seed: u64) -> Self {
         let mut state = self.shared.lock();
         let mut dice = Dice::new(seed);
+        if let Some(held) = state.held.take() {
+            state.folders = held.folders;
+            state.files = held.files;
+        }
         for folder in state.folders.values_mut() {
             folder.cut(&mut dice);
         }
@@ -202,6 +215,20 @@ impl SimDisk {
     /// duty again. The negative control of every durability test.
     pub fn lie_about_sync(&self, lie: bool) {
         self.shared.lock().lies_about_sync = lie;
+    }
+
+    /// Up to now the disk keeps everything; what comes is in its cache alone, whatever its syncs
+    /// say, and lost as a whole by the next power cut. As with a cache that ignores syncs but
+    /// writes back in order, nothing in the files shows that there was more.
+    pub fn hold_back_from_now(&self) {
+        let mut state = self.shared.lock();
+        let mut held = Held {
+            folders: state.folders.clone(),
+            files: state.files.clone(),
+        };
+        held.folders.values_mut().for_each(Folder::sync);
+        held.files.values_mut().for_each(Content::sync);
+        state.held = Some(held);
     }
 
     /// How long a file's sync takes a worker, slept on tokio's clock.
