@@ -320,12 +320,12 @@ impl Engine {
     ) -> Result<RangeTable, EngineError> {
         self.inner.common.check()?;
         let file = self.inner.file_of(range);
-        let limit = self.inner.common.options.collect_records_max;
-        let in_the_way = |other: &(Bytes, Bytes)| overlap(&interval, other);
+        let options = &self.inner.common.options;
+        let in_the_way = |id: u64, other: &(Bytes, Bytes)| id == range || overlap(&interval, other);
         while file.has_dropping()
             && self
                 .inner
-                .watched(collect::drop_step(file, limit, in_the_way))?
+                .watched(collect::drop_step(file, options, in_the_way))?
         {}
         let opened = file.range_or(range, |ranges, view| {
             let meta = view.range_meta(range, MetaKind::Range)?;
