@@ -439,7 +439,7 @@ mod tests {
     fn records_are_found_across_blocks() {
         let database = filled();
         let table = database.begin_read().unwrap().open_table(HISTORY).unwrap();
-        assert!(table.range(runs_above(RANGE, RUN - 1)).unwrap().count() > 40);
+        assert!(table.range(runs_above(RANGE, RUN - 1)).unwrap().count() > 15);
         let mut reader = RunReader::new(&table, RANGE, RUN);
         let names = names();
         let found = |entry: Option<(Bytes, Bytes)>| {
