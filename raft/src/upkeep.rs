@@ -10,7 +10,6 @@ use openraft::async_runtime::WatchReceiver;
 use quorate_proto::internal as wire;
 use quorate_proto::internal::envelope::Body;
 use quorate_proto::internal::{Command, Expire, command, expire};
-use quorate_storage::engine::HISTORY_BUCKET_REVISIONS;
 use quorate_types::{NodeId, RangeId, Revision};
 use tokio::time::Instant;
 
@@ -222,11 +221,9 @@ impl Inner {
         let history = group.shared.machine.lock().options().history;
         let oldest = Revision(self.clock.now().0.saturating_sub(history));
         // Nothing is superseded after the last change: an idle range is collected once, and rests.
-        // What that change superseded leaves only with its whole bucket.
-        let rest = Revision(at.last_change.0.saturating_add(HISTORY_BUCKET_REVISIONS));
-        let floor = oldest.min(rest);
+        let floor = oldest.min(at.last_change);
         let far = floor.0 >= at.floor.0.saturating_add(COLLECT_STEP_MICROSECONDS);
-        let last = floor == rest && floor > at.floor;
+        let last = floor == at.last_change && floor > at.floor;
         if history > 0 && (far || last) {
             self.propose_in_background(group, command::Operation::CollectBelow(floor.0));
         }

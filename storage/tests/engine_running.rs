@@ -109,12 +109,14 @@ async fn old_history_leaves_the_file_in_steps() {
     let disk = SimDisk::new();
     let opened = Opened::new(&disk, options());
     let mut model = Model::default();
-    // Each version ends in a bucket of its own.
+    // Each flush leaves a run.
     for number in 0..400 {
         let change = model.write(number % 4, 1 << 24, Some(5));
         opened.table.apply(model.position, vec![change]);
+        if number % 20 == 19 {
+            opened.table.flush_all(vec![]).await.unwrap();
+        }
     }
-    opened.table.flush_all(vec![]).await.unwrap();
     let full = opened
         .table
         .export()
@@ -126,7 +128,7 @@ async fn old_history_leaves_the_file_in_steps() {
     model.position.index += 1;
     opened.table.apply(model.position, vec![]);
     opened.table.flush_all(vec![]).await.unwrap();
-    // Sixteen records a step: the flush has done the first step only.
+    // One block a step: the flush has done the first step only.
     let flushes = opened.engine.stats().flushes;
     let synced = opened.engine.stats().syncs;
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -11,19 +11,20 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use redb::{ReadableTable, Table};
 
+use super::EngineOptions;
 use super::error::EngineError;
 use super::file::{EngineFile, Writer};
 use super::flush::Tables;
+use super::history::{HistoryKey, next_run, runs_through};
 use super::range::Range;
-use super::scan::bucket_bounds;
 use super::store::Common;
-use super::view::{HistoryKey, MetaKind, bucket_of, meta_name};
+use super::view::{MetaKind, meta_name};
 
 /// How far a range's history has been removed; holds once committed.
 pub(super) struct Collected {
     range: Arc<Range>,
-    next_bucket: u32,
-    records: usize,
+    through: u64,
+    blocks: usize,
 }
 
 impl Collected {
@@ -31,67 +32,47 @@ impl Collected {
     pub(super) fn settle(&self) {
         self.range
             .collected
-            .store(self.next_bucket, Ordering::Relaxed);
+            .fetch_max(self.through, Ordering::Relaxed);
     }
 }
 
-/// Removes up to `limit` records of the range's history that ended in buckets
-/// wholly below `floor`.
+/// Removes up to `limit` blocks of the range's runs that ended at or below
+/// `floor`.
 pub(super) fn history_step(
     history: &mut Table<'_, HistoryKey, &'static [u8]>,
     range: &Arc<Range>,
     floor: u64,
     limit: usize,
 ) -> Result<Collected, EngineError> {
-    let until = bucket_of(floor);
-    let mut bucket = range.collected.load(Ordering::Relaxed);
-    let mut left = limit;
-    while bucket < until && left > 0 {
-        let removed = remove_from_bucket(history, bucket, &range.interval, left)?;
-        left -= removed;
-        if removed == 0 {
-            bucket = next_bucket(history, bucket)?.map_or(until, |next| next.min(until));
-        }
-    }
+    let collected = range.collected.load(Ordering::Relaxed);
+    let blocks = if collected < floor {
+        remove_history(history, range.id, floor, limit)?
+    } else {
+        0
+    };
     Ok(Collected {
         range: range.clone(),
-        next_bucket: bucket,
-        records: limit - left,
+        through: if blocks < limit { floor } else { collected },
+        blocks,
     })
 }
 
-fn next_bucket(
-    history: &Table<'_, HistoryKey, &'static [u8]>,
-    bucket: u32,
-) -> Result<Option<u32>, EngineError> {
-    let Some(next) = bucket.checked_add(1) else {
-        return Ok(None);
-    };
-    let found = history
-        .range((next, [].as_slice(), 0)..)?
-        .next()
-        .transpose()?;
-    Ok(found.map(|(name, _)| name.value().0))
-}
-
-fn remove_from_bucket(
+/// Removes up to `limit` blocks of the range's runs up to `through`. Says how
+/// many.
+fn remove_history(
     history: &mut Table<'_, HistoryKey, &'static [u8]>,
-    bucket: u32,
-    (start, end): &(Bytes, Bytes),
+    range: u64,
+    through: u64,
     limit: usize,
 ) -> Result<usize, EngineError> {
-    let end = (!end.is_empty()).then_some(end.as_ref());
-    let mut doomed: Vec<(Bytes, u64)> = Vec::new();
-    for found in history
-        .range(bucket_bounds(bucket, start, end))?
-        .take(limit)
-    {
+    let mut doomed: Vec<(u64, Bytes, u64)> = Vec::new();
+    for found in history.range(runs_through(range, through))?.take(limit) {
         let (name, _) = found?;
-        let (_, key, complement) = name.value();
-        doomed.push((Bytes::copy_from_slice(key), complement));
+        let (_, run, key, complement) = name.value();
+        doomed.push((run, Bytes::copy_from_slice(key), complement));
     }
-    for (key, complement) in &doomed {
-        history.remove((bucket, key.as_ref(), *complement))?;
+    for (run, key, complement) in &doomed {
+        history.remove((range, *run, key.as_ref(), *complement))?;
     }
     Ok(doomed.len())
 }
@@ -100,7 +81,7 @@ fn remove_from_bucket(
 /// whether there may be more.
 pub(super) fn step(file: &EngineFile, common: &Common) -> Result<bool, EngineError> {
     if file.has_dropping() {
-        return drop_step(file, common.options.collect_records_max, |_| true);
+        return drop_step(file, &common.options, |_, _| true);
     }
     let view = file.view();
     for range in file.ranges() {
@@ -108,7 +89,9 @@ pub(super) fn step(file: &EngineFile, common: &Common) -> Result<bool, EngineErr
         let Some(meta) = view.range_meta(range.id, MetaKind::Range)? else {
             continue;
         };
-        if range.collected.load(Ordering::Relaxed) < bucket_of(meta.floor) {
+        let collected = range.collected.load(Ordering::Relaxed);
+        let next = next_run(&view.history, range.id, collected)?;
+        if next.is_some_and(|run| run <= meta.floor) {
             collect_range(file, common, &range)?;
             return Ok(true);
         }
@@ -128,14 +111,14 @@ fn collect_range(
         return Ok(());
     };
     let transaction = writer.begin()?;
-    let limit = common.options.collect_records_max;
+    let limit = common.options.history_blocks_max();
     let collected = history_step(
         &mut Tables::open(&transaction)?.history,
         range,
         meta.floor,
         limit,
     )?;
-    if collected.records == 0 {
+    if collected.blocks == 0 {
         transaction.abort()?;
     } else {
         writer.commit(transaction, &[])?;
@@ -179,8 +162,8 @@ pub(super) fn remove_meta(tables: &mut Tables<'_>, id: u64) -> Result<(), Engine
 /// there was one.
 pub(super) fn drop_step(
     file: &EngineFile,
-    limit: usize,
-    wanted: impl Fn(&(Bytes, Bytes)) -> bool,
+    options: &EngineOptions,
+    wanted: impl Fn(u64, &(Bytes, Bytes)) -> bool,
 ) -> Result<bool, EngineError> {
     let writer = file.writer()?;
     let dropping = file.view().ranges(MetaKind::Dropping)?;
@@ -189,11 +172,11 @@ pub(super) fn drop_step(
     }
     let Some((id, meta)) = dropping
         .into_iter()
-        .find(|(_, meta)| wanted(&meta.interval))
+        .find(|(id, meta)| wanted(*id, &meta.interval))
     else {
         return Ok(false);
     };
-    drop_piece(&writer, id, &meta.interval, limit)?;
+    drop_piece(&writer, id, &meta.interval, options)?;
     Ok(true)
 }
 
@@ -201,23 +184,18 @@ fn drop_piece(
     writer: &Writer<'_>,
     id: u64,
     interval: &(Bytes, Bytes),
-    limit: usize,
+    options: &EngineOptions,
 ) -> Result<(), EngineError> {
     let transaction = writer.begin()?;
     {
         let mut tables = Tables::open(&transaction)?;
-        let mut left = limit - remove_current(&mut tables, interval, limit)?;
-        let mut bucket = Some(0);
-        while let Some(number) = bucket
-            && left > 0
-        {
-            let removed = remove_from_bucket(&mut tables.history, number, interval, left)?;
-            left -= removed;
-            if removed == 0 {
-                bucket = next_bucket(&tables.history, number)?;
-            }
+        let limit = options.collect_records_max;
+        let mut done = remove_current(&mut tables, interval, limit)? < limit;
+        if done {
+            let limit = options.history_blocks_max();
+            done = remove_history(&mut tables.history, id, u64::MAX, limit)? < limit;
         }
-        if left > 0 {
+        if done {
             let name = meta_name(id, MetaKind::Dropping, &[]);
             tables.meta.remove(name.as_slice())?;
         }
@@ -245,12 +223,12 @@ fn remove_current(
     Ok(doomed.len())
 }
 
-/// Removes all data of an interval, within the caller's transaction.
+/// Removes all data of a range, within the caller's transaction.
 pub(super) fn remove_all(
     tables: &mut Tables<'_>,
-    interval: &(Bytes, Bytes),
+    id: u64,
+    (start, end): &(Bytes, Bytes),
 ) -> Result<(), EngineError> {
-    let (start, end) = interval;
     let behind = (!end.is_empty()).then_some(end.as_ref());
     match behind {
         Some(end) => tables
@@ -258,11 +236,7 @@ pub(super) fn remove_all(
             .retain_in(start.as_ref()..end, |_, _| false)?,
         None => tables.current.retain_in(start.as_ref().., |_, _| false)?,
     }
-    let mut bucket = Some(0);
-    while let Some(number) = bucket {
-        let bounds = bucket_bounds(number, start, behind);
-        tables.history.retain_in(bounds, |_, _| false)?;
-        bucket = next_bucket(&tables.history, number)?;
-    }
+    let all = runs_through(id, u64::MAX);
+    tables.history.retain_in(all, |_, _| false)?;
     Ok(())
 }

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use redb::Range;
 
 use super::error::EngineError;
+use super::history::{self, Block, HistoryKey, runs_above};
 use super::record::{self, RangeMeta};
-use super::scan::bucket_bounds;
-use super::view::{FileView, HistoryKey, MetaKind, decode_history};
+use super::view::{FileView, MetaKind};
 
 /// Version of chunks and items.
 pub(super) const EXPORT_VERSION: u8 = 1;
@@ -41,7 +41,7 @@ pub(super) enum ItemKind {
     Meta = 1,
     /// A record of the current table.
     Current = 2,
-    /// A record of the history table.
+    /// A block of the history table.
     History = 3,
     /// The last one: numbers of the other items, checksum of the stream.
     Trailer = 4,
@@ -67,11 +67,7 @@ impl ItemCounts {
 
 enum Stage {
     Current(Range<'static, &'static [u8], &'static [u8]>),
-    History {
-        rows: Range<'static, HistoryKey, &'static [u8]>,
-        /// Those that come after, last first.
-        buckets: Vec<u32>,
-    },
+    History(Range<'static, HistoryKey, &'static [u8]>),
     End,
 }
 
@@ -80,6 +76,7 @@ enum Stage {
 /// Equal state gives equal chunks as long as the export lives in one process;
 /// to resume one, skip the chunks that are there already.
 pub struct Export {
+    range: u64,
     view: Arc<FileView>,
     meta: RangeMeta,
     stage: Stage,
@@ -123,6 +120,7 @@ impl Export {
             .current
             .range::<&[u8]>((Bound::Included(start.as_ref()), end))?;
         let mut export = Self {
+            range,
             stage: Stage::Current(rows),
             counts: ItemCounts::default(),
             sum: crc32fast::Hasher::new(),
@@ -170,42 +168,29 @@ impl Export {
                     self.counts.current += 1;
                 }
                 None => {
-                    let mut buckets = self.view.buckets_from(self.meta.floor)?;
-                    buckets.reverse();
-                    self.next_bucket(buckets)?;
+                    let blocks = runs_above(self.range, self.meta.floor);
+                    self.stage = Stage::History(self.view.history.range(blocks)?);
                 }
             },
-            Stage::History { rows, buckets } => match rows.next() {
+            Stage::History(rows) => match rows.next() {
                 Some(row) => {
                     let (name, stored) = row?;
-                    let (_, ending) = decode_history(name.value(), stored.value())?;
-                    if ending.revision > self.meta.floor {
-                        self.item(ItemKind::History, name.value().1, stored.value());
-                        self.counts.history += 1;
+                    let (_, run, _, _) = name.value();
+                    for (key, stored) in Block::open(stored.value())?.entries() {
+                        history::decode(run, &key, &stored)?;
                     }
+                    self.item(ItemKind::History, &run.to_le_bytes(), stored.value());
+                    self.counts.history += 1;
                 }
                 None => {
-                    let buckets = std::mem::take(buckets);
-                    self.next_bucket(buckets)?;
+                    let trailer = self.counts.encode(self.sum.clone().finalize());
+                    self.item(ItemKind::Trailer, &[], &trailer);
+                    self.stage = Stage::End;
                 }
             },
             Stage::End => return Ok(false),
         }
         Ok(true)
-    }
-
-    fn next_bucket(&mut self, mut buckets: Vec<u32>) -> Result<(), EngineError> {
-        let Some(bucket) = buckets.pop() else {
-            let trailer = self.counts.encode(self.sum.clone().finalize());
-            self.item(ItemKind::Trailer, &[], &trailer);
-            self.stage = Stage::End;
-            return Ok(());
-        };
-        let (start, end) = &self.meta.interval;
-        let end = (!end.is_empty()).then_some(end.as_ref());
-        let rows = self.view.history.range(bucket_bounds(bucket, start, end))?;
-        self.stage = Stage::History { rows, buckets };
-        Ok(())
     }
 
     fn fill(&mut self) -> Result<(), EngineError> {

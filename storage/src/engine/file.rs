@@ -11,10 +11,11 @@ use redb::{Database, ReadableDatabase, WriteTransaction};
 
 use super::EngineOptions;
 use super::error::EngineError;
+use super::history::HISTORY;
 use super::pages::{self, PageCounts, Pages};
 use super::range::{FlushJob, Range};
 use super::record;
-use super::view::{CURRENT, FileView, HISTORY, META, MetaKind, meta_name};
+use super::view::{CURRENT, FileView, META, MetaKind, meta_name};
 use crate::disk::{Disk, Doorbell, FolderLock, OpenMode};
 
 /// The range number under which a file's own record stands.

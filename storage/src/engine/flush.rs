@@ -13,11 +13,12 @@ use redb::{Table, WriteTransaction};
 use super::collect::{self, Collected};
 use super::error::EngineError;
 use super::file::EngineFile;
+use super::history::{HISTORY, HistoryKey, RunWriter};
 use super::memory::{MemTable, Slots};
 use super::range::FlushJob;
 use super::record::{self, Ending, Record};
 use super::store::{Common, Stop};
-use super::view::{CURRENT, HISTORY, HistoryKey, META, MetaKind, bucket_of, meta_name};
+use super::view::{CURRENT, META, MetaKind, meta_name};
 use crate::disk::{Next, Worker};
 
 /// Flushes one file.
@@ -87,7 +88,7 @@ fn flush(file: &EngineFile, common: &Common) -> Result<bool, EngineError> {
                 &mut tables.history,
                 &job.range,
                 job.meta.floor,
-                common.options.collect_records_max,
+                common.options.history_blocks_max(),
             )?;
             collected.push(next);
         }
@@ -108,7 +109,6 @@ pub(super) struct Tables<'a> {
     pub(super) current: Table<'a, &'static [u8], &'static [u8]>,
     pub(super) history: Table<'a, HistoryKey, &'static [u8]>,
     pub(super) meta: Table<'a, &'static [u8], &'static [u8]>,
-    buffer: Vec<u8>,
 }
 
 impl<'a> Tables<'a> {
@@ -117,13 +117,12 @@ impl<'a> Tables<'a> {
             current: transaction.open_table(CURRENT)?,
             history: transaction.open_table(HISTORY)?,
             meta: transaction.open_table(META)?,
-            buffer: Vec::new(),
         })
     }
 
     fn flush(&mut self, job: &FlushJob) -> Result<(), EngineError> {
         for table in &job.tables {
-            self.flush_table(table, job.meta.floor)?;
+            self.flush_table(job.range.id, table, job.meta.floor)?;
         }
         let range = job.range.id;
         for (key, value) in &job.staged {
@@ -142,20 +141,35 @@ impl<'a> Tables<'a> {
         Ok(())
     }
 
-    fn flush_table(&mut self, table: &MemTable, floor: u64) -> Result<(), EngineError> {
+    fn flush_table(&mut self, range: u64, table: &MemTable, floor: u64) -> Result<(), EngineError> {
+        let mut rows = Rows {
+            current: &mut self.current,
+            run: RunWriter::new(&mut self.history, range, table.last_revision()),
+            floor,
+            buffer: Vec::new(),
+        };
         for (key, slots) in table.iter() {
-            self.flush_key(key, slots, floor)?;
+            rows.flush_key(key, slots)?;
         }
-        Ok(())
+        rows.run.finish()
     }
+}
 
+/// Where the keys of one table in memory go.
+struct Rows<'f, 't> {
+    current: &'f mut Table<'t, &'static [u8], &'static [u8]>,
+    run: RunWriter<'f, 't>,
+    floor: u64,
+    buffer: Vec<u8>,
+}
+
+impl Rows<'_, '_> {
     /// Makes the newest version current, and the ones before it history, as
     /// far as they ended above the floor.
-    fn flush_key(&mut self, key: &[u8], slots: &Slots, floor: u64) -> Result<(), EngineError> {
-        let newest = slots.newest().version();
-        let old = match &newest {
+    fn flush_key(&mut self, key: &[u8], slots: &Slots) -> Result<(), EngineError> {
+        let old = match &slots.newest().version() {
             Some(version) => {
-                record_of(version, None).encode(key, &mut self.buffer);
+                record_of(version).encode(key, &mut self.buffer);
                 self.current.insert(key, self.buffer.as_slice())?
             }
             None => self.current.remove(key)?,
@@ -165,47 +179,31 @@ impl<'a> Tables<'a> {
             revision: slots[at].revision,
             by_delete: slots[at].version().is_none(),
         };
+        // Newest first, as a run has them.
+        for (at, slot) in (1..slots.len()).zip(slots).rev() {
+            if ending(at).revision <= self.floor {
+                return Ok(());
+            }
+            if let Some(version) = slot.version() {
+                self.run.add(key, record_of(&version), ending(at))?;
+            }
+        }
         if let Some(old) = old
-            && ending(0).revision > floor
+            && ending(0).revision > self.floor
         {
             let record = record::decode(key, old.value())?;
-            put_history(&mut self.history, key, record, ending(0), &mut self.buffer)?;
-        }
-        for (at, slot) in (1..slots.len()).zip(slots) {
-            if let Some(version) = slot.version()
-                && ending(at).revision > floor
-            {
-                let record = record_of(&version, None);
-                put_history(&mut self.history, key, record, ending(at), &mut self.buffer)?;
-            }
+            self.run.add(key, record, ending(0))?;
         }
         Ok(())
     }
 }
 
-fn record_of(version: &super::Version, ending: Option<Ending>) -> Record<'_> {
+fn record_of(version: &super::Version) -> Record<'_> {
     Record {
         revision: version.revision,
         expiry: version.expiry,
         context: None,
-        ending,
+        ending: None,
         value: &version.value,
     }
-}
-
-fn put_history(
-    history: &mut Table<'_, HistoryKey, &'static [u8]>,
-    key: &[u8],
-    record: Record<'_>,
-    ending: Ending,
-    buffer: &mut Vec<u8>,
-) -> Result<(), EngineError> {
-    let name = (bucket_of(ending.revision), key, !record.revision);
-    Record {
-        ending: Some(ending),
-        ..record
-    }
-    .encode(key, buffer);
-    history.insert(name, buffer.as_slice())?;
-    Ok(())
 }

@@ -13,10 +13,11 @@ use super::export::{
 };
 use super::file::EngineFile;
 use super::flush::Tables;
+use super::history::{self, Block};
 use super::range::Range;
 use super::record::{self, RangeMeta};
 use super::store::Common;
-use super::view::{MetaKind, bucket_of, meta_name};
+use super::view::{MetaKind, meta_name};
 
 /// Most bytes of one item. Far above any record, far below what would hurt.
 const ITEM_BYTES_MAX: usize = 256 << 20;
@@ -38,7 +39,7 @@ pub(super) fn run(
     let transaction = writer.begin()?;
     {
         let mut tables = Tables::open(&transaction)?;
-        collect::remove_all(&mut tables, &range.interval)?;
+        collect::remove_all(&mut tables, range.id, &range.interval)?;
         collect::remove_meta(&mut tables, range.id)?;
         let mut intake = Intake {
             range,
@@ -98,10 +99,7 @@ impl Intake<'_> {
                 self.counts.current += 1;
             }
             kind if kind == ItemKind::History as u8 => {
-                self.check_key(key)?;
-                let (record, ending) = record::decode_ended(key, value)?;
-                let name = (bucket_of(ending.revision), key, !record.revision);
-                tables.history.insert(name, value)?;
+                self.take_block(tables, key, value)?;
                 self.counts.history += 1;
             }
             kind if kind == ItemKind::Trailer as u8 => {
@@ -113,6 +111,32 @@ impl Intake<'_> {
             _ => return Err(refused("they have an item of unknown kind")),
         }
         Ok(false)
+    }
+
+    /// Takes a block of history; `key` is its run.
+    fn take_block(
+        &self,
+        tables: &mut Tables<'_>,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), EngineError> {
+        let run = key.try_into().map(u64::from_le_bytes);
+        let run = run.map_err(|_| refused("they have a block of no run"))?;
+        let mut last: Option<(Bytes, u64)> = None;
+        for (key, stored) in Block::open(value)?.entries() {
+            self.check_key(&key)?;
+            let (record, _) = history::decode(run, &key, &stored)?;
+            let name = (key, !record.revision);
+            if last.as_ref().is_some_and(|last| *last >= name) {
+                return Err(refused("they have a block that is not sorted"));
+            }
+            last = Some(name);
+        }
+        if let Some((key, complement)) = last {
+            let name = (self.range.id, run, key.as_ref(), complement);
+            tables.history.insert(name, value)?;
+        }
+        Ok(())
     }
 
     fn check_key(&self, key: &[u8]) -> Result<(), EngineError> {

@@ -105,6 +105,7 @@ impl Slots {
 pub(super) struct MemTable {
     rows: BTreeMap<Bytes, Slots>,
     bytes: usize,
+    last_revision: u64,
 }
 
 impl MemTable {
@@ -115,6 +116,11 @@ impl MemTable {
     /// Memory that the table takes, estimated.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Highest revision of its versions; 0: there is none.
+    pub(super) fn last_revision(&self) -> u64 {
+        self.last_revision
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&Slots> {
@@ -141,6 +147,7 @@ impl MemTable {
                 (key, slot)
             }
         };
+        self.last_revision = self.last_revision.max(slot.revision);
         match self.rows.entry(own(key)) {
             Entry::Occupied(mut row) => {
                 let grown = row.get_mut().push(slot, floor);

@@ -6,8 +6,8 @@
 //! keys and values mean, who applies what and when, is decided elsewhere.
 //!
 //! The rooms: `table` is what is done with a range, `range` its state, `memory` the tables
-//! in memory, `view` one committed state of a file, `scan` the merge of all
-//! of them, `flush` the way from memory to file, `collect` the way out,
+//! in memory, `view` one committed state of a file, `history` the
+//! superseded versions in it, `scan` the merge of all of them, `flush` the way from memory to file, `collect` the way out,
 //! `export` and `import` the way to another node, `pages` the checksummed
 //! blocks under redb.
 
@@ -17,6 +17,7 @@ mod export;
 mod file;
 mod flush;
 mod hash;
+mod history;
 mod import;
 mod memory;
 mod pages;
@@ -38,7 +39,6 @@ pub use record::RangeMeta;
 pub use scan::{ScanPage, ScanRequest};
 pub use store::{Engine, EngineStats, StoredHistory};
 pub use table::RangeTable;
-pub use view::HISTORY_BUCKET_REVISIONS;
 
 /// A place in a range's log: the entry's term and index. Positions of one log
 /// sort as the log does.
@@ -104,8 +104,19 @@ pub struct EngineOptions {
     /// A range asks for a flush when it has unflushed data older than this
     /// (and at most a half more).
     pub flush_interval: Duration,
-    /// Most old records that are removed in one write transaction.
+    /// Most records that are removed in one write transaction. Of history,
+    /// which leaves by blocks of many records, a sixteenth as many blocks.
     pub collect_records_max: usize,
+}
+
+/// So many records count as one block of history where a step is bounded.
+const RECORDS_PER_BLOCK: usize = 16;
+
+impl EngineOptions {
+    /// Most blocks of history that are removed in one write transaction.
+    fn history_blocks_max(&self) -> usize {
+        (self.collect_records_max / RECORDS_PER_BLOCK).max(1)
+    }
 }
 
 impl Default for EngineOptions {

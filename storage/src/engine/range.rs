@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -33,8 +33,8 @@ pub(super) struct Range {
     pub(super) touched: AtomicU64,
     /// Bytes in memory that are not frozen yet.
     pub(super) unfrozen_bytes: AtomicUsize,
-    /// Buckets of history below this one have been removed.
-    pub(super) collected: AtomicU32,
+    /// Runs of history up to this one have been removed.
+    pub(super) collected: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -176,7 +176,7 @@ impl Range {
             due: watch::Sender::new(false),
             touched: AtomicU64::new(0),
             unfrozen_bytes: AtomicUsize::new(0),
-            collected: AtomicU32::new(0),
+            collected: AtomicU64::new(0),
         }
     }
 

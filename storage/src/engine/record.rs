@@ -127,6 +127,13 @@ pub(super) fn decode<'a>(key: &[u8], stored: &'a [u8]) -> Result<Record<'a>, Eng
     })
 }
 
+/// The revision that a record says it has, unchecked; 0 where there is none.
+/// For finding a record among others, which is then decoded.
+pub(super) fn claimed_revision(stored: &[u8]) -> u64 {
+    let revision = stored.get(2..10).and_then(|bytes| bytes.try_into().ok());
+    revision.map_or(0, u64::from_le_bytes)
+}
+
 /// Reads a record of history, which must say how it ended.
 pub(super) fn decode_ended<'a>(
     key: &[u8],

@@ -8,10 +8,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::Range;
+use redb::{Range, ReadOnlyTable};
 
 use super::Version;
 use super::error::EngineError;
+use super::history::{self, HistoryKey, RunReader};
 use super::memory::{MemTable, Slots};
 use super::record;
 use super::view::FileView;
@@ -78,12 +79,11 @@ enum Seen {
 
 type Row = (Bytes, Seen);
 type CurrentRows = Range<'static, &'static [u8], &'static [u8]>;
-/// A bound in the table of history.
-type HistoryBound<'a> = Bound<(u32, &'a [u8], u64)>;
 
 /// Bounds and manner of a scan, clipped to its range.
 #[derive(Clone, Debug)]
 pub(super) struct Course {
+    range: u64,
     start: Bytes,
     end: Option<Bytes>,
     reverse: bool,
@@ -93,14 +93,15 @@ pub(super) struct Course {
 
 impl Course {
     /// Everything in `interval`.
-    pub(super) fn whole(interval: &(Bytes, Bytes)) -> Self {
-        Self::new(interval, &ScanRequest::default())
+    pub(super) fn whole(range: u64, interval: &(Bytes, Bytes)) -> Self {
+        Self::new(range, interval, &ScanRequest::default())
     }
 
-    pub(super) fn new(interval: &(Bytes, Bytes), request: &ScanRequest) -> Self {
+    pub(super) fn new(range: u64, interval: &(Bytes, Bytes), request: &ScanRequest) -> Self {
         let ends = [&interval.1, &request.end];
         let end = ends.into_iter().filter(|end| !end.is_empty()).min();
         Self {
+            range,
             start: (&interval.0).max(&request.start).clone(),
             end: end.cloned(),
             reverse: request.reverse,
@@ -273,11 +274,11 @@ impl<'a> Merge<'a> {
                 end.map_or(Bound::Unbounded, Bound::Excluded),
             ))?;
             sources.push(Source::Current(Box::new(current)));
-            for bucket in course
+            for run in course
                 .at
-                .map_or(Ok(Vec::new()), |at| view.buckets_from(at))?
+                .map_or(Ok(Vec::new()), |at| view.runs_above(course.range, at))?
             {
-                sources.push(Source::Bucket(BucketRows::new(view, bucket, course)));
+                sources.push(Source::Run(RunRows::new(view, run, course)));
             }
         }
         let heads = sources.into_iter().map(|mut source| {
@@ -328,7 +329,7 @@ enum Source<'a> {
     Copied(std::vec::IntoIter<Row>),
     Layer(Box<dyn Iterator<Item = (&'a Bytes, &'a Slots)> + 'a>),
     Current(Box<CurrentRows>),
-    Bucket(BucketRows<'a>),
+    Run(RunRows<'a>),
 }
 
 impl Source<'_> {
@@ -339,7 +340,7 @@ impl Source<'_> {
                 .next()
                 .map(|(key, slots)| (key.clone(), course.see(slots)))),
             Self::Current(rows) => next_current(rows, course),
-            Self::Bucket(rows) => rows.next(),
+            Self::Run(rows) => rows.next(),
         }
     }
 }
@@ -364,23 +365,23 @@ fn next_current(rows: &mut CurrentRows, course: &Course) -> Result<Option<Row>, 
     Ok(Some((key, seen)))
 }
 
-/// The keys of one bucket of history, each with its version alive at the
-/// scan's revision. It seeks from key to key, so that a key with many versions
-/// costs no more than one with few.
-struct BucketRows<'a> {
-    view: &'a FileView,
-    bucket: u32,
+/// The keys of one run of history, each with its version alive at the scan's
+/// revision. It seeks from key to key, so that a key with many versions costs
+/// little more than one with few.
+struct RunRows<'a> {
+    reader: RunReader<'a, ReadOnlyTable<HistoryKey, &'static [u8]>>,
+    run: u64,
     start: Bytes,
     end: Option<Bytes>,
     reverse: bool,
     at: u64,
 }
 
-impl<'a> BucketRows<'a> {
-    fn new(view: &'a FileView, bucket: u32, course: &Course) -> Self {
+impl<'a> RunRows<'a> {
+    fn new(view: &'a FileView, run: u64, course: &Course) -> Self {
         Self {
-            view,
-            bucket,
+            reader: RunReader::new(&view.history, course.range, run),
+            run,
             start: course.start.clone(),
             end: course.end.clone(),
             reverse: course.reverse,
@@ -397,41 +398,27 @@ impl<'a> BucketRows<'a> {
         } else {
             self.start = successor(&key);
         }
-        let version = self.view.in_bucket(self.bucket, &key, self.at)?;
-        Ok(Some((key, version.map_or(Seen::Nothing, Seen::Value))))
-    }
-
-    fn next_key(&self) -> Result<Option<Bytes>, EngineError> {
-        if self.end.as_ref().is_some_and(|end| *end <= self.start) {
-            return Ok(None);
+        let mut seen = Seen::Nothing;
+        if let Some((found, stored)) = self.reader.first_from(&key, !self.at)?
+            && found == key
+            && let Some(record) = history::alive_at(self.run, &key, &stored, self.at)?
+        {
+            seen = Seen::Value(record.version());
         }
-        let (start, end) = bucket_bounds(self.bucket, &self.start, self.end.as_deref());
-        let mut rows = self.view.history.range((start, end))?;
-        let found = if self.reverse {
-            rows.next_back()
-        } else {
-            rows.next()
-        };
-        let Some(found) = found else {
-            return Ok(None);
-        };
-        let (name, _) = found?;
-        Ok(Some(Bytes::copy_from_slice(name.value().1)))
+        // Alone, so that it does not keep its block in memory.
+        Ok(Some((Bytes::copy_from_slice(&key), seen)))
     }
-}
 
-/// Bounds of the records of `start..end` (None: no end) in one bucket.
-pub(super) fn bucket_bounds<'a>(
-    bucket: u32,
-    start: &'a [u8],
-    end: Option<&'a [u8]>,
-) -> (HistoryBound<'a>, HistoryBound<'a>) {
-    let end = match (end, bucket.checked_add(1)) {
-        (Some(end), _) => Bound::Excluded((bucket, end, 0)),
-        (None, Some(next)) => Bound::Excluded((next, [].as_slice(), 0)),
-        (None, None) => Bound::Unbounded,
-    };
-    (Bound::Included((bucket, start, 0)), end)
+    fn next_key(&mut self) -> Result<Option<Bytes>, EngineError> {
+        let found = if self.reverse {
+            self.reader.last_before(self.end.as_deref())?
+        } else {
+            self.reader.first_from(&self.start, 0)?
+        };
+        let within =
+            |key: &Bytes| *key >= self.start && self.end.as_ref().is_none_or(|end| key < end);
+        Ok(found.map(|(key, _)| key).filter(within))
+    }
 }
 
 /// The smallest key that is greater than `key`.

@@ -237,9 +237,9 @@ pub struct EngineStats {
 /// Superseded versions in the engine's files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoredHistory {
-    /// Versions.
-    pub records: u64,
-    /// What they take, with their keys, in bytes.
+    /// Blocks of versions.
+    pub blocks: u64,
+    /// What they take, with their names, in bytes.
     pub bytes: u64,
 }
 
@@ -330,12 +330,12 @@ impl Engine {
     ) -> Result<RangeTable, EngineError> {
         self.inner.common.check()?;
         let file = self.inner.file_of(range);
-        let limit = self.inner.common.options.collect_records_max;
-        let in_the_way = |other: &(Bytes, Bytes)| overlap(&interval, other);
+        let options = &self.inner.common.options;
+        let in_the_way = |id: u64, other: &(Bytes, Bytes)| id == range || overlap(&interval, other);
         while file.has_dropping()
             && self
                 .inner
-                .watched(collect::drop_step(file, limit, in_the_way))?
+                .watched(collect::drop_step(file, options, in_the_way))?
         {}
         let opened = file.range_or(range, |ranges, view| {
             let meta = view.range_meta(range, MetaKind::Range)?;
@@ -424,7 +424,7 @@ impl Engine {
         let mut stored = StoredHistory::default();
         for file in &self.inner.files {
             let view = file.view();
-            stored.records += view.history.len()?;
+            stored.blocks += view.history.len()?;
             stored.bytes += view.history.stats()?.stored_bytes();
         }
         Ok(stored)

@@ -294,7 +294,7 @@ impl RangeTable {
         drop(state);
         self.engine.watched(match at {
             None => view.get(key),
-            Some(at) => view.get_at(key, at),
+            Some(at) => view.get_at(self.range.id, key, at),
         })
     }
 
@@ -303,7 +303,7 @@ impl RangeTable {
     /// # Errors
     /// As [`RangeTable::get_at`].
     pub fn scan(&self, request: &ScanRequest) -> Result<ScanPage, EngineError> {
-        let course = Course::new(&self.range.interval, request);
+        let course = Course::new(self.range.id, &self.range.interval, request);
         let state = self.state()?;
         check_floor(&state, request.at)?;
         let layers = state.tables_newest_first();
@@ -340,7 +340,7 @@ impl RangeTable {
         // Deletes of what was not there fall out below; they do not count.
         let wanted = limit.saturating_add(entries.len());
         self.engine
-            .watched(view.history_of(key, floor, wanted, &mut entries))?;
+            .watched(view.history_of((self.range.id, key), floor, wanted, &mut entries))?;
         let mut readable = readable_history(entries, floor);
         readable.truncate(limit);
         Ok(readable)
@@ -353,7 +353,7 @@ impl RangeTable {
     /// # Errors
     /// As [`RangeTable::get`].
     pub fn hash(&self) -> Result<(Position, [u8; 16]), EngineError> {
-        let course = Course::whole(&self.range.interval);
+        let course = Course::whole(self.range.id, &self.range.interval);
         let mut state = self.range.state.write();
         self.check_served(&state)?;
         state.set_active_aside();

@@ -10,34 +10,14 @@ use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableDefinition};
 
 use super::error::EngineError;
-use super::record::{self, RangeMeta, Record};
+use super::history::{self, HISTORY, HistoryKey, RunReader};
+use super::record::{self, RangeMeta};
 use super::{HistoryEntry, Version};
-
-/// Key of the table of history: bucket, encoded key, complement of the
-/// version's revision (so that a key's newest version comes first).
-pub(super) type HistoryKey = (u32, &'static [u8], u64);
 
 /// The newest live version of every key.
 pub(super) const CURRENT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("current");
-/// Versions that were superseded, by the time when they were.
-pub(super) const HISTORY: TableDefinition<'_, HistoryKey, &[u8]> = TableDefinition::new("history");
 /// What is known about ranges, beside their data.
 pub(super) const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
-
-/// A bucket of history holds what was superseded within 2^21 microseconds
-/// (some 2 seconds): old history leaves by whole buckets, and a flush mostly
-/// adds behind what is there, where longer buckets would have it rewrite the
-/// leaves of earlier flushes.
-const BUCKET_REVISION_BITS: u32 = 21;
-/// Revisions that share a bucket of history. What was superseded at a revision has left the files
-/// once the floor is so much above it.
-pub const HISTORY_BUCKET_REVISIONS: u64 = 1 << BUCKET_REVISION_BITS;
-
-/// The bucket of versions that were superseded at `revision`. (Revisions are
-/// microseconds: 32 bits of buckets last until the year 2255.)
-pub(super) fn bucket_of(revision: u64) -> u32 {
-    u32::try_from(revision >> BUCKET_REVISION_BITS).unwrap_or(u32::MAX)
-}
 
 /// Name of a record in the table of metadata: range, kind, the rest.
 pub(super) fn meta_name(range: u64, kind: MetaKind, rest: &[u8]) -> Vec<u8> {
@@ -97,78 +77,68 @@ impl FileView {
     }
 
     /// The version of `key` that was the newest one at revision `at`.
-    pub(super) fn get_at(&self, key: &[u8], at: u64) -> Result<Option<Version>, EngineError> {
+    pub(super) fn get_at(
+        &self,
+        range: u64,
+        key: &[u8],
+        at: u64,
+    ) -> Result<Option<Version>, EngineError> {
         if let Some(stored) = self.current.get(key)? {
             let record = record::decode(key, stored.value())?;
             if record.revision <= at {
                 return Ok(Some(record.version()));
             }
         }
-        self.get_superseded(key, at)
+        self.get_superseded(range, key, at)
     }
 
     /// Looks in history alone. What was alive at `at` was superseded later, so
-    /// it stands in the bucket of `at` or a later one; in each, the newest
-    /// version at or below `at` is the only candidate.
-    fn get_superseded(&self, key: &[u8], at: u64) -> Result<Option<Version>, EngineError> {
-        let mut next = self.has_history.then(|| bucket_of(at));
-        while let Some(bucket) = next {
-            let Some(found) = self.history.range((bucket, key, !at)..)?.next() else {
-                return Ok(None);
-            };
-            let (name, stored) = found?;
-            let (found_bucket, found_key, _) = name.value();
-            if found_bucket == bucket {
-                if found_key == key
-                    && let Some(record) = alive_at(name.value(), stored.value(), at)?
-                {
-                    return Ok(Some(record.version()));
-                }
-                next = bucket.checked_add(1);
-            } else {
-                next = Some(found_bucket);
+    /// it stands in a run above `at`; in each, the newest version at or below
+    /// `at` is the only candidate.
+    fn get_superseded(
+        &self,
+        range: u64,
+        key: &[u8],
+        at: u64,
+    ) -> Result<Option<Version>, EngineError> {
+        let mut last = at;
+        while let Some(run) = self.run_above(range, last)? {
+            let found = RunReader::new(&self.history, range, run).first_from(key, !at)?;
+            if let Some((found, stored)) = found
+                && found == key
+                && let Some(record) = history::alive_at(run, key, &stored, at)?
+            {
+                return Ok(Some(record.version()));
             }
+            last = run;
         }
         Ok(None)
     }
 
-    /// The version of `key` in one bucket that was alive at `at`.
-    pub(super) fn in_bucket(
-        &self,
-        bucket: u32,
-        key: &[u8],
-        at: u64,
-    ) -> Result<Option<Version>, EngineError> {
-        let range = (bucket, key, !at)..=(bucket, key, u64::MAX);
-        let Some(found) = self.history.range(range)?.next() else {
+    /// The range's first run of history above `run`.
+    fn run_above(&self, range: u64, run: u64) -> Result<Option<u64>, EngineError> {
+        if !self.has_history {
             return Ok(None);
-        };
-        let (name, stored) = found?;
-        let record = alive_at(name.value(), stored.value(), at)?;
-        Ok(record.map(|record| record.version()))
+        }
+        history::next_run(&self.history, range, run)
     }
 
-    /// Buckets from that of `at` on that have any record.
-    pub(super) fn buckets_from(&self, at: u64) -> Result<Vec<u32>, EngineError> {
-        let mut buckets = Vec::new();
-        let mut next = self.has_history.then(|| bucket_of(at));
-        while let Some(bucket) = next {
-            let Some(found) = self.history.range((bucket, [].as_slice(), 0)..)?.next() else {
-                break;
-            };
-            let (name, _) = found?;
-            let (found, _, _) = name.value();
-            buckets.push(found);
-            next = found.checked_add(1);
+    /// The range's runs of history above `at`, in ascending order.
+    pub(super) fn runs_above(&self, range: u64, at: u64) -> Result<Vec<u64>, EngineError> {
+        let mut runs = Vec::new();
+        let mut last = at;
+        while let Some(run) = self.run_above(range, last)? {
+            runs.push(run);
+            last = run;
         }
-        Ok(buckets)
+        Ok(runs)
     }
 
     /// Appends what is stored of `key`, newest first: its current version,
     /// then those superseded above `floor`, and the deletes between them.
     pub(super) fn history_of(
         &self,
-        key: &[u8],
+        (range, key): (u64, &[u8]),
         floor: u64,
         limit: usize,
         out: &mut Vec<HistoryEntry>,
@@ -180,14 +150,17 @@ impl FileView {
                 value: Some(version),
             });
         }
-        let mut buckets = self.buckets_from(floor)?;
-        while let Some(bucket) = buckets.pop()
+        let mut runs = self.runs_above(range, floor)?;
+        while let Some(run) = runs.pop()
             && out.len() < limit
         {
-            let range = (bucket, key, 0)..=(bucket, key, u64::MAX);
-            for found in self.history.range(range)? {
-                let (name, stored) = found?;
-                let (record, ending) = decode_history(name.value(), stored.value())?;
+            let mut reader = RunReader::new(&self.history, range, run);
+            let mut next = Some(0);
+            while let Some(complement) = next
+                && let Some((found, stored)) = reader.first_from(key, complement)?
+                && found == key
+            {
+                let (record, ending) = history::decode(run, key, &stored)?;
                 if ending.revision <= floor {
                     return Ok(());
                 }
@@ -198,6 +171,8 @@ impl FileView {
                     });
                 }
                 let version = record.version();
+                // Complements rise as revisions fall.
+                next = (!version.revision).checked_add(1);
                 out.push(HistoryEntry {
                     revision: version.revision,
                     value: Some(version),
@@ -270,26 +245,4 @@ impl FileView {
         }
         Ok(ranges)
     }
-}
-
-/// Reads a record of history and checks that it stands where it belongs.
-pub(super) fn decode_history<'a>(
-    (bucket, key, complement): (u32, &[u8], u64),
-    stored: &'a [u8],
-) -> Result<(Record<'a>, record::Ending), EngineError> {
-    let (record, ending) = record::decode_ended(key, stored)?;
-    if record.revision != !complement || bucket_of(ending.revision) != bucket {
-        return Err(EngineError::corrupt(key, "stored under another revision"));
-    }
-    Ok((record, ending))
-}
-
-/// The record, if its version was the newest one at `at`.
-fn alive_at<'a>(
-    name: (u32, &[u8], u64),
-    stored: &'a [u8],
-    at: u64,
-) -> Result<Option<Record<'a>>, EngineError> {
-    let (record, ending) = decode_history(name, stored)?;
-    Ok((record.revision <= at && ending.revision > at).then_some(record))
 }
