@@ -18,12 +18,16 @@ const FILE_MAX_LINES: usize = 800;
 const TEXT_MAX_BYTES: u64 = 4 << 20;
 
 /// Which of our crates each one may name, for code that runs. Everything else points back.
-const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
     ("quorate-types", &[]),
     ("quorate-proto", &["quorate-types"]),
     ("quorate-storage", &["quorate-types"]),
     (
         "quorate-raft",
+        &["quorate-types", "quorate-proto", "quorate-storage"],
+    ),
+    (
+        "quorate-eventual",
         &["quorate-types", "quorate-proto", "quorate-storage"],
     ),
     (
@@ -33,6 +37,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
             "quorate-proto",
             "quorate-storage",
             "quorate-raft",
+            "quorate-eventual",
         ],
     ),
     ("quorate-client", &["quorate-types", "quorate-proto"]),
@@ -43,6 +48,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
             "quorate-proto",
             "quorate-storage",
             "quorate-raft",
+            "quorate-eventual",
             "quorate-gateway",
             "quorate-client",
         ],
