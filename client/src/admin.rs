@@ -236,6 +236,37 @@ impl Admin {
         }
     }
 
+    /// Compares the replicas of the eventual plane of `keyspace` (empty: of all) now. Calls
+    /// `progress` after each range.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]. If it breaks off in the middle, what was mended stays.
+    pub async fn repair(
+        &self,
+        keyspace: &str,
+        mut progress: impl FnMut(&v1::RepairProgress),
+    ) -> Result<(), ClientError> {
+        let request = v1::RepairRequest {
+            keyspace: keyspace.to_owned(),
+        };
+        let mut steps: Streaming<v1::RepairProgress> = self
+            .ask(Repeat::Freely, request, async |mut admin, request| {
+                admin.repair(request).await
+            })
+            .await?;
+        loop {
+            match steps.message().await {
+                Ok(Some(step)) => progress(&step),
+                Ok(None) => return Ok(()),
+                Err(status) => {
+                    let failure = Failure::from_status(&status);
+                    return Err(self.told(failure, Instant::now(), 1, false));
+                }
+            }
+        }
+    }
+
     /// Sends a request to one endpoint after the other, until one answers.
     async fn ask<Q, A, F>(&self, repeat: Repeat, request: Q, send: F) -> Result<A, ClientError>
     where

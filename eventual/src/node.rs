@@ -226,6 +226,18 @@ impl EventualNode {
         }
     }
 
+    /// Whether this node has anything of a range.
+    pub fn has(&self, range: RangeId) -> bool {
+        self.inner.replicas.read().contains_key(&range)
+    }
+
+    /// How many hints this node keeps, and their bytes.
+    pub fn hints(&self) -> (u64, u64) {
+        let of = |replica: &Arc<Replica>| replica.with_hints(|hints| hints.len()) as u64;
+        let count = self.inner.replicas.read().values().map(of).sum();
+        (count, self.inner.hint_bytes())
+    }
+
     /// Who names this start's writes.
     pub fn actor(&self) -> Actor {
         self.inner.actor
@@ -238,7 +250,11 @@ impl EventualNode {
         range: RangeId,
         request: EventualRequest,
     ) -> EventualResponse {
-        let response = match self.inner.serve(from, range, request).await {
+        let served = match request.request {
+            Some(Request::RepairNow(_)) => self.repair_now(range).await.map(Response::RepairedNow),
+            _ => self.inner.serve(from, range, request).await,
+        };
+        let response = match served {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%from, %range, %error, "a peer's request was refused");
@@ -363,6 +379,7 @@ impl Inner {
             Request::Page(page) if primary => {
                 Ok(Response::PageOf(crate::scan::page_of(&replica, &page)?))
             }
+            Request::RepairNow(_) => Err(EventualError::NoRange(range)),
             Request::Page(_) => Err(EventualError::NoRange(range)),
             Request::TreeRoot(root) => crate::repair::serve_root(&replica, &root),
             Request::TreeLeaves(leaves) => crate::repair::serve_leaves(&replica, &leaves),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::internal::{
-    ClockMerge, EventualRequest, Join, KeyState as WireState, TreeKeyHashes, TreeKeys,
+    ClockMerge, EventualRequest, Join, KeyState as WireState, RepairedNow, TreeKeyHashes, TreeKeys,
     TreeLeafSums, TreeLeaves, TreeRoot, TreeSums, eventual_request::Request,
     eventual_response::Response, tree_key_hashes,
 };
@@ -24,7 +24,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::error::EventualError;
-use crate::node::Inner;
+use crate::node::{EventualNode, Inner};
 use crate::replica::Replica;
 use crate::step::Step;
 use crate::tree::{FANOUT, LEAVES, SUM_BYTES, Sum, decode_sums, differing, encode_sums, hash_of};
@@ -138,6 +138,49 @@ impl Inner {
         metrics::counter!("quorate_repairs_total").increment(1);
         metrics::counter!("quorate_repair_keys_total").increment(done.keys);
         metrics::counter!("quorate_repair_bytes_total").increment(done.bytes);
+        Ok(done)
+    }
+}
+
+impl EventualNode {
+    /// Compares a range with all other primaries in reach, and brings all to the same state. For
+    /// a node that holds the range.
+    ///
+    /// # Errors
+    /// [`EventualError`] where this node does not hold the range, or cannot compare yet.
+    pub async fn repair_now(&self, range: RangeId) -> Result<RepairedNow, EventualError> {
+        let inner = &self.inner;
+        let place = inner.place(range)?;
+        if !place.holders.is_primary(inner.node) {
+            return Err(EventualError::NoRange(range));
+        }
+        let replica = inner.replica(range)?;
+        let mut done = RepairedNow::default();
+        // What the first learned too late, it learns in a second round.
+        for round in 0..2 {
+            let before = done.keys;
+            for peer in place
+                .holders
+                .primaries
+                .iter()
+                .filter(|node| **node != inner.node)
+            {
+                match inner.repair_with(&replica, *peer).await {
+                    Ok(repaired) => {
+                        done.keys += repaired.keys;
+                        done.bytes += repaired.bytes;
+                    }
+                    Err(error) if round == 0 => {
+                        tracing::debug!(%range, %peer, %error, "not repaired");
+                        done.missing.push(peer.0);
+                    }
+                    Err(_) => {}
+                }
+            }
+            if done.keys == before {
+                break;
+            }
+        }
         Ok(done)
     }
 }

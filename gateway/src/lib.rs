@@ -40,6 +40,7 @@ mod plane;
 mod range_page;
 mod read;
 mod receipt;
+mod repair;
 mod route;
 mod scan;
 mod seal;

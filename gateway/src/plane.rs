@@ -12,6 +12,7 @@ use quorate_eventual::{
     WeakEventualNode,
 };
 use quorate_proto::internal::{EventualRequest, EventualResponse, eventual_response};
+use quorate_proto::v1::EventualStatus;
 use quorate_raft::{CallError, CatalogView, EventualHandler, RaftNode};
 use quorate_types::{Mode, NodeId, RangeId, Ring, Timestamp};
 
@@ -165,5 +166,33 @@ impl EventualHandler for Answers {
                 )),
             },
         }
+    }
+
+    fn report(&self, range: RangeId) -> Option<EventualStatus> {
+        let eventual = self.0.upgrade()?;
+        if !eventual.has(range) {
+            return None;
+        }
+        match eventual.report(range) {
+            Ok(report) => Some(EventualStatus {
+                hash: report
+                    .hash
+                    .map_or(String::new(), |hash| format!("{hash:032x}")),
+                filled: report.filled,
+                record_bytes: report.record_bytes,
+                hints: report.hints,
+                hint_bytes: report.hint_bytes,
+                counted_hints: report.counted_hints,
+                gaps: report.gaps,
+            }),
+            Err(error) => {
+                tracing::warn!(%range, %error, "the eventual plane does not report");
+                None
+            }
+        }
+    }
+
+    fn hints(&self) -> (u64, u64) {
+        self.0.upgrade().map_or((0, 0), |eventual| eventual.hints())
     }
 }

@@ -104,6 +104,22 @@ impl Admin for AdminService {
         Ok(Response::new(self.gateway.ring()))
     }
 
+    type RepairStream = Pin<Box<dyn Stream<Item = Result<v1::RepairProgress, Status>> + Send>>;
+
+    async fn repair(
+        &self,
+        request: Request<v1::RepairRequest>,
+    ) -> Result<Response<Self::RepairStream>, Status> {
+        let ranges = self.gateway.ranges_to_repair(&request.get_ref().keyspace)?;
+        let gateway = self.gateway.clone();
+        // It ends when its reader leaves: the next range is not begun.
+        let steps = futures::stream::unfold((gateway, ranges), |(gateway, mut ranges)| async {
+            let step = gateway.repair_next(&mut ranges).await?;
+            Some((Ok(step), (gateway, ranges)))
+        });
+        Ok(Response::new(Box::pin(steps)))
+    }
+
     type ReplaceNodeStream =
         Pin<Box<dyn Stream<Item = Result<v1::ReplaceNodeProgress, Status>> + Send>>;
 

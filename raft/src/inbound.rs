@@ -10,6 +10,7 @@ use openraft::raft::TransferLeaderRequest;
 use parking_lot::Mutex;
 use quorate_proto::internal as wire;
 use quorate_proto::internal::envelope::Body;
+use quorate_proto::v1::EventualStatus;
 use quorate_types::{NodeId, RangeId, Revision, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -45,6 +46,12 @@ pub trait EventualHandler: Send + Sync {
         range: RangeId,
         request: wire::EventualRequest,
     ) -> wire::EventualResponse;
+
+    /// What this node holds of a range on the eventual plane. Reads all of it.
+    fn report(&self, range: RangeId) -> Option<EventualStatus>;
+
+    /// How many hints this node keeps, and their bytes.
+    fn hints(&self) -> (u64, u64);
 }
 
 /// An append on its way to its group.
@@ -345,7 +352,8 @@ pub(crate) fn eventual_class(request: &wire::EventualRequest) -> Class {
             | Request::TreeRoot(_)
             | Request::TreeLeaves(_)
             | Request::TreeKeys(_)
-            | Request::ClockMerge(_),
+            | Request::ClockMerge(_)
+            | Request::RepairNow(_),
         )
         | None => Class::Bulk,
     }

@@ -101,12 +101,14 @@ impl Inner {
             }
             if request.hash {
                 add_hash(&group, &mut report).await;
+                self.add_eventual(&group, &mut report).await;
             }
             replicas.push(report);
         }
         let engine = self.engine.stats();
         let log = self.log.stats();
         let trouble = self.trouble().unwrap_or_default();
+        let (hints, hint_bytes) = self.eventual.get().map_or((0, 0), |plane| plane.hints());
         let node = NodeStatus {
             id: self.node.0,
             endpoint: self.options.node.endpoint.clone(),
@@ -124,10 +126,23 @@ impl Inner {
             apply_lag,
             trouble,
             clock_offset_ms: 0,
+            hints,
+            hint_bytes,
         };
         wire::StatusResponse {
             node: Some(node),
             replicas,
+        }
+    }
+
+    async fn add_eventual(&self, group: &Arc<Group>, report: &mut wire::ReplicaReport) {
+        let Some(plane) = self.eventual.get().cloned() else {
+            return;
+        };
+        let range = group.range;
+        let told = tokio::task::spawn_blocking(move || plane.report(range)).await;
+        if let (Ok(Some(status)), Some(replica)) = (told, &mut report.replica) {
+            replica.eventual = Some(status);
         }
     }
 
@@ -173,6 +188,7 @@ fn replica_report(group: &Arc<Group>) -> wire::ReplicaReport {
         hash_applied: 0,
         durable: group.shared.table.durable().map_or(0, |p| p.index),
         quiet: group.quiet.load(Ordering::Relaxed),
+        eventual: None,
     };
     wire::ReplicaReport {
         range: group.range.0,

@@ -25,6 +25,7 @@ mod outcome;
 pub mod output;
 mod put;
 mod ranges;
+mod repair;
 mod ring;
 mod scan;
 pub mod server;
@@ -109,6 +110,8 @@ enum Command {
     /// Replace a node that is lost
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Compare replicas of the eventual plane now, and mend what differs
+    Repair(repair::RepairArgs),
     /// Put load on a cluster and measure it
     Bench(bench::BenchArgs),
     /// Look into a stopped node's folder
@@ -179,6 +182,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Ring(_) => ring::run(global.session()?).await,
         Command::Metrics(args) => metrics::run(args, global.session()?).await,
         Command::Node(command) => node::run(command, global.session()?).await,
+        Command::Repair(args) => repair::run(args, global.session()?).await,
         Command::Bench(args) => {
             let client = global.client_options()?;
             bench::run(args, client, global.output()).await

@@ -108,6 +108,15 @@ fn as_json(range: &v1::RangeStatus) -> Value {
             "hash": replica.hash,
             "hash_applied": replica.hash_applied,
             "quiet": replica.quiet,
+            "eventual": replica.eventual.as_ref().map(|eventual| json!({
+                "hash": eventual.hash,
+                "filled": eventual.filled,
+                "record_bytes": eventual.record_bytes,
+                "hints": eventual.hints,
+                "hint_bytes": eventual.hint_bytes,
+                "counted_hints": eventual.counted_hints,
+                "gaps": eventual.gaps,
+            })),
         })
     });
     let mut object = Map::new();

@@ -27,7 +27,7 @@ pub(super) async fn run(session: Session) -> Result<(), CliError> {
     ))?;
     let heads = [
         "node", "endpoint", "http", "zone", "state", "ranges", "leads", "lag", "log", "engine",
-        "memory", "clock", "up",
+        "memory", "hints", "clock", "up",
     ];
     output.line(table(&heads, status.nodes.iter().map(row)))?;
     output.flush()
@@ -41,7 +41,7 @@ fn state(node: &v1::NodeStatus) -> String {
     }
 }
 
-fn row(node: &v1::NodeStatus) -> [String; 13] {
+fn row(node: &v1::NodeStatus) -> [String; 14] {
     let known = |text: String| match node.reachable {
         true => text,
         false => "-".to_owned(),
@@ -58,6 +58,7 @@ fn row(node: &v1::NodeStatus) -> [String; 13] {
         known(bytes(node.log_bytes)),
         known(bytes(node.engine_bytes)),
         known(bytes(node.memory_bytes)),
+        known(node.hints.to_string()),
         known(format!("{:+} ms", node.clock_offset_ms)),
         known(format!("{} s", node.uptime_seconds)),
     ]
@@ -82,6 +83,8 @@ fn as_json(status: &v1::StatusResponse) -> Value {
             "apply_lag": node.apply_lag,
             "trouble": node.trouble,
             "clock_offset_ms": node.clock_offset_ms,
+            "hints": node.hints,
+            "hint_bytes": node.hint_bytes,
         })
     });
     json!({

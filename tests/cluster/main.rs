@@ -9,6 +9,7 @@ mod load;
 
 mod commands;
 mod crashes;
+mod eventual;
 mod fail_over;
 mod folders;
 mod followers;
