@@ -31,7 +31,7 @@ const DRAIN_CLIENTS_MAX: Duration = Duration::from_millis(150);
 /// After that, and with the calls of its peers at their end, everything may take so long.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Largest share of a range's memory that its log's cache takes, bytes.
-const LOG_CACHE_MAX_BYTES: u64 = 64 << 20;
+const LOG_CACHE_MAX_BYTES: u64 = 16 << 20;
 /// The page cache of the engine's files, bytes.
 const ENGINE_CACHE_BYTES: usize = 64 << 20;
 

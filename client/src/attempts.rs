@@ -85,7 +85,7 @@ struct Errand<'a> {
     timeouts: u32,
     last: Option<Failure>,
     /// The newest answer, if it was one in part.
-    partial: Option<Response>,
+    partial: Option<Box<Response>>,
 }
 
 impl Client {
@@ -157,7 +157,7 @@ impl Errand<'_> {
         }
     }
 
-    async fn run(mut self) -> Result<Response, ClientError> {
+    async fn run(&mut self) -> Result<Response, ClientError> {
         let shared = &self.client.shared;
         loop {
             let Some(attempt_timeout) = self.attempt_timeout() else {
@@ -174,7 +174,7 @@ impl Errand<'_> {
                     let Some(failure) = partial::unfinished(&response) else {
                         return Ok(response);
                     };
-                    self.partial = Some(response);
+                    self.partial = Some(Box::new(response));
                     failure
                 }
                 Err(failure) => failure,
@@ -192,13 +192,13 @@ impl Errand<'_> {
     }
 
     /// No attempt did all: what was done in part, or why nothing was.
-    fn end(mut self) -> Result<Response, ClientError> {
+    fn end(&mut self) -> Result<Response, ClientError> {
         match self.partial.take() {
             Some(mut response) => {
                 if self.course.maybe_applied {
                     partial::cast_doubt(&self.request, &mut response);
                 }
-                Ok(response)
+                Ok(*response)
             }
             None => Err(self.fail(None)),
         }
@@ -215,7 +215,8 @@ impl Errand<'_> {
                     .call(request, timeout)
                     .await
             }
-            None => unary::call(endpoint.kv(), request, timeout).await,
+            // Boxed: a call's state is large, and whoever holds many requests on lanes has none.
+            None => Box::pin(unary::call(endpoint.kv(), request, timeout)).await,
         }
     }
 

@@ -161,7 +161,7 @@ impl Gateway {
         Served: Future<Output = Tried<T>>,
     {
         if errand.context.forwarded.is_some() {
-            return self.serve_forwarded(errand, here).await;
+            return Box::pin(self.serve_forwarded(errand, here)).await;
         }
         let mut search = Search {
             errand,
@@ -180,12 +180,13 @@ impl Gateway {
                         return Err(search.given_up(self.missing(errand.range)));
                     }
                     let wake = errand.context.deadline.min(Instant::now() + pause);
-                    tokio::time::sleep_until(wake).await;
+                    Box::pin(tokio::time::sleep_until(wake)).await;
                     chase.hint(self.first_choice(errand));
                     continue;
                 }
                 Step::Try(node) if node == self.node_id() => self.try_here(errand, &here).await,
-                Step::Try(node) => self.try_there(node, errand, request()).await,
+                // Boxed: the rarer way should not make every request's future as large as it is.
+                Step::Try(node) => Box::pin(self.try_there(node, errand, request())).await,
             };
             search.tried = true;
             match tried {

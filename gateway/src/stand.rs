@@ -83,15 +83,18 @@ impl Gateway {
         deadline: Instant,
     ) -> Result<Standing, Unmet> {
         let spent = Spent::begin();
+        // Boxed, but for the confirmation: the futures of all reads would be as large as the
+        // largest way.
         match want {
-            Want::At(at) => self.stand_at(group, at, spent, deadline).await,
+            Want::At(at) => Box::pin(self.stand_at(group, at, spent, deadline)).await,
             Want::Level(ReadLevel::Linearizable, _) => confirm(group, spent, deadline).await,
             Want::Level(ReadLevel::Bounded(age), _) => {
-                self.stand_within(group, age, spent, deadline).await
+                Box::pin(self.stand_within(group, age, spent, deadline)).await
             }
             Want::Level(ReadLevel::Session, wanted) => {
                 let limit = deadline.min(Instant::now() + CATCH_UP_MAX);
-                if group.closed() < wanted && group.close_at(wanted, limit).await.is_err() {
+                if group.closed() < wanted && Box::pin(group.close_at(wanted, limit)).await.is_err()
+                {
                     let range = group.range_id();
                     return Err(Unmet::NotNow(GatewayError::NotCaughtUp { range, wanted }));
                 }

@@ -162,18 +162,30 @@ impl Group {
     /// Puts a command into the range's log and waits until it is applied here.
     ///
     /// The command's `proposed` is filled in. Only a leader can do it.
-    pub async fn propose(
+    pub fn propose(
         &self,
         mut command: Command,
         deadline: Instant,
-    ) -> Result<Proposed, ProposeError> {
+    ) -> impl Future<Output = Result<Proposed, ProposeError>> + Send + '_ {
         let started = Instant::now();
         self.wake();
         command.proposed = self.clock.tick().0;
+        // Here, so that whoever waits holds the bytes alone.
         let bytes = CommandBytes::encode(&command);
+        drop(command);
+        self.decide(bytes, started, deadline)
+    }
+
+    async fn decide(
+        &self,
+        bytes: CommandBytes,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Proposed, ProposeError> {
         loop {
             match self.submit(bytes.clone(), deadline).await {
-                Err(Refused::LeaseExpired) => self.renew(deadline).await?,
+                // Boxed: this is rare, and every write's future would be as large.
+                Err(Refused::LeaseExpired) => Box::pin(self.renew(deadline)).await?,
                 Err(Refused::Final(error)) => return Err(error),
                 Ok((applied, index)) => {
                     return Ok(Proposed {

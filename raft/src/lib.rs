@@ -4,6 +4,7 @@
 //! Start at [`RaftNode`] (a node's groups), [`Group`] (one replica: propose and read),
 //! [`machine`] (what a command does) and [`catalog`] (what lives where).
 
+mod appends;
 mod apply;
 pub mod catalog;
 mod consensus;

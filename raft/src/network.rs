@@ -18,6 +18,7 @@ use quorate_proto::internal as wire;
 use quorate_proto::internal::envelope::Body;
 use quorate_types::{NodeId, RangeId};
 
+use crate::appends::Merged;
 use crate::consensus::{
     Consensus, LogId, Vote, log_id_from_wire, log_id_to_wire, membership_to_wire, payload_of,
     vote_from_wire, vote_to_wire,
@@ -207,8 +208,8 @@ impl RaftNetworkV2<Consensus> for Network {
         self.append(request).await
     }
 
-    /// Pipelined: requests are sent in order as they come, up to the window, and answers are
-    /// given in that order.
+    /// Pipelined: requests are sent in order as they come, less those that [`Merged`] makes
+    /// needless, up to the window, and answers are given in that order.
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
@@ -218,7 +219,7 @@ impl RaftNetworkV2<Consensus> for Network {
         S: Stream<Item = AppendEntriesRequest<Consensus>> + OptionalSend + Unpin + 'static,
     {
         let network = self.clone();
-        let answers = input
+        let answers = Merged::new(input)
             .map(move |request| {
                 let network = network.clone();
                 async move {

@@ -4,7 +4,6 @@
 //! immutable and wait for their flush. Plain code over values: no locks here.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -80,23 +79,26 @@ impl Slots {
     /// Adds a version, drops those that ended at or below `floor`, and says by
     /// how many bytes the key grew or shrank.
     fn push(&mut self, slot: Slot, floor: u64) -> isize {
-        let before = self.bytes();
+        let added = slot.bytes() as isize;
         match self {
-            Self::One(old) if slot.revision <= floor => *old = slot,
-            Self::One(old) => *self = Self::Many(vec![old.clone(), slot]),
+            Self::One(old) if slot.revision <= floor => {
+                let gone = old.bytes() as isize;
+                *old = slot;
+                added - gone
+            }
+            Self::One(old) => {
+                *self = Self::Many(vec![old.clone(), slot]);
+                added
+            }
             Self::Many(slots) => {
                 slots.push(slot);
                 // A version ends where the next begins.
                 let ended = slots[1..].iter().take_while(|next| next.revision <= floor);
                 let ended = ended.count();
-                slots.drain(..ended);
+                let gone: usize = slots.drain(..ended).map(|slot| slot.bytes()).sum();
+                added - gone as isize
             }
         }
-        self.bytes() as isize - before as isize
-    }
-
-    fn bytes(&self) -> usize {
-        self.as_slice().iter().map(Slot::bytes).sum()
     }
 }
 
@@ -148,16 +150,15 @@ impl MemTable {
             }
         };
         self.last_revision = self.last_revision.max(slot.revision);
-        match self.rows.entry(own(key)) {
-            Entry::Occupied(mut row) => {
-                let grown = row.get_mut().push(slot, floor);
-                self.bytes = self.bytes.saturating_add_signed(grown);
-            }
-            Entry::Vacant(row) => {
-                self.bytes += ROW_OVERHEAD_BYTES + row.key().len() + slot.bytes();
-                row.insert(Slots::One(slot));
-            }
+        // Most writes are of keys that are here: those need no copy of the key.
+        if let Some(row) = self.rows.get_mut(key.as_ref()) {
+            let grown = row.push(slot, floor);
+            self.bytes = self.bytes.saturating_add_signed(grown);
+            return;
         }
+        let key = own(key);
+        self.bytes += ROW_OVERHEAD_BYTES + key.len() + slot.bytes();
+        self.rows.insert(key, Slots::One(slot));
     }
 
     /// Keys from `start` up to, not including, `end` (None: no end).

@@ -124,7 +124,7 @@ impl Default for EngineOptions {
         Self {
             files: 2,
             cache_bytes: 64 << 20,
-            memory_bytes_max: 64 << 20,
+            memory_bytes_max: 128 << 20,
             flush_interval: Duration::from_secs(5),
             collect_records_max: 4096,
         }

@@ -46,7 +46,7 @@ const MIB: u64 = 1 << 20;
 impl Default for LogOptions {
     fn default() -> Self {
         Self {
-            segment_bytes: 64 * MIB,
+            segment_bytes: 32 * MIB,
             first_segment_bytes: 4 * MIB,
             batch_bytes_max: 4 * MIB,
             cache_bytes_max: 64 * MIB,
