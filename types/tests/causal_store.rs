@@ -211,6 +211,34 @@ fn records_that_differ_in_what_they_know_to_be_dead_are_not_equal() {
     assert_eq!(b.record(&name).live().len(), 0);
 }
 
+/// The peer's clock was copied while it had a gap; the gap closed before the record was
+/// compared. Merged whole, that clock would hold the put, and the record would not.
+#[test]
+fn a_comparison_after_a_gap_closed_brings_nothing_back() {
+    let (mut a, mut b, mut writer) = (store(1), store(2), store(3));
+    let (name, other) = (key("key"), key("other"));
+    let missing = write(&mut writer, &other, Some("value"));
+    let put = write(&mut writer, &name, Some("value"));
+    let _ = a.accept(&name, &put);
+    let context: Dots = [put.dot].into_iter().collect();
+    let delete = delta(a.next_dot(), context, None);
+    let _ = a.accept(&name, &delete);
+    let copied = a.clock().clone();
+    assert_eq!(a.record(&other), b.record(&other), "the first comparison");
+    let _ = a.accept(&other, &missing);
+    assert_eq!(a.record(&name), b.record(&name), "the second comparison");
+    let mut whole = b.clone();
+    b.merge_base(&copied.base());
+    whole.merge_clock(&copied);
+    for (store, knows) in [(&b, true), (&whole, false)] {
+        let holds = store.clock().contains(put.dot);
+        assert_eq!(
+            !holds || store.record(&name).knows(store.clock(), put.dot),
+            knows
+        );
+    }
+}
+
 #[test]
 fn an_expired_value_is_dead_everywhere_once_one_replica_killed_it() {
     let mut stores = [store(1), store(2)];

@@ -65,9 +65,21 @@ impl Clock {
     /// Allowed only after every key of the range, those that one side alone holds included,
     /// was joined with the peer's record of it, and if `peer` was copied *no later* than the
     /// first of those records was read. A clock that is newer than the records kills values
-    /// that were never received.
+    /// that were never received. A repair that leaves out equal records takes
+    /// [`Clock::merge_base`].
     pub fn merge(&mut self, peer: &Self) -> bool {
         self.dots.union(&peer.dots)
+    }
+
+    /// Takes in a peer's base, and says whether any of it is new: the end of a repair that
+    /// compares records, and leaves out those that are equal.
+    ///
+    /// Allowed as [`Clock::merge`] is, where a key may have been compared instead of joined.
+    /// What the peer's clock holds above a gap stays out: if the gap closed before a record
+    /// was compared, neither record knows such a dot any more, and a clock that holds it
+    /// without its base would take a late copy for a new write.
+    pub fn merge_base(&mut self, peer: &Dots) -> bool {
+        self.dots.union(&peer.gapless())
     }
 
     /// Closes the starts of `disk` below `start`, gaps and all, and says whether that is new.

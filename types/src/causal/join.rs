@@ -90,8 +90,9 @@ pub fn join_key(clock: &mut Clock, record: &Record, peer: &KeyState) -> Outcome 
 /// to `store`.
 ///
 /// `peer` is the peer's clock as of the same moment as its keys, or of an earlier one (see
-/// [`Clock::merge`]). Where hash trees compare, keys whose records are equal may be left
-/// out. Returns whether the clock grew; what it sets free is [`super::Unsettled`]'s.
+/// [`Clock::merge`]). Keys whose records are equal may be left out if all is of one moment; a
+/// repair that takes its time over hash trees ends with [`Clock::merge_base`] instead.
+/// Returns whether the clock grew; what it sets free is [`super::Unsettled`]'s.
 pub fn join_range<K>(
     clock: &mut Clock,
     peer: &Clock,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{
-    Actor, Clock, Delta, Dot, KeyState, Outcome, Record, Unsettled, accept, expire, join_key,
+    Actor, Clock, Delta, Dot, Dots, KeyState, Outcome, Record, Unsettled, accept, expire, join_key,
     join_range, settle,
 };
 use crate::time::Timestamp;
@@ -143,7 +143,15 @@ impl RangeStore {
         news
     }
 
-    /// Takes in a peer's clock at the end of a repair key by key; see [`Clock::merge`] for
+    /// Takes in a peer's base at the end of a repair that compared records; see
+    /// [`Clock::merge_base`] for when that is allowed.
+    pub fn merge_base(&mut self, peer: &Dots) -> bool {
+        let grew = self.clock.merge_base(peer);
+        self.settle();
+        grew
+    }
+
+    /// Takes in a peer's clock at the end of a repair of each key; see [`Clock::merge`] for
     /// when that is allowed.
     pub fn merge_clock(&mut self, peer: &Clock) -> bool {
         let grew = self.clock.merge(peer);
