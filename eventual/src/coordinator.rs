@@ -225,7 +225,7 @@ impl EventualNode {
         let (written, replayed) =
             self.take_in(&request, &replica, &place, primary, holders_wanted)?;
         let memory = rungs.iter().all(|rung| rung.memory) && !written.folds;
-        if !memory {
+        if !memory && !inner.options.faults.acknowledge_before_sync {
             written.synced.wait().await?;
         }
         let mut spreading = Spreading {
@@ -291,6 +291,7 @@ impl EventualNode {
         let inner = &self.inner;
         if let Some((id, first_tried)) = request.name {
             let earlier = inner.names.lock().get(request.range, id);
+            let earlier = earlier.filter(|_| !inner.options.faults.rename_retries);
             if let Some(Remembered { dot, deltas }) = earlier {
                 let accept = Step::Accept {
                     key: request.key.clone(),
@@ -325,6 +326,7 @@ impl EventualNode {
             |held, actor, last| planned(request, place, held, actor, last),
             times,
         )?;
+        inner.options.witness.saw(&request.key, &written.deltas);
         if let Some((id, _)) = request.name {
             let remembered = Remembered {
                 dot: written.dot,

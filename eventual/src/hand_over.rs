@@ -2,6 +2,7 @@
 //! rate, and what it then has on disk is noted. When a hint may go is `hints`' rule.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quorate_proto::internal::{
@@ -110,7 +111,11 @@ impl Inner {
                 Ok(Some(Response::Stored(stored))) if stored.primary => {}
                 Ok(_) | Err(_) => return Ok(()),
             }
-            metrics::counter!("quorate_hints_handed_over_total").increment(handed.len() as u64);
+            let count = handed.len() as u64;
+            metrics::counter!("quorate_hints_handed_over_total").increment(count);
+            self.counts
+                .hints_handed_over
+                .fetch_add(count, Ordering::Relaxed);
             let dots = handed;
             replica.do_step(&Step::Held { node, dots })?;
             self.pace(bytes).await;

@@ -110,12 +110,12 @@ impl Hints {
         primaries.iter().filter(lacks).copied().collect()
     }
 
-    /// Hints that all present primaries have, at most `max`.
-    pub fn done(&self, primaries: &[NodeId], max: usize) -> Vec<Dot> {
+    /// Hints that `needed` of the present primaries have, at most `max`.
+    pub fn done(&self, primaries: &[NodeId], needed: usize, max: usize) -> Vec<Dot> {
         let done = self
             .kept
             .iter()
-            .filter(|(_, kept)| kept.held_by(primaries) == primaries.len());
+            .filter(|(_, kept)| kept.held_by(primaries) >= needed);
         done.map(|(dot, _)| *dot).take(max).collect()
     }
 
@@ -136,6 +136,12 @@ impl Hints {
             surplus.push(*dot);
         }
         surplus
+    }
+
+    /// How many an acknowledgement still rests on.
+    pub fn counted(&self, primaries: &[NodeId]) -> usize {
+        let kept = self.kept.values();
+        kept.filter(|kept| kept.is_counted(primaries)).count()
     }
 
     /// How many there are.
@@ -187,9 +193,9 @@ mod tests {
         assert!(hints.surplus(&primaries, 0).is_empty());
         hints.held(dot(1), NodeId(2));
         assert_eq!(hints.surplus(&primaries, 0), [dot(1)]);
-        assert!(hints.done(&primaries, 9).is_empty());
+        assert!(hints.done(&primaries, 3, 9).is_empty());
         hints.held(dot(1), NodeId(3));
-        assert_eq!(hints.done(&primaries, 9), [dot(1)]);
+        assert_eq!(hints.done(&primaries, 3, 9), [dot(1)]);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 mod coordinator;
 mod error;
+mod faults;
 mod hand_over;
 pub mod hints;
 mod latency;
@@ -18,6 +19,7 @@ mod node;
 pub mod quorum;
 mod repair;
 mod replica;
+mod report;
 mod rows;
 mod scan;
 mod seam;
@@ -26,7 +28,10 @@ pub mod tree;
 
 pub use coordinator::{ReadDone, ReadRequest, WriteDone, WriteRequest, WriteRung};
 pub use error::EventualError;
+#[doc(hidden)]
+pub use faults::{Faults, Witness};
 pub use node::{EventualNode, EventualOptions, WeakEventualNode};
 pub use repair::Repaired;
+pub use report::{BackgroundWork, RangeReport};
 pub use scan::{ScanDone, ScanRequest};
 pub use seam::{PeerFailure, Peers, Place, Places};

@@ -20,8 +20,10 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use crate::error::EventualError;
+use crate::faults::{Faults, Witness};
 use crate::latency::Latencies;
 use crate::replica::Replica;
+use crate::report::Counts;
 use crate::rows::{STARTS_GROUP, range_of_plane};
 use crate::seam::{Peers, Place, Places};
 use crate::step::Step;
@@ -46,6 +48,12 @@ pub struct EventualOptions {
     pub repair_interval: Duration,
     /// Bytes of repair and hand-over that this node sends in a second.
     pub background_bytes_per_second: u64,
+    /// What a test breaks on purpose. Never set elsewhere.
+    #[doc(hidden)]
+    pub faults: Faults,
+    /// Who hears of every write. Never set but by tests.
+    #[doc(hidden)]
+    pub witness: Witness,
 }
 
 impl Default for EventualOptions {
@@ -57,6 +65,8 @@ impl Default for EventualOptions {
             repair: true,
             repair_interval: Duration::from_secs(1),
             background_bytes_per_second: 32 << 20,
+            faults: Faults::default(),
+            witness: Witness::default(),
         }
     }
 }
@@ -111,6 +121,7 @@ pub(crate) struct Inner {
     pub(crate) names: Mutex<Names>,
     pub(crate) latencies: Latencies,
     pub(crate) read_repairs: Mutex<HashSet<(RangeId, Bytes)>>,
+    pub(crate) counts: Counts,
     old_copy: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -190,6 +201,7 @@ impl EventualNode {
             names: Mutex::default(),
             latencies: Latencies::default(),
             read_repairs: Mutex::default(),
+            counts: Counts::default(),
             old_copy: AtomicBool::new(false),
             tasks: Mutex::default(),
         });
@@ -415,7 +427,7 @@ impl Inner {
             let wanted = u8::try_from(store.holders_wanted).unwrap_or(u8::MAX);
             replica.keep(&store.key, &store.deltas, wanted)?
         };
-        if !store.memory {
+        if !store.memory && !self.options.faults.acknowledge_before_sync {
             synced.wait().await?;
         }
         Ok(Response::Stored(Stored { primary }))
@@ -483,9 +495,13 @@ impl Inner {
     /// Forgets hints that all have, and courtesies that take too much room.
     fn sweep_hints(&self, replica: &Replica, place: &Place) {
         let primaries = &place.holders.primaries;
+        let needed = match self.options.faults.any_primary {
+            true => 1,
+            false => primaries.len(),
+        };
         let (done, surplus) = replica.with_hints(|hints| {
             (
-                hints.done(primaries, crate::hand_over::BATCH_HINTS_MAX),
+                hints.done(primaries, needed, crate::hand_over::BATCH_HINTS_MAX),
                 hints.surplus(primaries, self.options.courtesy_max_bytes),
             )
         });

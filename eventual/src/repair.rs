@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -138,6 +139,9 @@ impl Inner {
         metrics::counter!("quorate_repairs_total").increment(1);
         metrics::counter!("quorate_repair_keys_total").increment(done.keys);
         metrics::counter!("quorate_repair_bytes_total").increment(done.bytes);
+        let counts = &self.counts;
+        counts.keys_repaired.fetch_add(done.keys, Ordering::Relaxed);
+        counts.repair_bytes.fetch_add(done.bytes, Ordering::Relaxed);
         Ok(done)
     }
 }
@@ -243,6 +247,9 @@ impl Session<'_> {
         }
         let peer_clock = sums.clock.clone();
         self.inner.check_clock(&Clock::decode(&peer_clock)?)?;
+        if self.inner.options.faults.clock_first {
+            self.merge(Some(peer_clock.clone()), false).await?;
+        }
         let theirs = decode_sums(&sums.branches).ok_or_else(unexpected)?;
         let branches = differing(&self.replica.with_tree(|tree| tree.branches()), &theirs);
         for some in branches.chunks(BRANCHES_MAX) {
@@ -252,6 +259,10 @@ impl Session<'_> {
                 self.exchange(keys).await?;
             }
         }
+        let clock = match self.inner.options.faults.clock_newer {
+            true => self.replica.clock().encode(),
+            false => clock,
+        };
         let merge = ClockMerge { clock, filled };
         self.ask(Request::ClockMerge(merge)).await?;
         self.merge(Some(peer_clock), sums.filled).await

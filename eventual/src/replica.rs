@@ -721,6 +721,41 @@ impl Replica {
         }
     }
 
+    /// Whether all records and the tree keep their rules: `broken` names the rule of records that
+    /// one breaks.
+    pub(crate) fn validate(
+        &self,
+        broken: impl Fn(&Clock, &Record) -> Option<&'static str>,
+    ) -> Result<(), String> {
+        let state = self.state.lock();
+        let due = state.unsettled.due(&state.clock, usize::MAX);
+        let mut tree = HashTree::default();
+        let (mut start, end) = self.rows.records_from(&[]);
+        loop {
+            let (rows, resume) = self
+                .page(start, end.clone())
+                .map_err(|error| error.to_string())?;
+            for (row, version) in rows {
+                let key = Rows::key_of(&row);
+                let record = Record::decode(&version.value).map_err(|error| error.to_string())?;
+                if let Some(rule) = broken(&state.clock, &record)
+                    && !due.contains(&key)
+                {
+                    return Err(format!("{rule}: {key:?} {record:?}"));
+                }
+                tree.change(&key, None, hash_if_any(&key, &record));
+            }
+            match resume {
+                Some(next) => start = next,
+                None => break,
+            }
+        }
+        if state.warming.is_none() && tree.root() != state.tree.root() {
+            return Err("the hash tree is not that of the records".to_owned());
+        }
+        Ok(())
+    }
+
     /// Primaries that some kept hint still wants to reach.
     pub(crate) fn hint_targets(&self, primaries: &[NodeId]) -> BTreeSet<NodeId> {
         self.with_hints(|hints| hints.targets(primaries))

@@ -1,0 +1,44 @@
+//! What tests break on purpose, and what they watch: the negative controls of the simulation.
+//!
+//! Not here: faults of disks and networks, which are their seams'.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// Mistakes that the simulation must find.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// A hint is deleted once any primary has it, though that one was counted already.
+    pub any_primary: bool,
+    /// A peer's clock is taken over before its records.
+    pub clock_first: bool,
+    /// Repair sends the records of one moment with the clock of a later one.
+    pub clock_newer: bool,
+    /// What is in memory is said to be on disk.
+    pub acknowledge_before_sync: bool,
+    /// A retry takes a new name.
+    pub rename_retries: bool,
+}
+
+/// Hears of every write that a coordinator names: its encoded key and deltas, before anything is
+/// acknowledged.
+#[doc(hidden)]
+#[derive(Clone, Default)]
+pub struct Witness(pub Option<Arc<dyn Fn(&Bytes, &[Bytes]) + Send + Sync>>);
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Witness")
+    }
+}
+
+impl Witness {
+    pub(crate) fn saw(&self, key: &Bytes, deltas: &[Bytes]) {
+        if let Some(witness) = &self.0 {
+            witness(key, deltas);
+        }
+    }
+}
