@@ -1,9 +1,9 @@
 //! Merkle repair: pairs of primaries compare their hash trees from the root down, exchange the
 //! keys that differ, and at the end take over each other's clocks.
 //!
-//! The clock that a side gives is a copy from *before* it read the first sum of its tree, so it
-//! never runs ahead of what was compared: a dot in it was live in a record that was then equal or
-//! exchanged, or is dead. Bytes on the wire grow with the differences: 16 bytes a branch, 16 a
+//! The clock that a side gives is the base of a copy from *before* it read the first sum of its
+//! tree, so it never runs ahead of what was compared: a dot in it was live in a record that was
+//! then equal or exchanged, or is dead. Bytes on the wire grow with the differences: 16 bytes a branch, 16 a
 //! leaf of a branch that differs, a hash for each key of a leaf that differs, the keys that differ.
 //!
 //! Not here: what a record or a clock means (`quorate_types::causal`).
@@ -233,7 +233,7 @@ impl Session<'_> {
     async fn run(&mut self) -> Result<(), EventualError> {
         let filled = self.replica.is_filled();
         // Before the first sum is read: the clock must not run ahead of what is compared.
-        let clock = self.replica.clock().encode();
+        let clock = self.replica.base();
         let question = TreeRoot {
             root: sum_bytes(self.replica.with_tree(|tree| tree.root())),
             clock_hash: sum_bytes(hash_of(clock.to_vec())),
@@ -260,7 +260,7 @@ impl Session<'_> {
             }
         }
         let clock = match self.inner.options.faults.clock_newer {
-            true => self.replica.clock().encode(),
+            true => self.replica.base(),
             false => clock,
         };
         let merge = ClockMerge { clock, filled };
@@ -401,7 +401,7 @@ fn warm(replica: &Replica) -> Result<(), EventualError> {
 pub(crate) fn serve_root(replica: &Replica, root: &TreeRoot) -> Result<Response, EventualError> {
     warm(replica)?;
     let filled = replica.is_filled();
-    let clock = replica.clock().encode();
+    let clock = replica.base();
     let (ours, branches) = replica.with_tree(|tree| (tree.root(), tree.branches()));
     let clock_hash = sum_bytes(hash_of(clock.to_vec()));
     let equal = root.root == sum_bytes(ours) && root.clock_hash == clock_hash;

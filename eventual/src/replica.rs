@@ -319,7 +319,8 @@ impl Replica {
                 Ok(outcome.is_news())
             }
             Step::Merge { clock } => {
-                let grew = state.clock.merge(&Clock::decode(clock)?);
+                // Of what lies above a gap the comparison may have left records out.
+                let grew = state.clock.merge_base(&Clock::decode(clock)?.base());
                 self.settle_due(state, None, index, changes)?;
                 Ok(grew || !changes.is_empty())
             }
@@ -642,6 +643,11 @@ impl Replica {
         self.state.lock().filled
     }
 
+    /// What the clock covers without a gap, encoded: what repair compares and hands over.
+    pub(crate) fn base(&self) -> Bytes {
+        Clock::of(self.state.lock().clock.base()).encode()
+    }
+
     /// The clock as of now.
     pub(crate) fn clock(&self) -> Clock {
         self.state.lock().clock.clone()
@@ -665,7 +671,7 @@ impl Replica {
     /// The hash of all that the replica holds: its records and its clock.
     pub(crate) fn hash(&self) -> Option<Sum> {
         let state = self.state.lock();
-        let clock = hash_of(state.clock.encode().to_vec());
+        let clock = hash_of(Clock::of(state.clock.base()).encode().to_vec());
         state
             .warming
             .is_none()

@@ -46,7 +46,7 @@ pub enum Step {
         /// The state, encoded.
         state: Bytes,
     },
-    /// A peer's clock, after a full repair.
+    /// The base of a peer's clock, after a full repair.
     Merge {
         /// Encoded.
         clock: Bytes,

@@ -601,6 +601,22 @@ impl Admin for Server {
         Ok(tonic::Response::new(v1::RingResponse::default()))
     }
 
+    type RepairStream = Pin<Box<dyn Stream<Item = Result<v1::RepairProgress, Status>> + Send>>;
+
+    async fn repair(
+        &self,
+        _: tonic::Request<v1::RepairRequest>,
+    ) -> Result<tonic::Response<Self::RepairStream>, Status> {
+        self.admin("repair").await?;
+        let step = v1::RepairProgress {
+            ranges_total: 1,
+            ranges_done: 1,
+            ..v1::RepairProgress::default()
+        };
+        let steps = futures::stream::iter([Ok(step)]);
+        Ok(tonic::Response::new(Box::pin(steps)))
+    }
+
     type ReplaceNodeStream =
         Pin<Box<dyn Stream<Item = Result<v1::ReplaceNodeProgress, Status>> + Send>>;
 
