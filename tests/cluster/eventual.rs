@@ -41,9 +41,10 @@ async fn with_keyspace(cluster: &Cluster) {
         mode: Mode::Eventual,
         ..KeyspaceOptions::default()
     };
-    let created = cluster.client().admin().create_keyspace(KEYSPACE, &options);
-    created.await.unwrap();
-    let carts = cluster.client().keyspace(KEYSPACE).unwrap();
+    let client = cluster.client();
+    let created = client.admin().create_keyspace(KEYSPACE, &options).await;
+    created.unwrap();
+    let carts = client.keyspace(KEYSPACE).unwrap();
     wait_until("the new keyspace", READY_MAX, async || {
         carts.put("ready", "").await.is_ok()
     })
