@@ -5,13 +5,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quorate_eventual::Faults;
 use quorate_types::causal::Update;
 use quorate_types::{Copies, NodeId};
 
 use crate::clients::{Clients, key, read, rung, write_of};
 use crate::oracle::Promise;
-use crate::run::{must_be_found, run_all};
+use crate::run::run_all;
 use crate::world::{PRIMARIES, SIBLINGS, Settings, Shared};
 
 const KEYS: u64 = 3;
@@ -40,12 +39,17 @@ fn partition(world: &Shared) {
 
 async fn one_fault(world: &Shared, away: Option<usize>) {
     let at = world.any();
+    let mut planned = None;
     match world.roll(100) {
         0..30 => partition(world),
         30..55 => world.network.heal(),
         55..70 => world.kill(at),
         70..82 => world.cut_power(at),
-        82..92 => world.disk(at).fail_power_after(world.roll(OPERATIONS_MAX)),
+        82..92 => {
+            let operations = world.roll(OPERATIONS_MAX);
+            world.disk(at).fail_power_after(operations);
+            planned = Some(at);
+        }
         _ if world.lost_disks.load(Ordering::Relaxed) == 0 => world.lose_disk(at),
         _ => {}
     }
@@ -55,12 +59,9 @@ async fn one_fault(world: &Shared, away: Option<usize>) {
         world.roll(700)
     };
     tokio::time::sleep(Duration::from_millis(millis)).await;
-    for at in world.all() {
-        if world.disk(at).is_powered_off() {
-            world.cut_power(at);
-        }
+    if let Some(at) = planned {
+        world.cut_power(at);
     }
-    world.reap_failed();
     for at in world.all() {
         if Some(at) != away && world.percent(70) {
             world.restart(at).await;
@@ -104,11 +105,13 @@ async fn delete_all(world: &Shared) {
     }
     world.converge(SIBLINGS).await;
     for at in 0..PRIMARIES {
-        let Some(report) = world.report(at, SIBLINGS) else {
+        let (Some(node), Some(report)) = (world.node(at), world.report(at, SIBLINGS)) else {
             continue;
         };
-        if report.gaps == 0 && report.record_bytes > 0 {
-            let bytes = report.record_bytes;
+        let clock = node.clock(SIBLINGS).unwrap();
+        let all_there = world.oracle.lock().dots().all(|dot| clock.covers(dot));
+        let bytes = report.record_bytes;
+        if all_there && bytes > 0 {
             world.accuse(format!("node {at}: {bytes} bytes of deleted keys are left"));
         }
     }
