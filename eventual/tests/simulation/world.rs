@@ -105,7 +105,6 @@ struct Member {
 
 /// A cluster, and what is known against it. Members are counted from 0, primaries first.
 pub struct World {
-    pub seed: u64,
     pub network: Network,
     pub oracle: Arc<Mutex<Oracle>>,
     /// Disks that were lost.
@@ -134,7 +133,6 @@ impl World {
             })
         };
         let world = Arc::new(World {
-            seed,
             network: Network::new(seed, settings.quality),
             oracle: Arc::default(),
             lost_disks: AtomicU64::new(0),
@@ -187,7 +185,9 @@ impl World {
     }
 
     pub fn violations(&self) -> Vec<String> {
-        self.violations.lock().clone()
+        let mut violations = self.violations.lock().clone();
+        violations.extend(self.oracle.lock().problems.clone());
+        violations
     }
 
     pub fn report(&self, at: usize, range: RangeId) -> Option<RangeReport> {
