@@ -308,7 +308,7 @@ impl Replica {
                 }
                 self.put_record(state, key, &before, after.as_ref(), index, changes);
                 self.settle_due(state, Some(key), index, changes)?;
-                Ok(news)
+                Ok(news || !changes.is_empty())
             }
             Step::Join { key, state: peer } => {
                 let peer = KeyState::decode(peer)?;
@@ -316,7 +316,7 @@ impl Replica {
                 let outcome = join_key(&mut state.clock, &before, &peer);
                 self.put_record(state, key, &before, outcome.record.as_ref(), index, changes);
                 self.settle_due(state, Some(key), index, changes)?;
-                Ok(outcome.is_news())
+                Ok(outcome.is_news() || !changes.is_empty())
             }
             Step::Merge { clock } => {
                 // Of what lies above a gap the comparison may have left records out.

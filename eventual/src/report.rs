@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quorate_types::causal::{Record, settle};
+use quorate_types::causal::{Clock, Record, settle};
 use quorate_types::{NodeId, RangeId};
 
 use crate::error::EventualError;
@@ -81,6 +81,14 @@ impl EventualNode {
     /// [`EventualError`] where the node does not serve.
     pub fn hash(&self, range: RangeId) -> Result<Option<Sum>, EventualError> {
         Ok(self.inner.replica(range)?.hash())
+    }
+
+    /// The names of all writes of a range that this node has taken in as a primary.
+    ///
+    /// # Errors
+    /// [`EventualError`] where the node does not serve.
+    pub fn clock(&self, range: RangeId) -> Result<Clock, EventualError> {
+        Ok(self.inner.replica(range)?.clock())
     }
 
     /// What this node has done in the background since its start.

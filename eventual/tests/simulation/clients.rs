@@ -20,8 +20,6 @@ use crate::world::{SIBLINGS, Shared};
 
 /// Attempts of one write.
 const ATTEMPTS_MAX: usize = 3;
-/// Longest pause of a client between two requests.
-const PAUSE_MAX_MILLIS: u64 = 120;
 
 pub fn key(number: u64) -> Bytes {
     Bytes::from(format!("key-{number}"))
@@ -72,13 +70,14 @@ pub struct Clients {
 }
 
 impl Clients {
-    pub fn start(world: &Shared, count: u64, keys: u64) -> Clients {
+    pub fn start(world: &Shared, count: u64, keys: u64, pause_max_millis: u64) -> Clients {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (1..=count).map(|number| {
             let client = Client {
                 world: world.clone(),
                 number,
                 keys,
+                pause_max_millis,
                 sequence: 0,
                 seen: BTreeMap::new(),
             };
@@ -102,6 +101,7 @@ struct Client {
     world: Shared,
     number: u64,
     keys: u64,
+    pause_max_millis: u64,
     sequence: u64,
     /// Contexts of the last reads.
     seen: BTreeMap<Bytes, Dots>,
@@ -110,7 +110,7 @@ struct Client {
 impl Client {
     async fn run(mut self, stop: Arc<AtomicBool>) {
         while !stop.load(Ordering::Relaxed) {
-            let pause = self.world.roll(PAUSE_MAX_MILLIS);
+            let pause = self.world.roll(self.pause_max_millis);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             let at = self.world.any();
             let Some(node) = self.world.node(at) else {

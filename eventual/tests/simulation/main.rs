@@ -11,6 +11,7 @@
 #![allow(unexpected_cfgs)]
 
 mod clients;
+mod mistakes;
 mod network;
 mod oracle;
 mod run;

@@ -31,6 +31,8 @@ pub struct Promise {
 pub struct Oracle {
     written: BTreeMap<Dot, Written>,
     promised: BTreeMap<Dot, Promise>,
+    /// What is wrong with the writes themselves.
+    pub problems: Vec<String>,
 }
 
 impl Oracle {
@@ -53,8 +55,10 @@ impl Oracle {
                 value: delta.value,
                 past,
             };
-            let known = self.written.insert(delta.dot, written);
-            assert!(known.is_none(), "the name {} was given twice", delta.dot);
+            if self.written.insert(delta.dot, written).is_some() {
+                self.problems
+                    .push(format!("the name {} was given twice", delta.dot));
+            }
         }
     }
 
@@ -63,10 +67,6 @@ impl Oracle {
         let best = self.promised.entry(dot).or_insert(promise);
         best.holders = best.holders.max(promise.holders);
         best.durable |= promise.durable;
-    }
-
-    pub fn count(&self) -> usize {
-        self.written.len()
     }
 
     /// Names of all writes.

@@ -5,19 +5,47 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quorate_eventual::Faults;
 use quorate_types::causal::Update;
 use quorate_types::{Copies, NodeId};
 
 use crate::clients::{Clients, key, read, rung, write_of};
 use crate::oracle::Promise;
-use crate::run::{must_be_found, run_all};
+use crate::run::run_all;
 use crate::world::{PRIMARIES, SIBLINGS, Settings, Shared};
 
-const KEYS: u64 = 3;
-const CLIENTS: u64 = 3;
-/// Faults of one run.
-const FAULTS: u64 = 8;
+/// What happens in a storm.
+#[derive(Clone, Copy, Debug)]
+pub struct Storm {
+    keys: u64,
+    clients: u64,
+    faults: u64,
+    /// Longest pause of a client between two requests.
+    pause_max_millis: u64,
+    /// Of a hundred faults, how many are lost disks; at most one in a run.
+    lost_disks_percent: u64,
+}
+
+impl Storm {
+    pub const ALL: Storm = Storm {
+        keys: 3,
+        clients: 3,
+        faults: 8,
+        pause_max_millis: 120,
+        lost_disks_percent: 8,
+    };
+    /// Many writes while repair is under way.
+    pub const BUSY: Storm = Storm {
+        keys: 8,
+        clients: 8,
+        pause_max_millis: 20,
+        ..Storm::ALL
+    };
+    pub const LOST_DISKS: Storm = Storm {
+        lost_disks_percent: 25,
+        ..Storm::ALL
+    };
+}
+
 /// Changing operations of a disk within which a planned cut strikes.
 const OPERATIONS_MAX: u64 = 60;
 /// Late messages have arrived after this.
@@ -38,16 +66,22 @@ fn partition(world: &Shared) {
     }
 }
 
-async fn one_fault(world: &Shared, away: Option<usize>) {
+async fn one_fault(world: &Shared, storm: Storm, away: Option<usize>) {
     let at = world.any();
-    match world.roll(100) {
+    let mut planned = None;
+    let is_lost =
+        world.lost_disks.load(Ordering::Relaxed) == 0 && world.percent(storm.lost_disks_percent);
+    match world.roll(92) {
+        _ if is_lost => world.lose_disk(at),
         0..30 => partition(world),
         30..55 => world.network.heal(),
         55..70 => world.kill(at),
         70..82 => world.cut_power(at),
-        82..92 => world.disk(at).fail_power_after(world.roll(OPERATIONS_MAX)),
-        _ if world.lost_disks.load(Ordering::Relaxed) == 0 => world.lose_disk(at),
-        _ => {}
+        _ => {
+            let operations = world.roll(OPERATIONS_MAX);
+            world.disk(at).fail_power_after(operations);
+            planned = Some(at);
+        }
     }
     let millis = if world.percent(30) {
         0
@@ -55,12 +89,9 @@ async fn one_fault(world: &Shared, away: Option<usize>) {
         world.roll(700)
     };
     tokio::time::sleep(Duration::from_millis(millis)).await;
-    for at in world.all() {
-        if world.disk(at).is_powered_off() {
-            world.cut_power(at);
-        }
+    if let Some(at) = planned {
+        world.cut_power(at);
     }
-    world.reap_failed();
     for at in world.all() {
         if Some(at) != away && world.percent(70) {
             world.restart(at).await;
@@ -69,7 +100,7 @@ async fn one_fault(world: &Shared, away: Option<usize>) {
 }
 
 /// Judges all keys as every primary holds them.
-async fn judge(world: &Shared) {
+async fn judge(world: &Shared, storm: Storm) {
     let lost = world.lost_disks.load(Ordering::Relaxed) > 0;
     let must_be_kept = |promise: Promise| promise.durable && (!lost || promise.holders >= 2);
     for at in 0..PRIMARIES {
@@ -77,7 +108,7 @@ async fn judge(world: &Shared) {
         if let Err(broken) = node.validate(SIBLINGS) {
             world.accuse(format!("node {at}: {broken}"));
         }
-        for key in (0..KEYS).map(key) {
+        for key in (0..storm.keys).map(key) {
             match read(&node, SIBLINGS, key.clone(), Copies::One).await {
                 Ok(done) => {
                     let oracle = world.oracle.lock();
@@ -93,8 +124,8 @@ async fn judge(world: &Shared) {
 
 /// Deletes all keys. What is then left of them must go, unless some write was lost with a disk
 /// or in memory: then its name is missing, until its start is closed.
-async fn delete_all(world: &Shared) {
-    for number in 0..KEYS {
+async fn delete_all(world: &Shared, storm: Storm) {
+    for number in 0..storm.keys {
         let Some(node) = world.node(0) else { return };
         let rung = rung(Copies::All, Duration::from_secs(2));
         let request = write_of(SIBLINGS, key(number), Update::Delete, rung);
@@ -104,41 +135,66 @@ async fn delete_all(world: &Shared) {
     }
     world.converge(SIBLINGS).await;
     for at in 0..PRIMARIES {
-        let Some(report) = world.report(at, SIBLINGS) else {
+        let (Some(node), Some(report)) = (world.node(at), world.report(at, SIBLINGS)) else {
             continue;
         };
-        if report.gaps == 0 && report.record_bytes > 0 {
-            let bytes = report.record_bytes;
+        let clock = node.clock(SIBLINGS).unwrap();
+        let all_there = world.oracle.lock().dots().all(|dot| clock.covers(dot));
+        let bytes = report.record_bytes;
+        if all_there && bytes > 0 {
             world.accuse(format!("node {at}: {bytes} bytes of deleted keys are left"));
         }
     }
 }
 
-async fn storm(world: Shared) {
+pub async fn storm(world: Shared, storm: Storm) {
     let away = world
         .percent(20)
         .then(|| world.roll(PRIMARIES as u64) as usize);
     if let Some(at) = away {
         world.kill(at);
     }
-    let clients = Clients::start(&world, CLIENTS, KEYS);
-    for _ in 0..FAULTS {
-        one_fault(&world, away).await;
+    let clients = Clients::start(&world, storm.clients, storm.keys, storm.pause_max_millis);
+    for _ in 0..storm.faults {
+        one_fault(&world, storm, away).await;
     }
     clients.stop().await;
     world.make_whole().await;
     tokio::time::sleep(QUIET).await;
     world.converge(SIBLINGS).await;
-    judge(&world).await;
-    delete_all(&world).await;
+    judge(&world, storm).await;
+    delete_all(&world, storm).await;
+}
+
+fn must_hold(name: &str, seeds: u64, what: Storm) {
+    run_all(name, seeds, &Settings::default(), |world| {
+        storm(world, what)
+    });
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_replaced_comes_back() {
-    run_all(
+    must_hold(
         "nothing_acknowledged_is_lost_and_nothing_replaced_comes_back",
-        300,
-        &Settings::default(),
-        storm,
+        200,
+        Storm::ALL,
+    );
+}
+
+#[test]
+fn nothing_is_lost_while_repair_meets_many_writes() {
+    must_hold(
+        "nothing_is_lost_while_repair_meets_many_writes",
+        50,
+        Storm::BUSY,
+    );
+}
+
+#[test]
+fn a_lost_disk_loses_nothing_that_two_holders_have() {
+    must_hold(
+        "a_lost_disk_loses_nothing_that_two_holders_have",
+        100,
+        Storm::LOST_DISKS,
     );
 }

@@ -101,12 +101,10 @@ struct Member {
     disk: SimDisk,
     catalog: Arc<Catalog>,
     node: Option<EventualNode>,
-    storage: Option<(NodeLog, Engine)>,
 }
 
 /// A cluster, and what is known against it. Members are counted from 0, primaries first.
 pub struct World {
-    pub seed: u64,
     pub network: Network,
     pub oracle: Arc<Mutex<Oracle>>,
     /// Disks that were lost.
@@ -132,11 +130,9 @@ impl World {
                 disk: new_disk(&settings),
                 catalog: Arc::new(Catalog(Mutex::new(ids.clone()))),
                 node: None,
-                storage: None,
             })
         };
         let world = Arc::new(World {
-            seed,
             network: Network::new(seed, settings.quality),
             oracle: Arc::default(),
             lost_disks: AtomicU64::new(0),
@@ -189,7 +185,9 @@ impl World {
     }
 
     pub fn violations(&self) -> Vec<String> {
-        self.violations.lock().clone()
+        let mut violations = self.violations.lock().clone();
+        violations.extend(self.oracle.lock().problems.clone());
+        violations
     }
 
     pub fn report(&self, at: usize, range: RangeId) -> Option<RangeReport> {
@@ -211,7 +209,6 @@ impl World {
         let mut member = self.members[at].lock();
         self.crashes.fetch_add(1, Ordering::Relaxed);
         member.disk = what_is_left(&member.disk);
-        member.storage = None;
         if let Some(node) = member.node.take() {
             self.network.detach(member.id);
             node.stop();
@@ -250,19 +247,16 @@ impl World {
             return;
         }
         match self.open(at).await {
-            Ok((node, storage)) => {
+            Ok(node) => {
                 let mut member = self.members[at].lock();
                 self.network.attach(member.id, &node);
                 member.node = Some(node);
-                member.storage = Some(storage);
             }
-            // Its power may have failed again meanwhile.
-            Err(_) if self.disk(at).is_powered_off() => {}
             Err(problem) => self.accuse(format!("node {at} does not start: {problem}")),
         }
     }
 
-    async fn open(&self, at: usize) -> Result<(EventualNode, (NodeLog, Engine)), String> {
+    async fn open(&self, at: usize) -> Result<EventualNode, String> {
         let (id, disk, catalog) = {
             let member = self.members[at].lock();
             let disk: Arc<dyn Disk> = Arc::new(member.disk.clone());
@@ -292,39 +286,15 @@ impl World {
             oracle.lock().named(key, deltas);
         })));
         let peers = self.network.link(id, self.roll(100_000));
-        let storage = (log.clone(), engine.clone());
-        let node = EventualNode::start(id, storage, (peers, catalog), options)
+        EventualNode::start(id, (log, engine), (peers, catalog), options)
             .await
-            .map_err(|e| format!("{e:?}"))?;
-        Ok((node, (log, engine)))
-    }
-
-    /// Takes nodes down whose log or engine has failed, as the server does.
-    pub fn reap_failed(&self) {
-        for at in self.all() {
-            let failed = {
-                let member = self.members[at].lock();
-                let storage = member.storage.as_ref();
-                storage.is_some_and(|(log, engine)| {
-                    log.failed().is_some() || engine.failed().is_some()
-                })
-            };
-            if failed {
-                self.cut_power(at);
-            }
-        }
+            .map_err(|e| format!("{e:?}"))
     }
 
     /// Everything runs and reaches everything again, on a good network.
     pub async fn make_whole(self: &Arc<Self>) {
         self.network.heal();
         self.network.set_quality(Quality::GOOD);
-        for at in self.all() {
-            if self.disk(at).is_powered_off() {
-                self.cut_power(at);
-            }
-        }
-        self.reap_failed();
         for at in self.all() {
             self.restart(at).await;
         }
@@ -349,7 +319,7 @@ impl World {
         while !self.is_converged(range) {
             if began.elapsed() > PATIENCE {
                 let reports: Vec<_> = self.all().map(|at| self.report(at, range)).collect();
-                self.accuse(format!("not converged after {PATIENCE:?}: {reports:#?}"));
+                self.accuse(format!("not converged after {PATIENCE:?}: {reports:?}"));
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
