@@ -6,9 +6,11 @@
 
 mod harness;
 mod load;
+mod proxy;
 
 mod commands;
 mod crashes;
+mod cuts;
 mod fail_over;
 mod folders;
 mod followers;
