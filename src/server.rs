@@ -373,7 +373,19 @@ fn raft_options(options: &ServerOptions) -> RaftNodeOptions {
         heartbeat_ms: (election / 5).max(10),
         election_min_ms: election * 5 / 6,
         election_max_ms: election * 3 / 2,
+        #[cfg(feature = "planted-faults")]
+        faults: planted_faults(),
         ..RaftNodeOptions::new(me, &options.cluster, options.dir.clone())
+    }
+}
+
+/// The mistake that a test has this server make.
+#[cfg(feature = "planted-faults")]
+fn planted_faults() -> quorate_raft::Faults {
+    let planted = std::env::var("QUORATE_PLANTED_FAULT");
+    quorate_raft::Faults {
+        acknowledge_before_log: planted.as_deref() == Ok("acknowledge-before-log"),
+        ..quorate_raft::Faults::default()
     }
 }
 

@@ -211,6 +211,9 @@ impl Group {
         if sent.is_err() {
             return Err(Refused::Final(ProposeError::Stopped));
         }
+        if self.faults.acknowledge_before_log && self.is_leader() {
+            return Ok((Applied::nothing(Revision::ZERO), 0));
+        }
         let patience = self.patience(deadline);
         let result = match tokio::time::timeout_at(patience, receiver).await {
             Ok(Ok(result)) => result,

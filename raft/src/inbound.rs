@@ -237,9 +237,11 @@ impl Inner {
         chunk: &wire::SnapshotChunk,
     ) -> Result<Kept, SnapshotError> {
         let mut snapshots = self.inbound.snapshots.lock();
+        // Each attempt reads its export from the beginning, and no other can be continued with it:
+        // chunks may lie otherwise although position and id are the same.
         let known = snapshots
             .get(&(range, from))
-            .filter(|(id, _)| *id == chunk.snapshot_id);
+            .filter(|(id, _)| *id == chunk.snapshot_id && chunk.number > 0);
         let spool = match known {
             Some((_, spool)) => spool.clone(),
             None => {

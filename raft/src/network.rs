@@ -297,8 +297,8 @@ type AppendStream<'s> =
     futures::stream::BoxStream<'s, Result<StreamAppendResult<Consensus>, RPCError<Consensus>>>;
 
 impl Network {
-    /// Sends chunk by chunk; the receiver says which chunk it wants next, so that a transfer that
-    /// broke goes on where it was.
+    /// Sends chunk by chunk; the receiver says which chunk it wants next. A transfer that broke
+    /// begins anew: the next attempt has an export of its own.
     async fn send_snapshot(
         &self,
         vote: Vote,

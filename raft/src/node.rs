@@ -94,6 +94,8 @@ impl RaftNodeOptions {
 pub struct Faults {
     /// A write is answered when it has been handed to the leader's log.
     pub acknowledge_before_majority: bool,
+    /// A write is answered before its entry is in any log, the leader's own included.
+    pub acknowledge_before_log: bool,
     /// Linearizable reads trust the leader's lease.
     pub lease_reads: bool,
     /// A read joins a confirmation round that began before it came.

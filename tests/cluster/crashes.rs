@@ -7,6 +7,8 @@ use quorate_client::ClientOptions;
 use quorate_types::stable_hash;
 
 use crate::harness::{Cluster, READY_MAX, rounds, wait_until};
+#[cfg(feature = "planted-faults")]
+use crate::load::differences;
 use crate::load::{Ledger, Load, check};
 
 const CLIENTS: usize = 8;
@@ -38,6 +40,25 @@ async fn acknowledged_writes_survive_kills() {
         all.extend(ledger);
     }
     check(&cluster.client(), "round-", &all).await;
+}
+
+/// The control of the test above: servers that answer before an entry is in the log lose what
+/// they acknowledged, and the same check notices. Only where the servers can be told to:
+/// `cargo test --features planted-faults --target-dir target/planted --test cluster crashes`.
+#[cfg(feature = "planted-faults")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replies_before_the_log_are_noticed() {
+    let mut cluster = Cluster::start_with_fault(3, "acknowledge-before-log").await;
+    for round in 0..ROUNDS_USUAL {
+        let prefix = format!("round-{round}/");
+        let ledger = kill_under_load(&mut cluster, round, Victim::Leader, &prefix).await;
+        let wrong = differences(&cluster.client(), &prefix, &ledger).await;
+        if let Some(first) = wrong.first() {
+            eprintln!("round {round}: {} wrong, {first}", wrong.len());
+            return;
+        }
+    }
+    panic!("{ROUNDS_USUAL} rounds do not notice");
 }
 
 async fn kill_under_load(

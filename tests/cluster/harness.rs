@@ -37,6 +37,7 @@ static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 pub struct Cluster {
     nodes: Vec<Node>,
     dir: TempDir,
+    fault: Option<&'static str>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -47,6 +48,7 @@ pub struct Node {
     pub dir: PathBuf,
     log: PathBuf,
     arguments: Vec<String>,
+    fault: Option<&'static str>,
     child: Option<Child>,
 }
 
@@ -105,8 +107,21 @@ impl Cluster {
         cluster
     }
 
+    /// As `start`, of servers that break a promise: one that is built in by the feature
+    /// `planted-faults`.
+    #[cfg(feature = "planted-faults")]
+    pub async fn start_with_fault(nodes: u64, fault: &'static str) -> Cluster {
+        let cluster = Cluster::launch_with(nodes, Some(fault));
+        cluster.ready().await;
+        cluster
+    }
+
     /// Starts a cluster, and waits for nothing.
     pub fn launch(nodes: u64) -> Cluster {
+        Cluster::launch_with(nodes, None)
+    }
+
+    fn launch_with(nodes: u64, fault: Option<&'static str>) -> Cluster {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
         let addresses: Vec<(u64, SocketAddr)> =
@@ -114,6 +129,7 @@ impl Cluster {
         let mut cluster = Cluster {
             nodes: Vec::new(),
             dir,
+            fault,
             _alone: alone,
         };
         for (id, listen) in &addresses {
@@ -144,6 +160,7 @@ impl Cluster {
             dir,
             log,
             arguments,
+            fault: self.fault,
             child: None,
         };
         node.start();
@@ -296,6 +313,7 @@ impl Node {
             .open(&self.log)
             .unwrap();
         let mut command = Command::new(BINARY);
+        command.envs(self.fault.map(|fault| ("QUORATE_PLANTED_FAULT", fault)));
         command
             .args(&self.arguments)
             .stdin(Stdio::null())

@@ -115,6 +115,16 @@ async fn write(
 /// Reads all keys of the prefix linearizably, and compares them with what was told. Returns
 /// the number of acknowledged writes.
 pub async fn check(client: &Client, prefix: &str, ledger: &Ledger) -> usize {
+    let wrong = differences(client, prefix, ledger).await;
+    assert!(wrong.is_empty(), "{} wrong: {:#?}", wrong.len(), wrong);
+    let acknowledged = ledger.values().flatten();
+    acknowledged
+        .filter(|attempt| attempt.told == Told::Acknowledged)
+        .count()
+}
+
+/// Keys whose linearizably read value is not explained by what was told, in words.
+pub async fn differences(client: &Client, prefix: &str, ledger: &Ledger) -> Vec<String> {
     let mut there = scan(client, prefix).await;
     let mut wrong = Vec::new();
     for (key, attempts) in ledger {
@@ -129,11 +139,7 @@ pub async fn check(client: &Client, prefix: &str, ledger: &Ledger) -> usize {
             .iter()
             .map(|(k, v)| format!("{k}={v:?} never written")),
     );
-    assert!(wrong.is_empty(), "{} wrong: {:#?}", wrong.len(), wrong);
-    let acknowledged = ledger.values().flatten();
-    acknowledged
-        .filter(|attempt| attempt.told == Told::Acknowledged)
-        .count()
+    wrong
 }
 
 /// The last acknowledged write, or one of unknown outcome: that one may have come later.

@@ -6,10 +6,12 @@
 
 mod harness;
 mod load;
+mod proxy;
 
 mod commands;
 mod crashes;
 mod eventual;
+mod cuts;
 mod fail_over;
 mod folders;
 mod followers;

@@ -17,6 +17,7 @@ mod history;
 mod partition;
 mod power;
 mod sender;
+mod snapshots;
 mod stale;
 mod times;
 mod twice;

@@ -212,6 +212,18 @@ impl World {
         }
     }
 
+    /// Whether the other nodes' logs have forgotten what a node would need next that is at `last`:
+    /// then only a snapshot helps it.
+    pub fn has_forgotten(&self, away: usize, last: u64) -> bool {
+        self.all().filter(|n| *n != away).all(|node| {
+            let Some((raft, group)) = self.raft(node).zip(self.group(node)) else {
+                return false;
+            };
+            let log = raft.log().group(group.range_id().0);
+            log.first_index().is_some_and(|first| first > last + 1)
+        })
+    }
+
     /// Cuts one node off from all others.
     pub fn isolate(&self, node: usize) {
         let others: Vec<NodeId> = self.all().filter(|n| *n != node).map(id_of).collect();
