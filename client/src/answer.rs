@@ -24,7 +24,7 @@ pub struct Entry {
     pub revision: Revision,
     /// After which the key may be gone; none: it stays.
     pub expires_at: Option<Timestamp>,
-    /// Of a value of the eventual plane: the name of its write, `NODE.START.COUNT`; empty: a
+    /// Of a value of the eventual plane: the name of its write, `NODE.START:COUNT`; empty: a
     /// committed value.
     pub dot: String,
 }
@@ -100,7 +100,7 @@ pub struct Got {
 pub struct Written {
     /// The key's new revision; zero at eventual levels.
     pub revision: Revision,
-    /// Eventual levels: the name of the write, `NODE.START.COUNT`; empty: a committed write.
+    /// Eventual levels: the name of the write, `NODE.START:COUNT`; empty: a committed write.
     pub dot: String,
     /// What was delivered.
     pub receipt: Receipt,
@@ -126,7 +126,7 @@ pub struct Deleted {
 pub struct Updated {
     /// What the key has come to at the node that took the change; none: nothing is left.
     pub typed: Option<TypedValue>,
-    /// The name of the write, `NODE.START.COUNT`.
+    /// The name of the write, `NODE.START:COUNT`.
     pub dot: String,
     /// What was delivered.
     pub receipt: Receipt,

@@ -21,7 +21,7 @@ const SESSION_BEGIN: &[u8] = &[0];
 
 /// Where a command needs an eventual level and none is named: a majority sees what another one
 /// has written.
-const RESOLVE_LEVEL: Level = Level::Eventual {
+const EVENTUAL_LEVEL: Level = Level::Eventual {
     copies: Copies::Quorum,
     strict: false,
     ack: Ack::Disk,
@@ -65,13 +65,25 @@ impl LevelArgs {
     /// A read and the write that follows it, at the same eventual level: siblings are seen at
     /// no other one.
     pub(super) fn resolve(&self) -> Result<(ReadOptions, WriteOptions), CliError> {
-        let eventual = || Ladder::from(RESOLVE_LEVEL);
+        let eventual = || Ladder::from(EVENTUAL_LEVEL);
         let ladder = self.level.clone().unwrap_or_else(eventual);
         let levels = LevelArgs {
             level: Some(ladder),
             token: self.token.clone(),
         };
         Ok((levels.read()?, levels.write()?))
+    }
+
+    /// How what was written at this level is read, to see whether it is there: only the default
+    /// level, the strictest that the keyspace has, tells; of an eventual write, an eventual one.
+    pub(super) fn read_back(&self) -> ReadOptions {
+        let eventual = self
+            .rungs()
+            .any(|rung| matches!(rung, Level::Eventual { .. }));
+        ReadOptions {
+            ladder: eventual.then(|| Ladder::from(EVENTUAL_LEVEL)),
+            ..ReadOptions::default()
+        }
     }
 
     fn rungs(&self) -> impl Iterator<Item = Level> + '_ {

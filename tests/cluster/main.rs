@@ -10,6 +10,7 @@ mod load;
 mod commands;
 mod crashes;
 mod eventual;
+mod eventual_commands;
 mod fail_over;
 mod folders;
 mod followers;
