@@ -18,6 +18,7 @@ async fn siblings_are_shown_and_resolved() {
     resolutions(&cluster).await;
     editors(&cluster).await;
     transfers(&cluster).await;
+    loads(&cluster).await;
 }
 
 async fn make(cluster: &Cluster, name: &str, conflict: &str) {
@@ -176,6 +177,31 @@ async fn transfers(cluster: &Cluster) {
     docs(cluster, &["export", "t/", "--to", out.to_str().unwrap()]).await;
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 50);
     assert_eq!(std::fs::read(out.join("f7")).unwrap(), b"7");
+}
+
+/// The load generator at eventual levels, by calls and by streams.
+async fn loads(cluster: &Cluster) {
+    let sizes = [
+        "bench",
+        "--keys",
+        "20",
+        "--duration",
+        "200ms",
+        "--warmup",
+        "0s",
+    ];
+    for workload in ["put", "get", "mixed:0.5"] {
+        for (level, depth) in [("eventual:one", "1"), ("eventual:quorum", "8")] {
+            let load = ["--workload", workload, "--level", level, "--depth", depth];
+            let arguments = [&sizes[..], &load, &["-o", "json"]].concat();
+            let report = docs(cluster, &arguments).await.json();
+            assert!(report["ops"].as_u64().unwrap() > 0, "{report}");
+            assert_eq!(
+                (&report["errors"], &report["level"]),
+                (&json!(0), &json!(level))
+            );
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
