@@ -19,7 +19,7 @@ use quorate_storage::disk::{Disk, FolderLock, RealDisk};
 use quorate_storage::engine::{Engine, EngineError, EngineOptions};
 use quorate_storage::log::{LogError, LogIdentity, LogOptions, NodeLog};
 use quorate_types::limits::MESSAGE_MAX_BYTES;
-use quorate_types::{ClientId, NodeId, stable_hash};
+use quorate_types::{ClientId, NodeId, chain, stable_hash};
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
@@ -413,24 +413,12 @@ async fn disk_failed(node: &RaftNode) -> String {
     let mut engine = node.engine().on_failure();
     tokio::select! {
         failed = log.wait_for(Option::is_some) => match failed.as_deref() {
-            Ok(Some(error)) => report(error.as_ref()),
+            Ok(Some(error)) => chain(error.as_ref()),
             Ok(None) | Err(_) => "the log is closed".to_string(),
         },
         failed = engine.wait_for(Option::is_some) => match failed.as_deref() {
-            Ok(Some(error)) => report(error.as_ref()),
+            Ok(Some(error)) => chain(error.as_ref()),
             Ok(None) | Err(_) => "the engine is closed".to_string(),
         },
     }
-}
-
-/// An error with its sources on one line.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -9,6 +9,7 @@ use quorate_proto::v1;
 use quorate_types::{Level, NodeId, RangeId, Revision, Timestamp};
 
 use crate::level::level_from_wire;
+use crate::typed::{TypedValue, typed_value};
 
 pub use quorate_proto::v1::Role;
 
@@ -23,6 +24,9 @@ pub struct Entry {
     pub revision: Revision,
     /// After which the key may be gone; none: it stays.
     pub expires_at: Option<Timestamp>,
+    /// Of a value of the eventual plane: the name of its write, `NODE.START:COUNT`; empty: a
+    /// committed value.
+    pub dot: String,
 }
 
 /// Where the time went, as the serving node saw it.
@@ -82,6 +86,11 @@ pub struct Got {
     pub entry: Option<Entry>,
     /// More live values than one (eventual plane).
     pub siblings: Vec<Entry>,
+    /// Of a counter, set or map: what the key's live writes come to; the entry's value is
+    /// empty then.
+    pub typed: Option<TypedValue>,
+    /// No primary was among those asked: there may be more than is shown.
+    pub partial: bool,
     /// What was delivered.
     pub receipt: Receipt,
 }
@@ -89,8 +98,10 @@ pub struct Got {
 /// The answer to a put.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The key's new revision.
+    /// The key's new revision; zero at eventual levels.
     pub revision: Revision,
+    /// Eventual levels: the name of the write, `NODE.START:COUNT`; empty: a committed write.
+    pub dot: String,
     /// What was delivered.
     pub receipt: Receipt,
 }
@@ -100,10 +111,23 @@ pub struct Written {
 pub struct Deleted {
     /// Keys that existed and are gone.
     pub deleted: u64,
-    /// Of the delete.
+    /// Of the delete; zero at eventual levels.
     pub revision: Revision,
+    /// Eventual levels: the name of the delete; empty: a committed one.
+    pub dot: String,
     /// Prefix deletes: where the next step begins; empty: done.
     pub next_page_token: Bytes,
+    /// What was delivered.
+    pub receipt: Receipt,
+}
+
+/// The answer to a change of a counter, set or map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Updated {
+    /// What the key has come to at the node that took the change; none: nothing is left.
+    pub typed: Option<TypedValue>,
+    /// The name of the write, `NODE.START:COUNT`.
+    pub dot: String,
     /// What was delivered.
     pub receipt: Receipt,
 }
@@ -223,6 +247,7 @@ impl From<v1::KeyValue> for Entry {
             expires_at: Some(wire.expires_at)
                 .filter(|micros| *micros > 0)
                 .map(Timestamp),
+            dot: wire.dot,
         }
     }
 }
@@ -262,6 +287,8 @@ impl From<v1::GetResponse> for Got {
         Self {
             entry: wire.entry.filter(|_| wire.found).map(Entry::from),
             siblings: wire.siblings.into_iter().map(Entry::from).collect(),
+            typed: wire.typed.and_then(typed_value),
+            partial: wire.partial,
             receipt: receipt(wire.receipt),
         }
     }
@@ -271,6 +298,17 @@ impl From<v1::PutResponse> for Written {
     fn from(wire: v1::PutResponse) -> Self {
         Self {
             revision: Revision(wire.revision),
+            dot: wire.dot,
+            receipt: receipt(wire.receipt),
+        }
+    }
+}
+
+impl From<v1::UpdateResponse> for Updated {
+    fn from(wire: v1::UpdateResponse) -> Self {
+        Self {
+            typed: wire.typed.and_then(typed_value),
+            dot: wire.dot,
             receipt: receipt(wire.receipt),
         }
     }
@@ -281,6 +319,7 @@ impl From<v1::DeleteResponse> for Deleted {
         Self {
             deleted: wire.deleted,
             revision: Revision(wire.revision),
+            dot: wire.dot,
             next_page_token: wire.next_page_token,
             receipt: receipt(wire.receipt),
         }
@@ -293,6 +332,7 @@ impl From<v1::CompareAndSetResponse> for CasOutcome {
         if wire.succeeded {
             return Self::Done(Written {
                 revision: Revision(wire.revision),
+                dot: String::new(),
                 receipt,
             });
         }

@@ -163,8 +163,7 @@ impl Errand<'_> {
             let Some(attempt_timeout) = self.attempt_timeout() else {
                 return self.end();
             };
-            let leader = self.range.and_then(|range| shared.routes.leader_of(range));
-            let index = shared.endpoints.pick(leader, self.visited);
+            let index = self.endpoint();
             self.visited.add(index);
             self.attempts += 1;
             let failure = match self.attempt(index, attempt_timeout).await {
@@ -180,7 +179,7 @@ impl Errand<'_> {
                 Err(failure) => failure,
             };
             match self.take(failure, index) {
-                Next::Retry { pause, .. } if shared.retries => {
+                Next::Retry { pause, .. } if shared.retries && self.may_repeat() => {
                     if !self.pause(pause).await {
                         return self.end();
                     }
@@ -189,6 +188,23 @@ impl Errand<'_> {
                 Next::Retry { .. } | Next::GiveUp => return self.end(),
             }
         }
+    }
+
+    /// Where the next attempt goes. The eventual plane has no leaders: any node will do.
+    fn endpoint(&self) -> usize {
+        let shared = &self.client.shared;
+        if !self.client.planes_of(&self.request).strong {
+            return shared.endpoints.pick_at_hand(self.visited);
+        }
+        let leader = self.range.and_then(|range| shared.routes.leader_of(range));
+        shared.endpoints.pick(leader, self.visited)
+    }
+
+    /// Whether another attempt can do no harm. A named write is applied once per range, but the
+    /// eventual plane remembers names at one coordinator only: there puts and deletes may be
+    /// applied again, and an increment that may have arrived must not be.
+    fn may_repeat(&self) -> bool {
+        !self.course.maybe_applied || request::is_repeatable(&self.request)
     }
 
     /// No attempt did all: what was done in part, or why nothing was.
@@ -234,15 +250,17 @@ impl Errand<'_> {
     fn take(&mut self, failure: Failure, index: usize) -> Next {
         let shared = &self.client.shared;
         let untried = self.visited.leaves_any_of(shared.endpoints.len());
-        let next = self
-            .course
-            .after(&failure, untried, self.own_name.is_some());
+        let may_rename = self.own_name.is_some() && request::is_repeatable(&self.request);
+        let next = self.course.after(&failure, untried, may_rename);
         if let Next::Retry { rest_endpoint, .. } = next {
             if rest_endpoint {
                 shared.endpoints.rest(index);
             }
             match self.range {
-                Some(range) => shared.routes.forget_leader(range),
+                Some(range) if self.client.planes_of(&self.request).strong => {
+                    shared.routes.forget_leader(range);
+                }
+                Some(_) => {}
                 // Its range may have to be told, should no attempt succeed.
                 None if self.course.maybe_applied => {
                     self.client.learn_in_background(&self.request);
@@ -324,8 +342,10 @@ impl Errand<'_> {
         Fate {
             effect,
             request,
+            // The range knows the strong plane's writes only: of others it would answer "no".
             handle: range
                 .zip(request)
+                .filter(|_| !self.client.planes_of(&self.request).eventual)
                 .map(|(range, request)| RequestHandle { range, request }),
             attempts: self.attempts,
         }

@@ -32,6 +32,17 @@ pub struct Client {
     pub(crate) lanes: Option<Arc<Lanes>>,
 }
 
+/// The planes that a request may be served by: a ladder may name both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Planes {
+    pub(crate) eventual: bool,
+    pub(crate) strong: bool,
+}
+
+fn is_eventual(rung: &v1::Rung) -> bool {
+    rung.level() == v1::Level::Eventual
+}
+
 /// What all clones of a client share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -132,6 +143,23 @@ impl Client {
         self.shared.routes.range_of(keyspace, key)
     }
 
+    /// Which planes may serve the request, as far as is known.
+    pub(crate) fn planes_of(&self, request: &Request) -> Planes {
+        let rungs = request::rungs(request);
+        let by_default =
+            || request::keyspace_name(request).is_some_and(|it| self.shared.routes.is_eventual(it));
+        Planes {
+            eventual: match rungs {
+                [] => matches!(request, Request::Update(_)) || by_default(),
+                rungs => rungs.iter().any(is_eventual),
+            },
+            strong: match rungs {
+                [] => !by_default(),
+                rungs => !rungs.iter().all(is_eventual),
+            },
+        }
+    }
+
     /// Takes note of what an answer tells by the way.
     pub(crate) fn learn_from(
         &self,
@@ -147,7 +175,15 @@ impl Client {
         };
         self.identity.observe(Revision(receipt.revision));
         let range = RangeId(receipt.range);
-        if receipt.role() == v1::Role::Leader && range.0 != 0 {
+        let eventual = receipt.level.as_ref().is_some_and(is_eventual);
+        if let (true, Some(keyspace)) = (
+            request::rungs(request).is_empty(),
+            request::keyspace_name(request),
+        ) {
+            shared.routes.note_default(keyspace, eventual);
+        }
+        // Whoever serves the eventual plane leads nothing by that.
+        if receipt.role() == v1::Role::Leader && range.0 != 0 && !eventual {
             shared.routes.note_leader(range, NodeId(receipt.node));
         }
         match (expected, request::routing(request)) {

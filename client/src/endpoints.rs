@@ -23,6 +23,8 @@ use crate::options::ClientOptions;
 pub(crate) struct Endpoints {
     all: Vec<Endpoint>,
     turn: AtomicUsize,
+    /// Where requests go that any node serves as well as any other.
+    at_hand: AtomicUsize,
     /// Times are kept as milliseconds since then.
     born: Instant,
 }
@@ -73,6 +75,7 @@ impl Endpoints {
                 .map(open)
                 .collect::<Result<_, _>>()?,
             turn: AtomicUsize::new(0),
+            at_hand: AtomicUsize::new(0),
             born: Instant::now(),
         })
     }
@@ -107,6 +110,23 @@ impl Endpoints {
             .or_else(|| in_turn().find(|index| !visited.has(*index)))
             .or_else(|| in_turn().find(|index| !self.all[*index].rests_at(now)))
             .unwrap_or(first)
+    }
+
+    /// Where to go next with a request of the eventual plane: always to the same endpoint, as
+    /// long as that is well, so that what this client writes meets what it has written. The
+    /// first one given is the first one asked.
+    pub(crate) fn pick_at_hand(&self, visited: Visited) -> usize {
+        let now = self.now_millis();
+        let first = self.at_hand.load(Ordering::Relaxed);
+        let good = |index: &usize| !visited.has(*index) && !self.all[*index].rests_at(now);
+        let mut in_turn = (0..self.all.len()).map(|step| (first + step) % self.all.len());
+        let Some(index) = in_turn.find(good) else {
+            return self.pick(None, visited);
+        };
+        if index != first {
+            self.at_hand.store(index, Ordering::Relaxed);
+        }
+        index
     }
 
     /// Passes the endpoint over for a while. Another node may come up behind it.
@@ -270,6 +290,20 @@ mod tests {
         visited.add(0);
         visited.add(1);
         assert!(!visited.leaves_any_of(3));
+    }
+
+    #[tokio::test]
+    async fn the_endpoint_at_hand_is_kept_until_it_fails() {
+        let endpoints = three();
+        let pick = || endpoints.pick_at_hand(Visited::default());
+        assert_eq!([pick(), pick()], [0, 0]);
+        endpoints.rest(0);
+        assert_eq!([pick(), pick()], [1, 1]);
+        endpoints.is_well(0);
+        assert_eq!(pick(), 1, "there is no way back but by a failure");
+        let mut visited = Visited::default();
+        visited.add(1);
+        assert_eq!(endpoints.pick_at_hand(visited), 2);
     }
 
     #[tokio::test]

@@ -55,6 +55,33 @@
 //! # }
 //! ```
 //!
+//! At eventual levels a name is known to one node only, which a retry may not reach. Puts and
+//! deletes are sent again all the same, and may then be applied twice: as one more sibling, the
+//! same value again, or a delete of nothing. An increment is not sent again once it may have
+//! arrived: it ends with an unknown effect, and no handle to ask with.
+//!
+//! # Siblings, counters, sets, maps
+//!
+//! ```no_run
+//! use quorate_client::{Client, TypedValue, WriteOptions};
+//!
+//! # async fn example(client: Client) -> Result<(), quorate_client::ClientError> {
+//! // In a keyspace with `--conflict siblings`, the default: concurrent values are all kept,
+//! // until someone who has seen them puts one in their place.
+//! client
+//!     .read_modify_write("title", WriteOptions::default(), |siblings| {
+//!         siblings.iter().map(|one| one.value.clone()).max().unwrap_or_default()
+//!     })
+//!     .await?;
+//!
+//! // In one with `--conflict counter`.
+//! let visits = client.keyspace("visits")?;
+//! let updated = visits.increment("front page", 1, WriteOptions::default()).await?;
+//! assert!(matches!(updated.typed, Some(TypedValue::Counter(_))));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Conditions
 //!
 //! ```no_run
@@ -136,13 +163,15 @@ mod retry;
 mod routes;
 mod scans;
 mod session;
+mod typed;
 mod unary;
+mod updates;
 mod writes;
 
 pub use admin::{Admin, KeyspaceChange};
 pub use answer::{
     BatchDone, CasOutcome, Deleted, Entry, Got, History, HistoryEntry, Micros, OperationDone,
-    Outcome, OutcomeState, Receipt, Role, ScanPage, TxnOutcome, Written,
+    Outcome, OutcomeState, Receipt, Role, ScanPage, TxnOutcome, Updated, Written,
 };
 pub use client::Client;
 pub use error::{ClientError, Fate, FieldViolation, LostError, ServerError};
@@ -152,4 +181,5 @@ pub use pipeline::Pipeline;
 pub use request::{Request, Response};
 pub use session::{SESSION_BEGIN, Session};
 pub use tonic::Code;
+pub use typed::{Change, FieldValue, TypedValue};
 pub use writes::PrefixDelete;

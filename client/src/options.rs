@@ -116,7 +116,8 @@ pub struct WriteOptions {
     pub request_id: Option<RequestId>,
     /// When the first attempt under `request_id` was made; none: now.
     pub first_tried: Option<Timestamp>,
-    /// Give up the name: a retry after a lost answer may apply the write a second time.
+    /// Give up the name: a retry after a lost answer may apply the write a second time. At
+    /// eventual levels that is so in any case, but for increments, which are never repeated.
     pub at_least_once: bool,
     /// Deletes only: delete if the key's revision is this one.
     pub if_revision: Option<Revision>,

@@ -29,6 +29,59 @@ fn has_writes(operations: &[v1::Operation]) -> bool {
     })
 }
 
+/// Whether it may be applied twice: all but increments, of which a second one counts.
+pub(crate) fn is_repeatable(request: &Request) -> bool {
+    match request {
+        Request::Update(update) => !increments(update.change.as_ref()),
+        Request::Get(_)
+        | Request::Put(_)
+        | Request::Delete(_)
+        | Request::Scan(_)
+        | Request::Batch(_)
+        | Request::CompareAndSet(_)
+        | Request::Txn(_)
+        | Request::History(_)
+        | Request::Outcome(_) => true,
+    }
+}
+
+fn increments(change: Option<&v1::Change>) -> bool {
+    use v1::change::Change;
+    match change.and_then(|change| change.change.as_ref()) {
+        Some(Change::Increment(_)) => true,
+        Some(Change::Fields(fields)) => {
+            let mut fields = fields.fields.iter();
+            fields.any(|field| increments(field.change.as_ref()))
+        }
+        Some(
+            Change::Put(_)
+            | Change::PutLatest(_)
+            | Change::Delete(_)
+            | Change::Add(_)
+            | Change::Remove(_),
+        )
+        | None => false,
+    }
+}
+
+/// The levels that it names; none: the keyspace's default.
+pub(crate) fn rungs(request: &Request) -> &[v1::Rung] {
+    let consistency = match request {
+        Request::Get(get) => &get.consistency,
+        Request::Put(put) => &put.consistency,
+        Request::Delete(delete) => &delete.consistency,
+        Request::Scan(scan) => &scan.consistency,
+        Request::Batch(batch) => &batch.consistency,
+        Request::CompareAndSet(cas) => &cas.consistency,
+        Request::Txn(txn) => &txn.consistency,
+        Request::Update(update) => &update.consistency,
+        Request::History(history) => &history.consistency,
+        Request::Outcome(_) => return &[],
+    };
+    let rungs = consistency.as_ref().map(|consistency| &consistency.rungs);
+    rungs.map_or(&[], Vec::as_slice)
+}
+
 /// Where a write's name goes.
 pub(crate) fn name_of(request: &mut Request) -> Option<&mut Option<v1::RequestId>> {
     match request {
@@ -56,6 +109,22 @@ pub(crate) fn keyspace_of(request: &mut Request) -> Option<&mut String> {
         Request::History(history) => Some(&mut history.keyspace),
         Request::Outcome(_) => None,
     }
+}
+
+/// The keyspace that it goes to, if it names one.
+pub(crate) fn keyspace_name(request: &Request) -> Option<&str> {
+    Some(match request {
+        Request::Get(get) => &get.keyspace,
+        Request::Put(put) => &put.keyspace,
+        Request::Delete(delete) => &delete.keyspace,
+        Request::Scan(scan) => &scan.keyspace,
+        Request::Batch(batch) => &batch.keyspace,
+        Request::CompareAndSet(cas) => &cas.keyspace,
+        Request::Txn(txn) => &txn.keyspace,
+        Request::Update(update) => &update.keyspace,
+        Request::History(history) => &history.keyspace,
+        Request::Outcome(_) => return None,
+    })
 }
 
 /// The keyspace, and the key whose range decides where the request goes first. None: it has

@@ -1,7 +1,7 @@
 //! What to do after a failed attempt: pure decisions, no clock and no network.
 //!
 //! A named write may be sent any number of times, for the range's exactly-once window knows
-//! its name; reads change nothing. So whether to try again is a question of whether it can
+//! its name; reads change nothing; the exceptions, increments, `attempts` knows. So whether to try again is a question of whether it can
 //! help, and what has become of the data is a question of all attempts together.
 
 use std::time::Duration;
@@ -43,7 +43,8 @@ pub(crate) struct Course {
 impl Course {
     /// Takes note of a failed attempt, and decides. `untried` says whether there is an
     /// endpoint that this request has not been to yet, `own_name` whether this client made
-    /// up the write's name (a name that the caller brought may have been used before).
+    /// up the write's name and may make up another one (a name that the caller brought may
+    /// have been used before).
     pub(crate) fn after(&mut self, failure: &Failure, untried: bool, own_name: bool) -> Next {
         let next = self.decide(failure, untried, own_name);
         self.failures += 1;

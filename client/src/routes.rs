@@ -2,12 +2,12 @@
 //! the range to its leader. A hint that saves a hop: what is out of date is slower, never
 //! wrong, for any node takes any request.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use quorate_proto::v1;
-use quorate_types::{NodeId, Partitioning, RangeId};
+use quorate_types::{Mode, NodeId, Partitioning, RangeId};
 
 use crate::limits::{LEARN_AFTER_REQUESTS, LEARN_PAUSE};
 
@@ -16,6 +16,8 @@ use crate::limits::{LEARN_AFTER_REQUESTS, LEARN_PAUSE};
 pub(crate) struct Routes {
     keyspaces: RwLock<HashMap<String, KeyspaceRoute>>,
     leaders: RwLock<HashMap<RangeId, NodeId>>,
+    /// Keyspaces whose default level is an eventual one.
+    eventual: RwLock<HashSet<String>>,
     /// Requests whose way was not known.
     lost_ways: AtomicU64,
     next_lesson_millis: AtomicU64,
@@ -77,8 +79,30 @@ impl Routes {
 
     /// Takes note of a keyspace. Older leaders stay: ids of ranges are never given again.
     pub(crate) fn note_keyspace(&self, keyspace: &v1::Keyspace) {
+        let options = keyspace.options.as_ref();
+        if let Some(mode) = options.and_then(|options| options.mode.parse::<Mode>().ok()) {
+            self.note_default(&keyspace.name, mode == Mode::Eventual);
+        }
         if let Some(route) = KeyspaceRoute::from_wire(keyspace) {
             self.keyspaces.write().insert(keyspace.name.clone(), route);
+        }
+    }
+
+    /// Whether requests that name no level are of the eventual plane, as far as is known.
+    pub(crate) fn is_eventual(&self, keyspace: &str) -> bool {
+        self.eventual.read().contains(keyspace)
+    }
+
+    /// Takes note of the plane that requests without a level are served by.
+    pub(crate) fn note_default(&self, keyspace: &str, eventual: bool) {
+        if self.is_eventual(keyspace) == eventual {
+            return;
+        }
+        let mut all = self.eventual.write();
+        if eventual {
+            all.insert(keyspace.to_owned());
+        } else {
+            all.remove(keyspace);
         }
     }
 

@@ -11,7 +11,7 @@ use quorate_proto::internal as wire;
 use quorate_proto::internal::envelope::Body;
 use quorate_proto::internal::{Command, Conditional, RangeOptions, Write, command};
 use quorate_proto::v1::{Expect, expect::State};
-use quorate_types::{NodeId, RangeId};
+use quorate_types::{NodeId, RangeId, chain};
 use tokio::time::Instant;
 
 use crate::catalog::{self, CATALOG_KEY, CatalogError, CatalogView};
@@ -400,7 +400,7 @@ impl Inner {
             self.follow_peers(&before, &view);
             before = view.clone();
             if let Err(error) = self.reconcile().await {
-                tracing::error!(error = %report(&error), "a replica cannot be opened");
+                tracing::error!(error = %chain(&error), "a replica cannot be opened");
             }
             loop {
                 self.make_first_catalog().await;
@@ -531,16 +531,4 @@ fn replace_catalog(next: &wire::Catalog, expect: State) -> Command {
         operation,
         ..Command::default()
     }
-}
-
-/// An error with its sources, for a log line.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Args;
-use quorate_client::{CasOutcome, Entry, Expect, Receipt, WriteOptions};
+use quorate_client::{CasOutcome, Entry, Expect, Receipt, WriteOptions, Written};
 use quorate_types::{Revision, parse_duration};
 use serde_json::{Map, Value, json};
 
@@ -78,7 +78,7 @@ pub(super) async fn run(args: CasArgs, session: Session) -> Result<(), CliError>
     match outcome {
         CasOutcome::Done(written) => {
             args.level.remember(&written.receipt)?;
-            print_done(&mut output, &key, written.revision.0, &written.receipt)
+            print_done(&mut output, &key, &written)
         }
         CasOutcome::Refused { current, receipt } => {
             args.level.remember(&receipt)?;
@@ -88,20 +88,15 @@ pub(super) async fn run(args: CasArgs, session: Session) -> Result<(), CliError>
     }
 }
 
-fn print_done(
-    output: &mut Output,
-    key: &[u8],
-    revision: u64,
-    receipt: &Receipt,
-) -> Result<(), CliError> {
+fn print_done(output: &mut Output, key: &[u8], written: &Written) -> Result<(), CliError> {
     if !output.is_json() {
-        return put::print(output, key, revision, receipt);
+        return put::print(output, key, written);
     }
     let mut object = Map::new();
     json::put_bytes(&mut object, "key", key);
     object.insert("succeeded".to_owned(), json!(true));
-    object.insert("revision".to_owned(), json!(revision));
-    output.object(object, receipt)?;
+    object.insert("revision".to_owned(), json!(written.revision.0));
+    output.object(object, &written.receipt)?;
     output.flush()
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use clap::Args;
 use quorate_client::{ReadOptions, Receipt, WriteOptions};
-use quorate_types::{Ladder, Level};
+use quorate_types::{Ack, Copies, Ladder, Level};
 
 use super::error::CliError;
 use super::input;
@@ -18,6 +18,14 @@ use super::input;
 const TOKEN_MAX_BYTES: u64 = 1 << 20;
 /// The token of a session that has seen nothing yet.
 const SESSION_BEGIN: &[u8] = &[0];
+
+/// Where a command needs an eventual level and none is named: a majority sees what another one
+/// has written.
+const EVENTUAL_LEVEL: Level = Level::Eventual {
+    copies: Copies::Quorum,
+    strict: false,
+    ack: Ack::Disk,
+};
 
 /// How reads and writes are to be served.
 #[derive(Args, Debug, Default)]
@@ -54,6 +62,30 @@ impl LevelArgs {
         })
     }
 
+    /// A read and the write that follows it, at the same eventual level: siblings are seen at
+    /// no other one.
+    pub(super) fn resolve(&self) -> Result<(ReadOptions, WriteOptions), CliError> {
+        let eventual = || Ladder::from(EVENTUAL_LEVEL);
+        let ladder = self.level.clone().unwrap_or_else(eventual);
+        let levels = LevelArgs {
+            level: Some(ladder),
+            token: self.token.clone(),
+        };
+        Ok((levels.read()?, levels.write()?))
+    }
+
+    /// How what was written at this level is read, to see whether it is there: only the default
+    /// level, the strictest that the keyspace has, tells; of an eventual write, an eventual one.
+    pub(super) fn read_back(&self) -> ReadOptions {
+        let eventual = self
+            .rungs()
+            .any(|rung| matches!(rung, Level::Eventual { .. }));
+        ReadOptions {
+            ladder: eventual.then(|| Ladder::from(EVENTUAL_LEVEL)),
+            ..ReadOptions::default()
+        }
+    }
+
     fn rungs(&self) -> impl Iterator<Item = Level> + '_ {
         let rungs = self.level.as_ref().map(Ladder::rungs).unwrap_or_default();
         rungs.iter().map(|rung| rung.level)
@@ -88,8 +120,8 @@ fn refused(error: quorate_types::LevelError) -> CliError {
     CliError::usage(error.to_string(), "")
 }
 
-/// A token that is half written would end the session.
-fn replace(path: &Path, token: &[u8]) -> io::Result<()> {
+/// Replaces a file as a whole: a token that is half written would end the session.
+pub(super) fn replace(path: &Path, token: &[u8]) -> io::Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".partial-{}", std::process::id()));
     let partial = PathBuf::from(partial);

@@ -7,7 +7,7 @@ use quorate_client::{Client, WriteOptions};
 use quorate_types::Revision;
 use serde_json::{Map, json};
 
-use super::consistency::LevelArgs;
+use super::context::KeyArgs;
 use super::error::CliError;
 use super::global::Session;
 use super::output::Output;
@@ -17,7 +17,8 @@ use super::{input, json};
 #[command(after_help = "Example:
   quorate delete greeting
   quorate delete greeting --revision 1762000000000000
-  quorate delete --prefix config/")]
+  quorate delete --prefix config/
+  quorate delete title --level eventual:quorum --context title.seen")]
 pub(super) struct DeleteArgs {
     /// Keys, byte for byte; one that is not there is no error
     #[arg(required_unless_present = "prefix")]
@@ -29,7 +30,7 @@ pub(super) struct DeleteArgs {
     #[arg(long, value_name = "REVISION", conflicts_with = "prefix")]
     revision: Option<u64>,
     #[command(flatten)]
-    level: LevelArgs,
+    plane: KeyArgs,
 }
 
 pub(super) async fn run(args: DeleteArgs, session: Session) -> Result<(), CliError> {
@@ -38,6 +39,12 @@ pub(super) async fn run(args: DeleteArgs, session: Session) -> Result<(), CliErr
         return Err(CliError::usage(
             format!("--revision goes with one key, not with {}", args.keys.len()),
             "delete them one by one, or by `quorate txn`",
+        ));
+    }
+    if args.plane.has_context() && (args.keys.len() > 1 || args.prefix.is_some()) {
+        return Err(CliError::usage(
+            "--context goes with one key: it is that key's",
+            "delete them one by one",
         ));
     }
     match &args.prefix {
@@ -57,18 +64,21 @@ async fn delete_keys(
         let key = input::argument(key);
         let options = WriteOptions {
             if_revision: args.revision.map(Revision),
-            ..args.level.write()?
+            ..args.plane.write()?
         };
         let deleted = client.delete_with(key.clone(), options).await?;
-        args.level.remember(&deleted.receipt)?;
+        args.plane.remember(&deleted.receipt, output)?;
         total += deleted.deleted;
         if output.is_json() {
             let mut object = Map::new();
             json::put_bytes(&mut object, "key", &key);
             object.insert("deleted".to_owned(), json!(deleted.deleted));
-            object.insert("revision".to_owned(), json!(deleted.revision.0));
+            json::put_name(&mut object, deleted.revision, &deleted.dot);
             output.object(object, &deleted.receipt)?;
         } else {
+            if !deleted.dot.is_empty() {
+                output.line(&deleted.dot)?;
+            }
             output.remark_receipt(&deleted.receipt);
         }
     }
@@ -85,10 +95,10 @@ async fn delete_prefix(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let prefix = input::argument(&prefix);
-    let mut steps = client.delete_prefix(prefix.clone(), args.level.write()?);
+    let mut steps = client.delete_prefix(prefix.clone(), args.plane.write()?);
     let progress = super::transfer::Spinner::show("deleted");
     while let Some(step) = steps.step().await? {
-        args.level.remember(&step.receipt)?;
+        args.plane.remember(&step.receipt, output)?;
         progress.set(steps.deleted());
     }
     drop(progress);

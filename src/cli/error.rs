@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use quorate_client::ClientError;
-use quorate_types::{Effect, Reason};
+use quorate_types::{Effect, Reason, chain};
 use thiserror::Error;
 
 use super::exit::Exit;
@@ -133,17 +133,6 @@ impl CliError {
     }
 }
 
-/// An error and what it came from, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
-}
-
 /// What is known of a write that failed, beyond the message.
 fn fate(error: &ClientError) -> String {
     let id = match (error.handle(), error.request()) {
@@ -205,11 +194,12 @@ const fn reason_hint(reason: Reason) -> Option<&'static str> {
             Some("another level may be served: `--level 'LEVEL > LEVEL'` tries them in turn")
         }
         Reason::ContextInvalid => {
-            Some("`quorate get KEY --context FILE` writes a new context of the key")
+            Some("it is not this key's: `quorate get KEY --context FILE` writes a new one")
         }
-        Reason::PolicyMismatch => {
-            Some("`quorate keyspace show NAME` shows the conflict policy: incr, set-add, map-put")
-        }
+        Reason::PolicyMismatch => Some(
+            "counters take `quorate incr`, sets `set-add` and `set-remove`, maps `map-put`; \
+                 `quorate keyspace show NAME` shows which it is",
+        ),
         Reason::TooManySiblings => {
             Some("`quorate resolve KEY` shows the values, and puts one in their place")
         }

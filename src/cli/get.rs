@@ -6,12 +6,12 @@ use clap::Args;
 use quorate_client::{Entry, Got, ReadOptions};
 use quorate_types::Revision;
 
-use super::consistency::LevelArgs;
+use super::context::KeyArgs;
 use super::error::CliError;
 use super::exit::Exit;
 use super::global::Session;
 use super::output::Output;
-use super::{input, json};
+use super::{input, json, typed};
 use crate::transfer::shown;
 
 #[derive(Args, Debug)]
@@ -19,7 +19,11 @@ use crate::transfer::shown;
   quorate get greeting
   quorate get logo --raw > logo.png
   quorate get greeting --level stale --output json --receipt
-  quorate get greeting --at 1762000000000000")]
+  quorate get greeting --at 1762000000000000
+  quorate get title --level eventual:one --context title.seen
+
+Several concurrent values are all shown, each under a header line; `quorate resolve` puts one in
+their place. A counter is shown as a number, a set one element a line, a map as a tree.")]
 pub(super) struct GetArgs {
     /// The key, byte for byte
     key: OsString,
@@ -30,7 +34,7 @@ pub(super) struct GetArgs {
     #[arg(long, value_name = "REVISION")]
     at: Option<u64>,
     #[command(flatten)]
-    level: LevelArgs,
+    plane: KeyArgs,
 }
 
 pub(super) async fn run(args: GetArgs, session: Session) -> Result<(), CliError> {
@@ -38,10 +42,10 @@ pub(super) async fn run(args: GetArgs, session: Session) -> Result<(), CliError>
     let key = input::argument(&args.key);
     let options = ReadOptions {
         at: args.at.map(Revision),
-        ..args.level.read()?
+        ..args.plane.read()?
     };
     let got = client.get_with(key.clone(), options).await?;
-    args.level.remember(&got.receipt)?;
+    args.plane.remember(&got.receipt, &output)?;
     let Some(entry) = &got.entry else {
         output.remark_receipt(&got.receipt);
         return Err(not_found(&key, client.keyspace_name(), args.at));
@@ -50,20 +54,36 @@ pub(super) async fn run(args: GetArgs, session: Session) -> Result<(), CliError>
     output.flush()
 }
 
-fn print(output: &mut Output, entry: &Entry, got: &Got, raw: bool) -> Result<(), CliError> {
+/// What was found, with all siblings.
+pub(super) fn print(
+    output: &mut Output,
+    entry: &Entry,
+    got: &Got,
+    raw: bool,
+) -> Result<(), CliError> {
     if output.is_json() {
-        let object = json::got(entry, &got.siblings, &got.receipt.context);
+        let object = json::got(entry, got);
         return output.object(object, &got.receipt);
+    }
+    if got.partial {
+        output.remark("partial: no primary was asked, there may be more than is shown");
+    }
+    if let Some(typed) = &got.typed {
+        let text = typed::text(typed);
+        let end = text.len() - usize::from(raw && !text.is_empty());
+        output.bytes(&text[..end])?;
+        output.remark_receipt(&got.receipt);
+        return Ok(());
     }
     let newline: &[u8] = if raw { b"" } else { b"\n" };
     let all = got.siblings.len() + 1;
     for (number, sibling) in std::iter::once(entry).chain(&got.siblings).enumerate() {
         if all > 1 {
-            let revision = sibling.revision.0;
-            output.line(format_args!(
-                "--- value {} of {all}, revision {revision}",
-                number + 1
-            ))?;
+            let name = match sibling.dot.as_str() {
+                "" => format!("revision {}", sibling.revision),
+                dot => format!("dot {dot}"),
+            };
+            output.line(format_args!("--- value {} of {all}, {name}", number + 1))?;
         }
         output.bytes(&sibling.value)?;
         output.bytes(newline)?;

@@ -2,17 +2,22 @@
 //!
 //! Pure functions from answers to values. Names stay once given.
 
-use quorate_client::{Entry, Receipt};
-use quorate_client::{HistoryEntry, OperationDone, Role};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use quorate_client::{Entry, Got, HistoryEntry, OperationDone, Receipt, Role};
+use quorate_types::Revision;
 use serde_json::{Map, Value, json};
 
-use super::base64;
+use super::typed;
 
 /// Puts bytes into an object: as `name` where they are UTF-8, else as `name_base64`.
 pub fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => object.insert(name.to_owned(), Value::from(text)),
-        Err(_) => object.insert(format!("{name}_base64"), Value::from(base64::encode(bytes))),
+        Err(_) => object.insert(
+            format!("{name}_base64"),
+            Value::from(STANDARD.encode(bytes)),
+        ),
     };
 }
 
@@ -24,6 +29,9 @@ pub fn entry(entry: &Entry, keys_only: bool) -> Map<String, Value> {
         put_bytes(&mut object, "value", &entry.value);
     }
     object.insert("revision".to_owned(), json!(entry.revision.0));
+    if !entry.dot.is_empty() {
+        object.insert("dot".to_owned(), json!(entry.dot));
+    }
     if let Some(expires_at) = entry.expires_at {
         object.insert("expires_at".to_owned(), json!(expires_at.0));
     }
@@ -31,11 +39,30 @@ pub fn entry(entry: &Entry, keys_only: bool) -> Map<String, Value> {
 }
 
 /// A key as `get` writes it: what `entry` has, and the eventual plane's part.
-pub fn got(found: &Entry, siblings: &[Entry], context: &[u8]) -> Map<String, Value> {
-    let mut object = entry(found, false);
-    object.insert("context".to_owned(), context_value(context));
-    object.insert("siblings".to_owned(), entries(siblings));
+pub fn got(found: &Entry, got: &Got) -> Map<String, Value> {
+    let mut object = match &got.typed {
+        Some(value) => {
+            let mut object = Map::new();
+            put_bytes(&mut object, "key", &found.key);
+            typed::put_typed(&mut object, value);
+            object
+        }
+        None => entry(found, false),
+    };
+    object.insert("context".to_owned(), context_value(&got.receipt.context));
+    object.insert("siblings".to_owned(), entries(&got.siblings));
+    if got.partial {
+        object.insert("partial".to_owned(), json!(true));
+    }
     object
+}
+
+/// Puts in how a write is named: by its dot at eventual levels, else by its revision.
+pub fn put_name(object: &mut Map<String, Value>, revision: Revision, dot: &str) {
+    match dot {
+        "" => object.insert("revision".to_owned(), json!(revision.0)),
+        dot => object.insert("dot".to_owned(), json!(dot)),
+    };
 }
 
 fn entries(list: &[Entry]) -> Value {
@@ -48,7 +75,7 @@ fn context_value(context: &[u8]) -> Value {
     if context.is_empty() {
         return Value::Null;
     }
-    Value::from(base64::encode(context))
+    Value::from(STANDARD.encode(context))
 }
 
 /// One version of a key.
@@ -144,8 +171,8 @@ pub fn receipt_line(receipt: &Receipt) -> String {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use quorate_client::Micros;
-    use quorate_types::{Level, NodeId, RangeId, Revision};
+    use quorate_client::{Micros, TypedValue};
+    use quorate_types::{Level, NodeId, RangeId};
     use std::time::Duration;
 
     fn sample(key: &'static [u8], value: &'static [u8]) -> Entry {
@@ -154,16 +181,48 @@ mod tests {
             value: Bytes::from_static(value),
             revision: Revision(1_762_000_000_000_000),
             expires_at: None,
+            dot: String::new(),
+        }
+    }
+
+    fn found(siblings: Vec<Entry>, context: &'static [u8], typed: Option<TypedValue>) -> Got {
+        Got {
+            entry: None,
+            partial: !siblings.is_empty(),
+            siblings,
+            typed,
+            receipt: Receipt {
+                context: Bytes::from_static(context),
+                ..linearizable()
+            },
         }
     }
 
     #[test]
     fn get_has_the_fields_that_scripts_read() {
-        let object = got(&sample(b"a", b"1"), &[], b"");
+        let object = got(&sample(b"a", b"1"), &found(vec![], b"", None));
         assert_eq!(
             Value::Object(object),
             json!({"key":"a","value":"1","revision":1_762_000_000_000_000u64,
                    "context":null,"siblings":[]})
+        );
+    }
+
+    #[test]
+    fn siblings_have_dots_and_typed_keys_no_value() {
+        let mut first = sample(b"a", b"1");
+        first.dot = "1.1.7".to_owned();
+        let all = found(vec![sample(b"a", b"2")], b"\x00", None);
+        assert_eq!(
+            Value::Object(got(&first, &all)),
+            json!({"key":"a","value":"1","revision":1_762_000_000_000_000u64,"dot":"1.1.7",
+                   "context":"AA==","partial":true,
+                   "siblings":[{"key":"a","value":"2","revision":1_762_000_000_000_000u64}]})
+        );
+        let counter = found(vec![], b"", Some(TypedValue::Counter(7)));
+        assert_eq!(
+            Value::Object(got(&sample(b"a", b""), &counter)),
+            json!({"key":"a","counter":7,"context":null,"siblings":[]})
         );
     }
 
@@ -182,9 +241,8 @@ mod tests {
         assert!(!object.contains_key("value"));
     }
 
-    #[test]
-    fn the_receipt_has_the_fields_of_the_interface() {
-        let receipt = receipt(&Receipt {
+    fn linearizable() -> Receipt {
+        Receipt {
             level: Some(Level::Linearizable),
             rung: 0,
             node: NodeId(2),
@@ -206,7 +264,12 @@ mod tests {
             },
             range: RangeId(4),
             session_token: Bytes::new(),
-        });
+        }
+    }
+
+    #[test]
+    fn the_receipt_has_the_fields_of_the_interface() {
+        let receipt = receipt(&linearizable());
         assert_eq!(
             receipt,
             json!({"level":"linearizable","rung":0,"node":2,"role":"leader","replicas":[1,2],

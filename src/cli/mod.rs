@@ -4,13 +4,14 @@
 //! library, writes results to [`output::Output`], and ends with `Ok` or a [`CliError`], which
 //! `exit` turns into the process's exit code.
 
-pub mod base64;
 mod bench;
 mod cas;
 mod completions;
 mod consistency;
+mod context;
 mod delete;
 mod dev;
+mod edit;
 mod error;
 pub mod exit;
 mod get;
@@ -26,6 +27,7 @@ pub mod output;
 mod put;
 mod ranges;
 mod repair;
+mod resolve;
 mod ring;
 mod scan;
 pub mod server;
@@ -35,6 +37,8 @@ mod storage;
 mod table;
 mod transfer;
 mod txn;
+mod typed;
+mod update;
 
 use std::process::ExitCode;
 
@@ -90,6 +94,18 @@ enum Command {
     Cas(cas::CasArgs),
     /// Compare, then write, atomically
     Txn(txn::TxnArgs),
+    /// Add to a counter
+    Incr(update::IncrArgs),
+    /// Add elements to a set
+    SetAdd(update::SetAddArgs),
+    /// Remove elements from a set
+    SetRemove(update::SetRemoveArgs),
+    /// Put a value into a field of a map
+    MapPut(update::MapPutArgs),
+    /// Remove fields of a map
+    MapRemove(update::MapRemoveArgs),
+    /// Show the concurrent values of a key, and put one in their place
+    Resolve(resolve::ResolveArgs),
     /// Ask what became of a write whose answer was lost
     Outcome(outcome::OutcomeArgs),
     /// Create, change, list, show and drop keyspaces
@@ -173,13 +189,19 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::History(args) => history::run(args, global.session()?).await,
         Command::Cas(args) => cas::run(args, global.session()?).await,
         Command::Txn(args) => txn::run(args, global.session()?).await,
+        Command::Incr(args) => update::incr(args, global.session()?).await,
+        Command::SetAdd(args) => update::set_add(args, global.session()?).await,
+        Command::SetRemove(args) => update::set_remove(args, global.session()?).await,
+        Command::MapPut(args) => update::map_put(args, global.session()?).await,
+        Command::MapRemove(args) => update::map_remove(args, global.session()?).await,
+        Command::Resolve(args) => resolve::run(args, global.session()?).await,
         Command::Outcome(args) => outcome::run(args, global.session()?).await,
         Command::Keyspace(command) => keyspace::run(command, global.session()?).await,
         Command::Import(args) => transfer::import(args, global.session()?).await,
         Command::Export(args) => transfer::export(args, global.session()?).await,
         Command::Status(_) => status::run(global.session()?).await,
         Command::Ranges(args) => ranges::run(args, global.session()?).await,
-        Command::Ring(_) => ring::run(global.session()?).await,
+        Command::Ring(args) => ring::run(args, global.session()?).await,
         Command::Metrics(args) => metrics::run(args, global.session()?).await,
         Command::Node(command) => node::run(command, global.session()?).await,
         Command::Repair(args) => repair::run(args, global.session()?).await,
@@ -248,6 +270,24 @@ mod tests {
             "quorate cas k v --revision 7",
             "quorate cas k v --absent",
             "quorate txn f.json",
+            "quorate put k v --level eventual:one --context f",
+            "quorate get k --level eventual:quorum --context f",
+            "quorate delete k --level eventual:all --context f",
+            "quorate incr k",
+            "quorate incr k -5 --context f",
+            "quorate set-add k a b",
+            "quorate set-remove k a --context f",
+            "quorate map-put k field v",
+            "quorate map-put k field -f file",
+            "quorate map-remove k field other",
+            "quorate resolve k",
+            "quorate resolve k --pick 2",
+            "quorate resolve k --value v --level eventual:all",
+            "quorate resolve k -f -",
+            "quorate resolve k --edit",
+            "quorate resolve k --delete",
+            "quorate ring --ranges",
+            "quorate ring --ranges --of ks",
             "quorate outcome r7-00c0ffee00000001-42",
             "quorate keyspace create n --mode strong --partitioning hash(16) --replication 3 --history 5m",
             "quorate keyspace alter n --history 1h",
@@ -290,7 +330,12 @@ mod tests {
             "quorate keyspace create n --mode weak",
             "quorate bench --workload nap",
             "quorate bench --workload put --clients 0",
-            "quorate incr k",
+            "quorate incr k much",
+            "quorate incr k 9223372036854775808",
+            "quorate set-add k",
+            "quorate map-put k field",
+            "quorate resolve k --pick 1 --delete",
+            "quorate ring --of ks",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

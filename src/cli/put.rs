@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use quorate_client::{Receipt, WriteOptions};
+use quorate_client::{WriteOptions, Written};
 use quorate_types::limits::VALUE_MAX_BYTES_CAP;
 use quorate_types::parse_duration;
-use serde_json::{Map, json};
+use serde_json::Map;
 
-use super::consistency::LevelArgs;
+use super::context::KeyArgs;
 use super::error::CliError;
 use super::global::Session;
 use super::input;
@@ -23,7 +23,10 @@ use super::output::Output;
   quorate put greeting hello
   quorate put logo -f logo.png
   date | quorate put now -
-  quorate put lease taken --ttl 30s")]
+  quorate put lease taken --ttl 30s
+  quorate put title draft --level eventual:one --context title.seen
+
+Prints the revision; at eventual levels the dot, the name of the write.")]
 pub(super) struct PutArgs {
     /// The key, byte for byte
     key: OsString,
@@ -33,7 +36,7 @@ pub(super) struct PutArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     ttl: Option<Duration>,
     #[command(flatten)]
-    level: LevelArgs,
+    plane: KeyArgs,
 }
 
 /// Where a value comes from.
@@ -66,30 +69,28 @@ pub(super) async fn run(args: PutArgs, session: Session) -> Result<(), CliError>
     let key = input::argument(&args.key);
     let options = WriteOptions {
         ttl: args.ttl,
-        ..args.level.write()?
+        ..args.plane.write()?
     };
     let written = client
         .put_with(key.clone(), args.value.read()?, options)
         .await?;
-    args.level.remember(&written.receipt)?;
-    print(&mut output, &key, written.revision.0, &written.receipt)
+    args.plane.remember(&written.receipt, &output)?;
+    print(&mut output, &key, &written)
 }
 
 /// What a write says when it is done.
-pub(super) fn print(
-    output: &mut Output,
-    key: &[u8],
-    revision: u64,
-    receipt: &Receipt,
-) -> Result<(), CliError> {
+pub(super) fn print(output: &mut Output, key: &[u8], written: &Written) -> Result<(), CliError> {
     if output.is_json() {
         let mut object = Map::new();
         json::put_bytes(&mut object, "key", key);
-        object.insert("revision".to_owned(), json!(revision));
-        output.object(object, receipt)?;
+        json::put_name(&mut object, written.revision, &written.dot);
+        output.object(object, &written.receipt)?;
     } else {
-        output.line(revision)?;
-        output.remark_receipt(receipt);
+        match written.dot.as_str() {
+            "" => output.line(written.revision)?,
+            dot => output.line(dot)?,
+        }
+        output.remark_receipt(&written.receipt);
     }
     output.flush()
 }

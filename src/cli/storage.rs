@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use quorate_storage::disk::{FolderLock, RealDisk};
 use quorate_storage::log::{self, GroupReport, LogError, LogId, LogReport};
+use quorate_types::chain;
 use serde_json::{Value, json};
 
-use super::error::{CliError, chain};
+use super::error::CliError;
 use super::exit::Exit;
 use super::output::Output;
 use super::table::{bytes, table};

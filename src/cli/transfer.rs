@@ -10,14 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use quorate_client::{ClientError, Pipeline, ReadOptions, ScanOptions, WriteOptions};
-use quorate_types::{Revision, format_duration};
+use quorate_client::{Client, ClientError, Pipeline, ReadOptions, ScanOptions, WriteOptions};
+use quorate_types::{ConflictPolicy, Mode, Revision, format_duration};
 use serde_json::{Value, json};
 
 use super::consistency::LevelArgs;
 use super::error::CliError;
 use super::global::Session;
 use super::input;
+use super::output::Output;
 use super::signal::StopSignals;
 use super::table;
 use crate::transfer::{
@@ -55,8 +56,9 @@ pub(super) struct ImportArgs {
   quorate export etc/ --to etc-copy
   quorate export --to keys.jsonl
 
-A folder's files are named by what follows the prefix. All keys are of one revision. Nothing has
-the final name before all of it is there.")]
+A folder's files are named by what follows the prefix. All keys are of one revision (where the
+keyspace has any: not in mode eventual). Nothing has the final name before all of it is there.
+Keyspaces of counters, sets and maps are refused.")]
 pub(super) struct ExportArgs {
     /// Keys that start with this; none: all
     prefix: Option<OsString>,
@@ -73,14 +75,13 @@ pub(super) struct ExportArgs {
 /// The cluster as an import sees it: all requests on one stream.
 struct Pipelined {
     pipeline: Pipeline,
+    read: ReadOptions,
     write: WriteOptions,
 }
 
 impl Store for Pipelined {
     async fn get(&self, key: Bytes) -> Result<Option<Bytes>, ClientError> {
-        // What is stored decides whether to write: only the default level, the strictest that
-        // the keyspace has, tells.
-        let got = self.pipeline.get(key).await?;
+        let got = self.pipeline.get_with(key, self.read.clone()).await?;
         Ok(got.entry.map(|entry| entry.value))
     }
 
@@ -96,6 +97,7 @@ pub(super) async fn import(args: ImportArgs, session: Session) -> Result<(), Cli
     let Session { client, mut output } = session;
     let store = Pipelined {
         pipeline: client.pipeline(),
+        read: args.level.read_back(),
         write: args.level.write()?,
     };
     let options = ImportOptions {
@@ -125,6 +127,36 @@ pub(super) async fn import(args: ImportArgs, session: Session) -> Result<(), Cli
     }
     output.flush()?;
     Ok(result?)
+}
+
+/// A scan shows one value a key, and nothing of counters, sets and maps.
+async fn refuse_what_has_no_form(client: &Client, output: &Output) -> Result<(), CliError> {
+    let name = client.keyspace_name();
+    let Some(keyspace) = client.admin().keyspace(name).await? else {
+        // The scan says so.
+        return Ok(());
+    };
+    let options = keyspace.options.unwrap_or_default();
+    match (options.conflict.parse(), options.mode.parse()) {
+        (Ok(ConflictPolicy::Counter | ConflictPolicy::Set | ConflictPolicy::Map), _) => {
+            Err(CliError::usage(
+                format!(
+                    "keyspace {name} is of policy {}: export writes plain values only",
+                    options.conflict
+                ),
+                "`quorate get KEY --output json` shows what a key has come to",
+            ))
+        }
+        (Ok(ConflictPolicy::Siblings), Ok(Mode::Eventual)) => {
+            output.remark(
+                "of a key with siblings only the value that a get shows first is exported; keys \
+                 are as they are when read, not of one moment",
+            );
+            Ok(())
+        }
+        // A policy of a later version: what the scan gives is plain.
+        (Ok(ConflictPolicy::Siblings | ConflictPolicy::LastWriteWins) | Err(_), _) => Ok(()),
+    }
 }
 
 fn skipped(summary: &ImportSummary) -> u64 {
@@ -182,6 +214,7 @@ pub(super) async fn export(args: ExportArgs, session: Session) -> Result<(), Cli
         },
         ..ScanOptions::prefix(prefix.clone())
     };
+    refuse_what_has_no_form(&client, &output).await?;
     let mut signals = StopSignals::listen()?;
     let target = Target::create(&args.to, &prefix)?;
     let mut progress = Progress::show(None);

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use quorate_client::ClientError;
+use quorate_types::Effect;
 use thiserror::Error;
 
 /// Why a transfer did not do all of it. Whatever was done stays, and repeating is safe.
@@ -76,6 +77,7 @@ impl TransferError {
             }
             Self::TargetExists { .. } => "export to a name that is not there yet",
             Self::KeysUnfit { .. } => "export to a name that ends in .jsonl: any key fits there",
+            Self::Stopped { source, .. } if is_final(source) => return None,
             Self::Stopped { .. } | Self::Interrupted => {
                 "run the same command again: what is stored already is not written twice"
             }
@@ -83,4 +85,9 @@ impl TransferError {
         };
         Some(hint.to_owned())
     }
+}
+
+/// Whether the same command would meet the same refusal again.
+fn is_final(source: &ClientError) -> bool {
+    source.effect() == Effect::None && !source.is_retryable()
 }

@@ -151,6 +151,7 @@ mod tests {
             value: Bytes::from_static(b"value"),
             revision: Revision(1),
             expires_at: None,
+            dot: String::new(),
         })
     }
 

@@ -22,7 +22,7 @@ const IMPORT_IN_FLIGHT_MAX: usize = 256;
 
 /// What an import reads and writes.
 pub trait Store {
-    /// The value of a key, read linearizably; none: no such key.
+    /// The value of a key, as an earlier import has left it; none: no such key.
     fn get(&self, key: Bytes) -> impl Future<Output = Result<Option<Bytes>, ClientError>>;
     /// Writes a key.
     fn put(&self, key: Bytes, value: Bytes) -> impl Future<Output = Result<(), ClientError>>;
@@ -167,6 +167,7 @@ fn concerns_all(error: &ClientError) -> bool {
             Reason::KeyspaceNotFound
             | Reason::LevelNotServed
             | Reason::NotImplemented
+            | Reason::PolicyMismatch
             | Reason::QuotaExceeded,
         ) => true,
         Some(_) | None => error.effect() == Effect::Unknown || error.is_retryable(),

@@ -5,16 +5,28 @@
 
 use std::io::{self, BufRead, Read, Write};
 
+use base64::engine::general_purpose::STANDARD;
+use base64::{DecodeError, Engine};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::cli::base64::{self, Base64Error};
 use crate::cli::json::put_bytes;
 
 /// Longest line that is read: the largest value, each byte of it as a six-character escape.
 pub const LINE_MAX_BYTES: u64 = 100 << 20;
+
+/// A text that is not padded standard base64 (RFC 4648, section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Base64Error {
+    /// The length is no multiple of four.
+    #[error("not base64: {0} characters, and a multiple of 4 is wanted (pad with `=`)")]
+    Length(usize),
+    /// A character that does not belong there, by its place from 0.
+    #[error("not base64: the character at {0} does not belong there")]
+    Character(usize),
+}
 
 /// What is wrong with a line.
 #[derive(Debug, Error)]
@@ -74,12 +86,25 @@ pub fn field(
 ) -> Result<Bytes, LineError> {
     match (text, encoded) {
         (Some(text), None) => Ok(Bytes::from(text)),
-        (None, Some(encoded)) => base64::decode(&encoded)
+        (None, Some(encoded)) => decode(&encoded)
             .map(Bytes::from)
             .map_err(|error| LineError::Base64(name, error)),
         (None, None) => Err(LineError::Missing(name)),
         (Some(_), Some(_)) => Err(LineError::Twice(name)),
     }
+}
+
+fn decode(text: &str) -> Result<Vec<u8>, Base64Error> {
+    if !text.len().is_multiple_of(4) {
+        return Err(Base64Error::Length(text.len()));
+    }
+    STANDARD.decode(text).map_err(|error| match error {
+        DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => {
+            Base64Error::Character(at)
+        }
+        DecodeError::InvalidLength(_) => Base64Error::Length(text.len()),
+        DecodeError::InvalidPadding => Base64Error::Character(text.trim_end_matches('=').len()),
+    })
 }
 
 /// Writes one line.
@@ -134,6 +159,15 @@ mod tests {
         assert_eq!((&key[..], &value[..]), (&b"a"[..], &b"1"[..]));
         let (key, value) = parse(br#"{"key_base64":"/w==","value":""}"#).unwrap();
         assert_eq!((&key[..], &value[..]), (&b"\xff"[..], &b""[..]));
+    }
+
+    #[test]
+    fn what_is_not_base64_is_refused() {
+        assert_eq!(decode("Zg="), Err(Base64Error::Length(3)));
+        assert_eq!(decode("Zg==Zg=="), Err(Base64Error::Character(2)));
+        assert_eq!(decode("Z g="), Err(Base64Error::Character(1)));
+        assert_eq!(decode("Zh=="), Err(Base64Error::Character(1)));
+        assert_eq!(decode("===="), Err(Base64Error::Character(0)));
     }
 
     #[test]

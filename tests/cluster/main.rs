@@ -10,8 +10,9 @@ mod proxy;
 
 mod commands;
 mod crashes;
-mod eventual;
 mod cuts;
+mod eventual;
+mod eventual_commands;
 mod fail_over;
 mod folders;
 mod followers;

@@ -160,6 +160,18 @@ impl FromStr for Reason {
     }
 }
 
+/// An error and what it came from, in one line, for people and logs.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
 /// A text that is not what it should be. Not retryable as it stands; no effect.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("`{input}` is not a valid {what}; allowed: {allowed}")]

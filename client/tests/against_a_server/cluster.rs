@@ -23,6 +23,22 @@ use tonic_types::{ErrorDetails, StatusExt};
 pub const RANGE: u64 = 7;
 pub const LEADER: u64 = 2;
 
+/// The causal context of every key.
+pub const CONTEXT: &[u8] = b"seen";
+
+fn eventual_one() -> v1::Rung {
+    v1::Rung {
+        level: v1::Level::Eventual.into(),
+        copies: v1::Copies::One.into(),
+        ..v1::Rung::default()
+    }
+}
+
+fn is_eventual(consistency: Option<&v1::Consistency>) -> bool {
+    let mut rungs = consistency.iter().flat_map(|it| &it.rungs);
+    rungs.any(|rung| rung.level() == v1::Level::Eventual)
+}
+
 /// What happens to one request.
 #[derive(Clone, Debug)]
 pub enum Fault {
@@ -248,7 +264,66 @@ impl World {
         })
     }
 
+    /// As of a node that leads nothing.
+    fn eventual_receipt() -> Option<v1::Receipt> {
+        Some(v1::Receipt {
+            level: Some(eventual_one()),
+            node: 1,
+            role: v1::Role::Primary.into(),
+            range: RANGE,
+            context: Bytes::from_static(CONTEXT),
+            ..v1::Receipt::default()
+        })
+    }
+
+    /// The eventual plane: nobody knows names, so what is sent twice is applied twice.
+    fn apply_eventually(&self, request: &Request) -> Option<Response> {
+        let mut state = self.state.lock();
+        let receipt = Self::eventual_receipt();
+        Some(match request {
+            Request::Update(update) => {
+                let applied = state.applied.entry(update.key.clone()).or_default();
+                *applied += 1;
+                let sum = i64::from(*applied);
+                Response::Update(v1::UpdateResponse {
+                    typed: Some(v1::TypedValue {
+                        value: Some(v1::typed_value::Value::Counter(sum)),
+                    }),
+                    receipt,
+                    dot: "1.1.1".to_owned(),
+                })
+            }
+            Request::Put(put) if is_eventual(put.consistency.as_ref()) => {
+                *state.applied.entry(put.key.clone()).or_default() += 1;
+                Response::Put(v1::PutResponse {
+                    receipt,
+                    dot: "1.1.2".to_owned(),
+                    ..v1::PutResponse::default()
+                })
+            }
+            Request::Get(get) if is_eventual(get.consistency.as_ref()) => {
+                let value = |value: &'static str| v1::KeyValue {
+                    key: get.key.clone(),
+                    value: value.into(),
+                    ..v1::KeyValue::default()
+                };
+                Response::Get(v1::GetResponse {
+                    found: true,
+                    entry: Some(value("one")),
+                    siblings: vec![value("two")],
+                    receipt,
+                    partial: true,
+                    ..v1::GetResponse::default()
+                })
+            }
+            _ => return None,
+        })
+    }
+
     fn apply(&self, request: Request) -> Response {
+        if let Some(response) = self.apply_eventually(&request) {
+            return response;
+        }
         let mut state = self.state.lock();
         match request {
             Request::Get(get) => {

@@ -7,3 +7,4 @@ mod cluster;
 mod operations;
 mod pipelines;
 mod retries;
+mod updates;

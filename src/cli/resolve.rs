@@ -1,0 +1,226 @@
+//! `quorate resolve`: shows the concurrent values of a key, and puts one in their place.
+//!
+//! It writes with the context of its own read, so what was written meanwhile stays beside.
+//! Editing in a text editor is in `edit`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::Args;
+use quorate_client::{Client, Entry, Got, WriteOptions};
+use quorate_types::limits::VALUE_MAX_BYTES_CAP;
+use serde_json::{Map, json};
+
+use super::consistency::LevelArgs;
+use super::error::CliError;
+use super::exit::Exit;
+use super::get::{not_found, print};
+use super::global::Session;
+use super::output::Output;
+use super::{edit, input, json};
+use crate::transfer::shown;
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  quorate resolve title                    # shows the values, numbered
+  quorate resolve title --pick 2           # keeps the second one
+  quorate resolve title --value 'A and B'  # puts this in their place
+  quorate resolve title --edit             # opens them all in $EDITOR
+
+Where there is nothing to resolve it says so, and the exit code is 0.")]
+pub(super) struct ResolveArgs {
+    /// The key, byte for byte
+    key: OsString,
+    #[command(flatten)]
+    choice: ChoiceArgs,
+    #[command(flatten)]
+    level: LevelArgs,
+}
+
+/// What comes in the place of the siblings; nothing: they are shown.
+#[derive(Args, Debug)]
+#[group(required = false, multiple = false)]
+struct ChoiceArgs {
+    /// This one of them: by its number, or by its dot
+    #[arg(long, value_name = "N")]
+    pick: Option<String>,
+    /// This value
+    #[arg(long, value_name = "VALUE")]
+    value: Option<OsString>,
+    /// What this file holds; `-`: standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// What $VISUAL or $EDITOR makes of them, between conflict markers
+    #[arg(long)]
+    edit: bool,
+    /// Nothing: the key goes
+    #[arg(long)]
+    delete: bool,
+}
+
+/// What a resolution writes.
+enum Choice {
+    Value(Bytes),
+    Delete,
+}
+
+impl ChoiceArgs {
+    /// None: only show.
+    fn of(&self, siblings: &[&Entry]) -> Result<Option<Choice>, CliError> {
+        Ok(Some(if let Some(wanted) = &self.pick {
+            Choice::Value(picked(siblings, wanted)?)
+        } else if let Some(value) = &self.value {
+            Choice::Value(input::argument(value))
+        } else if let Some(file) = &self.file {
+            let value = input::read_file_or_stdin(file, VALUE_MAX_BYTES_CAP as u64)?;
+            Choice::Value(value.into())
+        } else if self.edit {
+            Choice::Value(edit::merged(siblings)?)
+        } else if self.delete {
+            Choice::Delete
+        } else {
+            return Ok(None);
+        }))
+    }
+}
+
+fn picked(siblings: &[&Entry], wanted: &str) -> Result<Bytes, CliError> {
+    let by_number = wanted.parse::<usize>().ok().and_then(|number| {
+        let index = number.checked_sub(1)?;
+        siblings.get(index).copied()
+    });
+    let by_dot = || siblings.iter().copied().find(|one| one.dot == wanted);
+    match by_number.or_else(by_dot) {
+        Some(one) => Ok(one.value.clone()),
+        None => Err(CliError::usage(
+            format!(
+                "--pick {wanted}: there are values 1 to {}, and none of that dot",
+                siblings.len()
+            ),
+            "`quorate resolve KEY` shows them",
+        )),
+    }
+}
+
+pub(super) async fn run(args: ResolveArgs, session: Session) -> Result<(), CliError> {
+    let Session { client, mut output } = session;
+    let key = input::argument(&args.key);
+    let (read, write) = args.level.resolve()?;
+    let got = client.get_with(key.clone(), read).await?;
+    args.level.remember(&got.receipt)?;
+    let Some(first) = &got.entry else {
+        return Err(not_found(&key, client.keyspace_name(), None));
+    };
+    if got.siblings.is_empty() {
+        return nothing_to_do(&mut output, &key, &got);
+    }
+    let siblings: Vec<&Entry> = std::iter::once(first).chain(&got.siblings).collect();
+    let Some(choice) = args.choice.of(&siblings)? else {
+        print(&mut output, first, &got, false)?;
+        output.flush()?;
+        if !output.is_json() {
+            output.remark("hint: --pick N, --value V, --edit or --delete puts one in their place");
+        }
+        return Ok(());
+    };
+    let write = WriteOptions {
+        context: Some(got.receipt.context.clone()),
+        ..write
+    };
+    settle(&client, &mut output, key, choice, &args.level, write).await
+}
+
+async fn settle(
+    client: &Client,
+    output: &mut Output,
+    key: Bytes,
+    choice: Choice,
+    level: &LevelArgs,
+    options: WriteOptions,
+) -> Result<(), CliError> {
+    let (dot, receipt) = match choice {
+        Choice::Value(value) => {
+            let written = client.put_with(key.clone(), value, options).await?;
+            (written.dot, written.receipt)
+        }
+        Choice::Delete => {
+            let deleted = client.delete_with(key.clone(), options).await?;
+            (deleted.dot, deleted.receipt)
+        }
+    };
+    level.remember(&receipt)?;
+    if output.is_json() {
+        let mut object = Map::new();
+        json::put_bytes(&mut object, "key", &key);
+        object.insert("resolved".to_owned(), json!(true));
+        object.insert("dot".to_owned(), json!(dot));
+        output.object(object, &receipt)?;
+        return output.flush();
+    }
+    output.line(&dot)?;
+    if receipt.siblings > 0 {
+        output.remark(&format!(
+            "{} more value(s) were written meanwhile: resolve again",
+            receipt.siblings
+        ));
+    }
+    output.remark_receipt(&receipt);
+    output.flush()
+}
+
+fn nothing_to_do(output: &mut Output, key: &[u8], got: &Got) -> Result<(), CliError> {
+    if output.is_json() {
+        let mut object = Map::new();
+        json::put_bytes(&mut object, "key", key);
+        object.insert("resolved".to_owned(), json!(false));
+        object.insert("siblings".to_owned(), json!([]));
+        output.object(object, &got.receipt)?;
+        return output.flush();
+    }
+    let why = match &got.typed {
+        Some(_) => "counters, sets and maps merge by themselves",
+        None => "it has one value",
+    };
+    output.line(format_args!(
+        "nothing to resolve for {:?}: {why}",
+        shown(key)
+    ))?;
+    output.flush()
+}
+
+/// An editor that failed, or left its work undone. Nothing was written.
+pub(super) fn unresolved(message: impl Into<String>) -> CliError {
+    CliError::refused(
+        Exit::Failed,
+        message,
+        "nothing was written; `--value` or `-f FILE` takes the merged value as well",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use quorate_types::Revision;
+
+    #[test]
+    fn a_sibling_is_picked_by_number_or_dot() {
+        let entry = |value: &'static str, dot: &str| Entry {
+            key: "k".into(),
+            value: value.into(),
+            revision: Revision(1),
+            expires_at: None,
+            dot: dot.to_owned(),
+        };
+        let (a, b) = (entry("a", "1.1.7"), entry("b", "2.1.1"));
+        let siblings = [&a, &b];
+        assert_eq!(picked(&siblings, "2").unwrap(), "b");
+        assert_eq!(picked(&siblings, "1.1.7").unwrap(), "a");
+        for wanted in ["0", "3", "9.9.9", ""] {
+            let error = picked(&siblings, wanted).unwrap_err();
+            assert_eq!(error.exit(), Exit::Usage, "{wanted}");
+        }
+    }
+}
