@@ -582,7 +582,8 @@ impl Reading {
             }
         }
         let partial = tally.primaries.is_empty();
-        let Some(state) = joined else {
+        let shown = joined.filter(|state| !partial || state.live().len() > 0);
+        let Some(state) = shown else {
             return Err(EventualError::AbsenceUnknown { range: self.range });
         };
         let lagging: Vec<NodeId> = self
