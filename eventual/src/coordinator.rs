@@ -326,7 +326,8 @@ impl EventualNode {
             |held, actor, last| planned(request, place, held, actor, last),
             times,
         )?;
-        inner.options.witness.saw(&request.key, &written.deltas);
+        let witness = &inner.options.witness;
+        witness.saw(request.range, &request.key, &written.deltas);
         if let Some((id, _)) = request.name {
             let remembered = Remembered {
                 dot: written.dot,

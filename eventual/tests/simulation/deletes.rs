@@ -58,6 +58,7 @@ async fn write_and_delete(world: &Shared) {
         Update::Put(Bytes::from(format!("value {number}")))
     })
     .await;
+    assert!(record_bytes(world, 0) > keys() * 20);
     all_keys(world, |_| Update::Delete).await;
 }
 
