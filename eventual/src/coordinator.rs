@@ -326,7 +326,8 @@ impl EventualNode {
             |held, actor, last| planned(request, place, held, actor, last),
             times,
         )?;
-        inner.options.witness.saw(&request.key, &written.deltas);
+        let witness = &inner.options.witness;
+        witness.saw(request.range, &request.key, &written.deltas);
         if let Some((id, _)) = request.name {
             let remembered = Remembered {
                 dot: written.dot,
@@ -582,7 +583,8 @@ impl Reading {
             }
         }
         let partial = tally.primaries.is_empty();
-        let Some(state) = joined else {
+        let shown = joined.filter(|state| !partial || state.live().len() > 0);
+        let Some(state) = shown else {
             return Err(EventualError::AbsenceUnknown { range: self.range });
         };
         let lagging: Vec<NodeId> = self

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use quorate_types::RangeId;
 
 /// Mistakes that the simulation must find.
 #[doc(hidden)]
@@ -23,11 +24,11 @@ pub struct Faults {
     pub rename_retries: bool,
 }
 
-/// Hears of every write that a coordinator names: its encoded key and deltas, before anything is
+/// Hears of every write that a coordinator names: its range, encoded key and deltas, before anything is
 /// acknowledged.
 #[doc(hidden)]
 #[derive(Clone, Default)]
-pub struct Witness(pub Option<Arc<dyn Fn(&Bytes, &[Bytes]) + Send + Sync>>);
+pub struct Witness(pub Option<Arc<dyn Fn(RangeId, &Bytes, &[Bytes]) + Send + Sync>>);
 
 impl fmt::Debug for Witness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,9 +37,9 @@ impl fmt::Debug for Witness {
 }
 
 impl Witness {
-    pub(crate) fn saw(&self, key: &Bytes, deltas: &[Bytes]) {
+    pub(crate) fn saw(&self, range: RangeId, key: &Bytes, deltas: &[Bytes]) {
         if let Some(witness) = &self.0 {
-            witness(key, deltas);
+            witness(range, key, deltas);
         }
     }
 }

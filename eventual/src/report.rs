@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quorate_types::causal::{Clock, Record, settle};
-use quorate_types::{NodeId, RangeId};
+use quorate_types::{NodeId, RangeId, Timestamp};
 
 use crate::error::EventualError;
 use crate::node::EventualNode;
@@ -89,6 +89,11 @@ impl EventualNode {
     /// [`EventualError`] where the node does not serve.
     pub fn clock(&self, range: RangeId) -> Result<Clock, EventualError> {
         Ok(self.inner.replica(range)?.clock())
+    }
+
+    /// This node's wall clock.
+    pub fn now(&self) -> Timestamp {
+        self.inner.peers.now()
     }
 
     /// What this node has done in the background since its start.

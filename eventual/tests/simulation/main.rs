@@ -11,6 +11,10 @@
 #![allow(unexpected_cfgs)]
 
 mod clients;
+mod converge;
+mod counters;
+mod deletes;
+mod merkle;
 mod mistakes;
 mod network;
 mod oracle;

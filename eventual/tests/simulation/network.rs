@@ -52,8 +52,7 @@ struct State {
     cuts: BTreeSet<(NodeId, NodeId)>,
     /// What each node believes of each other: as it was, as it is, and since when.
     beliefs: BTreeMap<(NodeId, NodeId), (bool, bool, Instant)>,
-    messages: u64,
-    bytes: u64,
+    started: Instant,
 }
 
 /// The network of one cluster. Cheap to clone.
@@ -73,8 +72,7 @@ impl Network {
             nodes: BTreeMap::new(),
             cuts: BTreeSet::new(),
             beliefs: BTreeMap::new(),
-            messages: 0,
-            bytes: 0,
+            started: Instant::now(),
         })))
     }
 
@@ -83,7 +81,7 @@ impl Network {
             network: self.clone(),
             from,
             clock_offset_micros,
-            started: Instant::now(),
+            network_started: self.0.lock().started,
         })
     }
 
@@ -118,12 +116,6 @@ impl Network {
 
     pub fn heal(&self) {
         self.change(|state| state.cuts.clear());
-    }
-
-    /// Messages and their bytes so far.
-    pub fn traffic(&self) -> (u64, u64) {
-        let state = self.0.lock();
-        (state.messages, state.bytes)
     }
 
     /// Changes the network, and notes what changes in what nodes will believe.
@@ -212,7 +204,7 @@ struct Link {
     network: Network,
     from: NodeId,
     clock_offset_micros: u64,
-    started: Instant,
+    network_started: Instant,
 }
 
 #[async_trait::async_trait]
@@ -224,11 +216,6 @@ impl Peers for Link {
         request: EventualRequest,
         timeout: Duration,
     ) -> Result<EventualResponse, PeerFailure> {
-        {
-            let mut state = self.network.0.lock();
-            state.messages += 1;
-            state.bytes += prost::Message::encoded_len(&request) as u64;
-        }
         let pair = (self.from, to);
         if self.network.is_repeated() {
             tokio::spawn(self.network.clone().carry(pair, range, request.clone()));
@@ -243,10 +230,7 @@ impl Peers for Link {
             }
         });
         match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(answer)) => {
-                self.network.0.lock().bytes += prost::Message::encoded_len(&answer) as u64;
-                Ok(answer)
-            }
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) | Err(_) => Err(PeerFailure::NoAnswer(to)),
         }
     }
@@ -256,7 +240,7 @@ impl Peers for Link {
     }
 
     fn now(&self) -> Timestamp {
-        let elapsed = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let elapsed = u64::try_from(self.network_started.elapsed().as_micros()).unwrap_or(u64::MAX);
         Timestamp(EPOCH_MICROS + self.clock_offset_micros + elapsed)
     }
 }

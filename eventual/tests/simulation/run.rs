@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use crate::world::{Settings, Shared, World};
 
-fn number_from(name: &str) -> Option<u64> {
+/// A number from the environment.
+pub fn number_from(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 

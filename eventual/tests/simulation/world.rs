@@ -282,9 +282,13 @@ impl World {
             .map_err(|e| format!("{e:?}"))?;
         let oracle = self.oracle.clone();
         let mut options = self.settings.options.clone();
-        options.witness = Witness(Some(Arc::new(move |key: &Bytes, deltas: &[Bytes]| {
-            oracle.lock().named(key, deltas);
-        })));
+        options.witness = Witness(Some(Arc::new(
+            move |range: RangeId, key: &Bytes, deltas: &[Bytes]| {
+                if range == SIBLINGS {
+                    oracle.lock().named(key, deltas);
+                }
+            },
+        )));
         let peers = self.network.link(id, self.roll(100_000));
         EventualNode::start(id, (log, engine), (peers, catalog), options)
             .await
