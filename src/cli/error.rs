@@ -161,9 +161,13 @@ fn client_hint(error: &ClientError) -> Option<String> {
                 .to_owned(),
         );
     }
-    let after = error
-        .retry_after()
-        .map(|delay| format!("try again in {} ms", delay.as_millis()));
+    let after = error.retry_after().map(|delay| {
+        let after = format!("try again in {} ms", delay.as_millis());
+        match error.metadata("levels") {
+            Some(levels) => format!("{after}; what can be met now: --level {levels}"),
+            None => after,
+        }
+    });
     after.or_else(|| error.reason().and_then(reason_hint).map(str::to_owned))
 }
 

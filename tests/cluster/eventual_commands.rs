@@ -301,8 +301,10 @@ async fn one_node_of_three_serves_eventual_levels() {
     }
     let refused = cluster.run(&["get", "k", "--timeout", "1500ms"]).await;
     assert_eq!(refused.code, 5, "{refused:?}");
-    let more = ["get", "k", "--timeout", "1500ms", "--level", "eventual:all"];
-    assert_eq!(cluster.run(&more).await.code, 5);
+    let first = cluster.node(1).listen.to_string();
+    let more = ["get", "k", "--level", "eventual:all", "--endpoints", &first];
+    let refused = cluster.expect(5, &more).await;
+    assert!(refused.stderr.contains("--level eventual:1"), "{refused:?}");
     cluster.node(3).signal("CONT");
     cluster.node(2).start();
     cluster.ready().await;
