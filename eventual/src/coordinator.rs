@@ -23,7 +23,7 @@ use quorate_types::{Ack, Copies, NodeId, RangeId, RequestId, Timestamp};
 use tokio::time::Instant;
 
 use crate::error::EventualError;
-use crate::node::{EventualNode, Inner, Remembered};
+use crate::node::{Begun, EventualNode, Inner, Remembered};
 use crate::quorum::{Spread, Tally};
 use crate::replica::{Replica, Written};
 use crate::seam::{PeerFailure, Place};
@@ -264,16 +264,11 @@ impl EventualNode {
                 stored: tally.count(last.1),
             });
         };
-        let state = if primary {
-            replica.held(&request.key)?
-        } else {
-            replica.fetch_hinted(&request.key)?.unwrap_or_default()
-        };
         Ok(WriteDone {
             rung,
             dot: written.dot,
             tally,
-            state,
+            state: written.state,
             replayed,
             stored_after,
         })
@@ -289,53 +284,51 @@ impl EventualNode {
         wanted: usize,
     ) -> Result<(Written, bool), EventualError> {
         let inner = &self.inner;
-        if let Some((id, first_tried)) = request.name {
-            let earlier = inner.names.lock().get(request.range, id);
-            let earlier = earlier.filter(|_| !inner.options.faults.rename_retries);
-            if let Some(Remembered { dot, deltas }) = earlier {
-                let accept = Step::Accept {
-                    key: request.key.clone(),
-                    deltas: deltas.clone(),
-                };
-                let synced = if primary {
-                    replica.do_step(&accept)?
-                } else {
-                    replica.keep(
-                        &request.key,
-                        &deltas,
-                        u8::try_from(wanted).unwrap_or(u8::MAX),
-                    )?
-                };
-                let written = Written {
-                    dot,
-                    deltas,
-                    folds: false,
-                    synced,
-                };
+        let Some((id, first_tried)) = request.name else {
+            let written = self.take_in_new(request, replica, place, primary, wanted)?;
+            return Ok((written, false));
+        };
+        let begun = inner.names.lock().begin(request.range, id);
+        match begun {
+            Begun::Known(earlier) if !inner.options.faults.rename_retries => {
+                let written = take_in_again(request, replica, primary, wanted, earlier)?;
                 return Ok((written, true));
             }
-            if first_tried < inner.started && !can_repeat(&request.update) {
-                return Err(EventualError::RetryUnknown);
-            }
+            Begun::Busy => return Err(EventualError::RetryUnknown),
+            Begun::New | Begun::Known(_) => {}
         }
-        let stand_in = (!primary).then(|| u8::try_from(wanted).unwrap_or(u8::MAX));
+        let taken = if first_tried < inner.started && !can_repeat(&request.update) {
+            Err(EventualError::RetryUnknown)
+        } else {
+            self.take_in_new(request, replica, place, primary, wanted)
+        };
+        let remembered = taken.as_ref().ok().map(|written| Remembered {
+            dot: written.dot,
+            deltas: written.deltas.clone(),
+        });
+        inner.names.lock().end(request.range, id, remembered);
+        Ok((taken?, false))
+    }
+
+    fn take_in_new(
+        &self,
+        request: &WriteRequest,
+        replica: &Arc<Replica>,
+        place: &Place,
+        primary: bool,
+        wanted: usize,
+    ) -> Result<Written, EventualError> {
         let times = (request.timestamp, request.expiry);
-        let written = replica.write(
-            &request.key,
-            stand_in,
-            |held, actor, last| planned(request, place, held, actor, last),
-            times,
-        )?;
-        let witness = &inner.options.witness;
+        let make = |held: &KeyState, actor, last| planned(request, place, held, actor, last);
+        let written = if primary {
+            replica.write(&request.key, make, times)?
+        } else {
+            let wanted = u8::try_from(wanted).unwrap_or(u8::MAX);
+            replica.write_hints(&request.key, wanted, make, times)?
+        };
+        let witness = &self.inner.options.witness;
         witness.saw(request.range, &request.key, &written.deltas);
-        if let Some((id, _)) = request.name {
-            let remembered = Remembered {
-                dot: written.dot,
-                deltas: written.deltas.clone(),
-            };
-            inner.names.lock().insert(request.range, id, remembered);
-        }
-        Ok((written, false))
+        Ok(written)
     }
 
     /// Asks as many holders as the level wants, and joins what they know.
@@ -388,6 +381,33 @@ impl EventualNode {
         reading.gather(wanted, request.deadline).await?;
         reading.join()
     }
+}
+
+/// Takes in another copy of a write that was named before: if it is there, nothing changes.
+fn take_in_again(
+    request: &WriteRequest,
+    replica: &Replica,
+    primary: bool,
+    wanted: usize,
+    Remembered { dot, deltas }: Remembered,
+) -> Result<Written, EventualError> {
+    let key = request.key.clone();
+    let (synced, state) = if primary {
+        let deltas = deltas.clone();
+        let synced = replica.do_step(&Step::Accept { key, deltas })?;
+        (synced, replica.held(&request.key)?)
+    } else {
+        let wanted = u8::try_from(wanted).unwrap_or(u8::MAX);
+        let synced = replica.keep(&key, &deltas, wanted)?;
+        (synced, replica.fetch_hinted(&key)?.unwrap_or_default())
+    };
+    Ok(Written {
+        dot,
+        deltas,
+        folds: false,
+        state,
+        synced,
+    })
 }
 
 /// The deltas of a write.

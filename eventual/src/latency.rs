@@ -74,7 +74,7 @@ mod tests {
         let patience = latencies.patience(node);
         // Taken at the last refresh, a few answers ago.
         assert!(patience >= Duration::from_millis(100), "{patience:?}");
-        for _ in 0..RECENT_MAX {
+        for _ in 0..2 * RECENT_MAX {
             latencies.answered(node, Duration::from_micros(10));
         }
         assert_eq!(latencies.patience(node), HEDGE_MIN);

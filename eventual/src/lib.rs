@@ -30,7 +30,7 @@ pub use coordinator::{ReadDone, ReadRequest, WriteDone, WriteRequest, WriteRung}
 pub use error::EventualError;
 #[doc(hidden)]
 pub use faults::{Faults, Witness};
-pub use node::{EventualNode, EventualOptions, WeakEventualNode};
+pub use node::{Answer, EventualNode, EventualOptions, WeakEventualNode};
 pub use repair::Repaired;
 pub use report::{BackgroundWork, RangeReport};
 pub use scan::{ScanDone, ScanRequest};

@@ -1,6 +1,7 @@
 //! A node's part of the eventual path: its replicas, what it answers its peers, and its work in
 //! the background.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -13,7 +14,7 @@ use quorate_proto::internal::{
     eventual_request::Request, eventual_response::Response,
 };
 use quorate_storage::engine::Engine;
-use quorate_storage::log::{LogError, NodeLog, Vote};
+use quorate_storage::log::{Done, LogError, NodeLog, Vote};
 use quorate_types::causal::{Actor, Clock, Dot};
 use quorate_types::{NodeId, RangeId, RequestId, Timestamp};
 use tokio::sync::oneshot;
@@ -22,7 +23,7 @@ use tokio::task::AbortHandle;
 use crate::error::EventualError;
 use crate::faults::{Faults, Witness};
 use crate::latency::Latencies;
-use crate::replica::Replica;
+use crate::replica::{Replica, hints_step};
 use crate::report::Counts;
 use crate::rows::{STARTS_GROUP, range_of_plane};
 use crate::seam::{Peers, Place, Places};
@@ -78,19 +79,46 @@ pub(crate) struct Remembered {
     pub(crate) deltas: Vec<Bytes>,
 }
 
+/// What a name of a client's is known for.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// Nothing: the caller names the write, and says so.
+    New,
+    /// A write that was taken in.
+    Known(Remembered),
+    /// Another attempt is about to take it in.
+    Busy,
+}
+
 /// The writes that this start has named, for retries: the oldest are forgotten first.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    known: HashMap<(RangeId, RequestId), Remembered>,
+    /// `None`: its first attempt is under way.
+    known: HashMap<(RangeId, RequestId), Option<Remembered>>,
     order: VecDeque<(RangeId, RequestId)>,
 }
 
 impl Names {
-    pub(crate) fn get(&self, range: RangeId, id: RequestId) -> Option<Remembered> {
-        self.known.get(&(range, id)).cloned()
+    /// An attempt of a write begins. After [`Begun::New`] it must end.
+    pub(crate) fn begin(&mut self, range: RangeId, id: RequestId) -> Begun {
+        match self.known.entry((range, id)) {
+            Entry::Occupied(known) => match known.get() {
+                Some(remembered) => Begun::Known(remembered.clone()),
+                None => Begun::Busy,
+            },
+            Entry::Vacant(vacant) => {
+                vacant.insert(None);
+                Begun::New
+            }
+        }
     }
 
-    pub(crate) fn insert(&mut self, range: RangeId, id: RequestId, written: Remembered) {
+    /// The attempt has named the write; `None`: it was refused.
+    pub(crate) fn end(&mut self, range: RangeId, id: RequestId, written: Option<Remembered>) {
+        if written.is_none() {
+            self.known.remove(&(range, id));
+            return;
+        }
         if self.order.len() == REMEMBERED_WRITES_MAX
             && let Some(oldest) = self.order.pop_front()
         {
@@ -255,6 +283,24 @@ impl EventualNode {
         self.inner.actor
     }
 
+    /// Answers what another node asks; refusals are part of the answer. A write is taken in at
+    /// once, and answered by the log's worker; everything else goes on by itself.
+    pub fn answer_then(
+        &self,
+        from: NodeId,
+        range: RangeId,
+        request: EventualRequest,
+        answer: Answer,
+    ) {
+        match request.request {
+            Some(Request::Store(store)) => self.inner.store_then(range, store, answer),
+            _ => {
+                let node = self.clone();
+                tokio::spawn(async move { answer(node.answer(from, range, request).await) });
+            }
+        }
+    }
+
     /// Answers what another node asks; refusals are part of the answer.
     pub async fn answer(
         &self,
@@ -371,7 +417,7 @@ impl Inner {
             .request
             .ok_or_else(|| EventualError::Peer("a request of a kind unknown here".to_owned()))?;
         match request {
-            Request::Store(store) => self.take_store(&replica, primary, store).await,
+            Request::Store(store) => self.take_store(range, store).await,
             Request::Fetch(fetch) => {
                 let state = if primary {
                     Some(replica.fetch(&fetch.key)?)
@@ -410,27 +456,63 @@ impl Inner {
         }
     }
 
-    /// Takes a write as a primary, or keeps hints of it as a stand-in.
-    async fn take_store(
+    /// Takes a write as a primary, or keeps hints of it as a stand-in, and answers when it is as
+    /// safe as it is to be.
+    fn store_then(&self, range: RangeId, store: Store, answer: Answer) {
+        let memory = store.memory || self.options.faults.acknowledge_before_sync;
+        // Either the log's worker answers, or this function, where nothing waits for the log.
+        let answer = Arc::new(Mutex::new(Some(answer)));
+        let told = answer.clone();
+        let done = move |primary: bool| -> Done {
+            Box::new(move |result| {
+                let response = match result {
+                    Ok(()) => Response::Stored(Stored { primary }),
+                    Err(error) => Response::Problem(EventualError::Log(error).to_string()),
+                };
+                answer_once(&told, response);
+            })
+        };
+        match self.store(range, store, done) {
+            Ok(primary) if memory => answer_once(&answer, Response::Stored(Stored { primary })),
+            Ok(_) => {}
+            Err(error) => answer_once(&answer, Response::Problem(error.to_string())),
+        }
+    }
+
+    /// Takes a write in; `done` is called once it is on disk. Returns whether this node holds the
+    /// range.
+    fn store(
         &self,
-        replica: &Replica,
-        primary: bool,
+        range: RangeId,
         store: Store,
-    ) -> Result<Response, EventualError> {
-        let synced = if primary {
-            replica.do_step(&Step::Accept {
+        done: impl FnOnce(bool) -> Done,
+    ) -> Result<bool, EventualError> {
+        let primary = self.place(range)?.holders.is_primary(self.node);
+        let replica = self.replica(range)?;
+        let step = if primary {
+            Step::Accept {
                 key: store.key,
                 deltas: store.deltas,
-            })?
+            }
         } else {
-            self.check_hint_room(replica)?;
+            self.check_hint_room(&replica)?;
             let wanted = u8::try_from(store.holders_wanted).unwrap_or(u8::MAX);
-            replica.keep(&store.key, &store.deltas, wanted)?
+            hints_step(&store.key, &store.deltas, wanted)?
         };
-        if !store.memory && !self.options.faults.acknowledge_before_sync {
-            synced.wait().await?;
-        }
-        Ok(Response::Stored(Stored { primary }))
+        replica.do_step_then(&step, done(primary))?;
+        Ok(primary)
+    }
+
+    /// As `store_then`, for those who wait.
+    async fn take_store(&self, range: RangeId, store: Store) -> Result<Response, EventualError> {
+        let (sender, receiver) = oneshot::channel();
+        let answer = Box::new(move |response: EventualResponse| {
+            // The receiver waits below.
+            let _ = sender.send(response);
+        });
+        self.store_then(range, store, answer);
+        let answered = receiver.await.ok().and_then(|answer| answer.response);
+        answered.ok_or_else(|| EventualError::Log(Arc::new(LogError::Closed)))
     }
 
     async fn take_hand_over(
@@ -513,6 +595,18 @@ impl Inner {
                 tracing::error!(range = %replica.range, %error, "hints cannot be forgotten");
             }
         }
+    }
+}
+
+/// Sends an answer to a peer. Does not block.
+pub type Answer = Box<dyn FnOnce(EventualResponse) + Send>;
+
+/// Of several who may answer, the first one does.
+fn answer_once(answer: &Mutex<Option<Answer>>, response: Response) {
+    let answer = answer.lock().take();
+    if let Some(answer) = answer {
+        let response = Some(response);
+        answer(EventualResponse { response });
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_storage::engine::{Change, Engine, Position, RangeTable, ScanRequest, Version};
-use quorate_storage::log::{GroupLog, LogEntry, LogError, LogId, NodeLog};
+use quorate_storage::log::{Done, GroupLog, LogEntry, LogError, LogId, NodeLog};
 use quorate_types::causal::{
     Actor, Clock, Delta, Dot, Dots, KeyState, Planned, Record, Unsettled, accept, join_key, settle,
 };
@@ -62,6 +62,8 @@ pub(crate) struct Written {
     pub(crate) deltas: Vec<Bytes>,
     /// It is synced before anything else, whatever the client asked for.
     pub(crate) folds: bool,
+    /// What is known of the key now.
+    pub(crate) state: KeyState,
     pub(crate) synced: Synced,
 }
 
@@ -76,6 +78,17 @@ fn hints_of(key: &Bytes, deltas: &[(Dot, Bytes)], wanted: u8) -> Vec<(Dot, Hint)
         (*dot, hint)
     };
     deltas.iter().map(hint).collect()
+}
+
+/// The step by which a stand-in keeps what others named.
+pub(crate) fn hints_step(key: &Bytes, deltas: &[Bytes], wanted: u8) -> Result<Step, EventualError> {
+    let named = deltas
+        .iter()
+        .map(|delta| Ok((Delta::decode(delta)?.dot, delta.clone())));
+    let named = named.collect::<Result<Vec<_>, EventualError>>()?;
+    Ok(Step::Keep {
+        hints: hints_of(key, &named, wanted),
+    })
 }
 
 /// One range's eventual state on this node.
@@ -297,31 +310,25 @@ impl Replica {
     ) -> Result<bool, EventualError> {
         match step {
             Step::Accept { key, deltas } => {
+                // All are read before the first changes the clock.
+                let deltas = deltas.iter().map(Delta::decode);
+                let deltas = deltas.collect::<Result<Vec<_>, _>>()?;
                 let before = self.record(key)?;
-                let (mut after, mut news) = (None, false);
-                for delta in deltas {
-                    let delta = Delta::decode(delta)?;
-                    let now = after.as_ref().unwrap_or(&before);
-                    let outcome = accept(&mut state.clock, now, &delta);
-                    news |= outcome.is_news();
-                    after = outcome.record.or(after);
-                }
-                self.put_record(state, key, &before, after.as_ref(), index, changes);
-                self.settle_due(state, Some(key), index, changes)?;
-                Ok(news || !changes.is_empty())
+                let news = self.accept(state, (key, &before), &deltas, index, changes);
+                Ok(news.is_some() || !changes.is_empty())
             }
             Step::Join { key, state: peer } => {
                 let peer = KeyState::decode(peer)?;
                 let before = self.record(key)?;
                 let outcome = join_key(&mut state.clock, &before, &peer);
                 self.put_record(state, key, &before, outcome.record.as_ref(), index, changes);
-                self.settle_due(state, Some(key), index, changes)?;
+                self.settle_due(state, Some(key), index, changes);
                 Ok(outcome.is_news() || !changes.is_empty())
             }
             Step::Merge { clock } => {
                 // Of what lies above a gap the comparison may have left records out.
                 let grew = state.clock.merge_base(&Clock::decode(clock)?.base());
-                self.settle_due(state, None, index, changes)?;
+                self.settle_due(state, None, index, changes);
                 Ok(grew || !changes.is_empty())
             }
             Step::Keep { hints } => {
@@ -340,6 +347,27 @@ impl Replica {
             }
             Step::Filled => Ok(!std::mem::replace(&mut state.filled, true)),
         }
+    }
+
+    /// Takes in deltas of one key. Returns its record as it is now; `None`: nothing was new.
+    fn accept(
+        &self,
+        state: &mut State,
+        (key, before): (&Bytes, &Record),
+        deltas: &[Delta],
+        index: u64,
+        changes: &mut Vec<Change>,
+    ) -> Option<Record> {
+        let (mut after, mut news) = (None, false);
+        for delta in deltas {
+            let now = after.as_ref().unwrap_or(before);
+            let outcome = accept(&mut state.clock, now, delta);
+            news |= outcome.is_news();
+            after = outcome.record.or(after);
+        }
+        self.put_record(state, key, before, after.as_ref(), index, changes);
+        self.settle_due(state, Some(key), index, changes);
+        news.then(|| after.unwrap_or_else(|| before.clone()))
     }
 
     fn put(&self, key: Bytes, value: Bytes, revision: u64) -> Change {
@@ -392,16 +420,23 @@ impl Replica {
         but: Option<&Bytes>,
         index: u64,
         changes: &mut Vec<Change>,
-    ) -> Result<(), EventualError> {
+    ) {
         for key in state.unsettled.due(&state.clock, SETTLE_KEYS_MAX) {
             if but == Some(&key) {
                 continue;
             }
-            let before = self.record(&key)?;
-            let after = settle(&state.clock, &before);
-            self.put_record(state, &key, &before, after.as_ref(), index, changes);
+            // The clock has changed already: what happens to another key must not undo that.
+            match self.record(&key) {
+                Ok(before) => {
+                    let after = settle(&state.clock, &before);
+                    self.put_record(state, &key, &before, after.as_ref(), index, changes);
+                }
+                Err(error) => {
+                    tracing::error!(range = %self.range, %error, "a record cannot be settled");
+                    break;
+                }
+            }
         }
-        Ok(())
     }
 
     fn note_held(
@@ -435,23 +470,41 @@ impl Replica {
             // Whoever does not wait does not care.
             let _ = done.send(result);
         });
-        let (index, term) = (state.index + 1, u64::from(self.actor.start));
+        self.commit_then(state, step, done)?;
+        Ok(Synced(synced))
+    }
+
+    /// As `commit`, with what is called once the change, and all before it, are on disk.
+    fn commit_then(&self, state: &mut State, step: &Step, done: Done) -> Result<(), EventualError> {
+        let index = state.index + 1;
         let mut changes = Vec::new();
-        if !self.take_in(state, step, index, &mut changes)? {
+        if self.take_in(state, step, index, &mut changes)? {
+            self.append(state, step, changes, done);
+        } else {
             // A late copy: on disk once all that is queued is.
             self.log.append(Vec::new(), done);
-            return Ok(Synced(synced));
         }
+        Ok(())
+    }
+
+    /// Puts a step that was done in memory into log and table.
+    fn append(&self, state: &mut State, step: &Step, changes: Vec<Change>, done: Done) {
+        let (index, term) = (state.index + 1, u64::from(self.actor.start));
         state.index = index;
-        let payload = step.encode();
         let entry = LogEntry {
             term,
             index,
-            payload,
+            payload: step.encode(),
         };
         self.log.append(vec![entry], done);
         self.table.apply(Position { term, index }, changes);
-        Ok(Synced(synced))
+    }
+
+    /// Takes something in.
+    /// Takes something in, and calls `done` once that is on disk: from the log's worker, so it
+    /// must not block. Where this fails, `done` is dropped.
+    pub(crate) fn do_step_then(&self, step: &Step, done: Done) -> Result<(), EventualError> {
+        self.commit_then(&mut self.state.lock(), step, done)
     }
 
     /// Takes something in.
@@ -460,46 +513,92 @@ impl Replica {
     }
 
     /// Makes a new write of a key, from what this replica holds of it, and takes it in as one
-    /// step. As a stand-in it is kept as hints that `wanted` primaries shall have.
+    /// step.
     pub(crate) fn write(
         &self,
         key: &Bytes,
-        stand_in: Option<u8>,
         make: impl FnOnce(&KeyState, Actor, u64) -> Result<Vec<Planned>, EventualError>,
-        (timestamp, expiry): (Timestamp, Option<Timestamp>),
+        times: (Timestamp, Option<Timestamp>),
     ) -> Result<Written, EventualError> {
-        let mut state = self.state.lock();
-        let held = match stand_in {
-            Some(_) => self.hinted(&state, key)?.unwrap_or_default(),
-            None => self.record(key)?.state(&state.clock),
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let before = self.record(key)?;
+        let planned = make(&before.state(&state.clock), self.actor, state.counter)?;
+        let folds = planned.iter().any(|planned| planned.folds);
+        let deltas = self.named(state, planned, times);
+        let (index, mut changes) = (state.index + 1, Vec::new());
+        let after = self.accept(state, (key, &before), &deltas, index, &mut changes);
+        let encoded: Vec<Bytes> = deltas.iter().map(Delta::encode).collect();
+        let step = Step::Accept {
+            key: key.clone(),
+            deltas: encoded.clone(),
         };
+        let (done, synced) = oneshot::channel();
+        let done = Box::new(move |result| {
+            // With `ack = memory` nobody waits.
+            let _ = done.send(result);
+        });
+        self.append(state, &step, changes, done);
+        Ok(Written {
+            dot: self.first_of(&deltas, state),
+            deltas: encoded,
+            folds,
+            state: after.unwrap_or(before).state(&state.clock),
+            synced: Synced(synced),
+        })
+    }
+
+    /// As `write`, at a stand-in: from what its hints say of the key, and kept as hints that
+    /// `wanted` primaries shall have.
+    pub(crate) fn write_hints(
+        &self,
+        key: &Bytes,
+        wanted: u8,
+        make: impl FnOnce(&KeyState, Actor, u64) -> Result<Vec<Planned>, EventualError>,
+        times: (Timestamp, Option<Timestamp>),
+    ) -> Result<Written, EventualError> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let mut held = self.hinted(state, key)?.unwrap_or_default();
         let planned = make(&held, self.actor, state.counter)?;
         let folds = planned.iter().any(|planned| planned.folds);
-        let mut written = Vec::with_capacity(planned.len());
-        for planned in planned {
-            state.counter += 1;
-            let dot = Dot::new(self.actor, state.counter);
-            let delta = planned.delta(dot, timestamp, expiry).encode();
-            written.push((dot, delta));
+        let deltas = self.named(state, planned, times);
+        let encoded: Vec<(Dot, Bytes)> = deltas
+            .iter()
+            .map(|delta| (delta.dot, delta.encode()))
+            .collect();
+        let hints = hints_of(key, &encoded, wanted);
+        let synced = self.commit(state, &Step::Keep { hints })?;
+        for delta in &deltas {
+            held.join(&delta.state());
         }
-        let deltas: Vec<Bytes> = written.iter().map(|(_, delta)| delta.clone()).collect();
-        let step = match stand_in {
-            None => Step::Accept {
-                key: key.clone(),
-                deltas: deltas.clone(),
-            },
-            Some(wanted) => Step::Keep {
-                hints: hints_of(key, &written, wanted),
-            },
-        };
-        let synced = self.commit(&mut state, &step)?;
-        let dot = written.first().map(|(dot, _)| *dot);
         Ok(Written {
-            dot: dot.unwrap_or(Dot::new(self.actor, state.counter)),
-            deltas,
+            dot: self.first_of(&deltas, state),
+            deltas: encoded.into_iter().map(|(_, delta)| delta).collect(),
             folds,
+            state: held,
             synced,
         })
+    }
+
+    /// Gives planned deltas their names and times.
+    fn named(
+        &self,
+        state: &mut State,
+        planned: Vec<Planned>,
+        (timestamp, expiry): (Timestamp, Option<Timestamp>),
+    ) -> Vec<Delta> {
+        let named = planned.into_iter().map(|planned| {
+            state.counter += 1;
+            planned.delta(Dot::new(self.actor, state.counter), timestamp, expiry)
+        });
+        named.collect()
+    }
+
+    /// The name of a write; one that changes nothing has its last one's.
+    fn first_of(&self, deltas: &[Delta], state: &State) -> Dot {
+        let first = deltas.first().map(|delta| delta.dot);
+        first.unwrap_or(Dot::new(self.actor, state.counter))
     }
 
     /// Keeps hints of writes that others named.
@@ -509,13 +608,7 @@ impl Replica {
         deltas: &[Bytes],
         wanted: u8,
     ) -> Result<Synced, EventualError> {
-        let named = deltas
-            .iter()
-            .map(|delta| Ok((Delta::decode(delta)?.dot, delta.clone())));
-        let named = named.collect::<Result<Vec<_>, EventualError>>()?;
-        self.do_step(&Step::Keep {
-            hints: hints_of(key, &named, wanted),
-        })
+        self.do_step(&hints_step(key, deltas, wanted)?)
     }
 
     /// Trims what is due, and lets log and table forget what they may.

@@ -13,7 +13,7 @@ use quorate_eventual::{
 };
 use quorate_proto::internal::{EventualRequest, EventualResponse, eventual_response};
 use quorate_proto::v1::EventualStatus;
-use quorate_raft::{CallError, CatalogView, EventualHandler, RaftNode};
+use quorate_raft::{CallError, CatalogView, EventualAnswer, EventualHandler, RaftNode};
 use quorate_types::{Mode, NodeId, RangeId, Ring, Timestamp};
 
 /// Starts a node's eventual path beside its Raft groups: same log, same engine, same connections.
@@ -150,21 +150,21 @@ fn stand_ins(ring: &Ring, range: RangeId, primaries: &[NodeId]) -> Vec<NodeId> {
 /// Answers peers as long as the eventual path is there.
 struct Answers(WeakEventualNode);
 
-#[tonic::async_trait]
 impl EventualHandler for Answers {
-    async fn handle(
+    fn handle(
         &self,
         from: NodeId,
         range: RangeId,
         request: EventualRequest,
-    ) -> EventualResponse {
+        answer: EventualAnswer,
+    ) {
         match self.0.upgrade() {
-            Some(eventual) => eventual.answer(from, range, request).await,
-            None => EventualResponse {
+            Some(eventual) => eventual.answer_then(from, range, request, answer),
+            None => answer(EventualResponse {
                 response: Some(eventual_response::Response::Problem(
                     "this node is stopping".to_owned(),
                 )),
-            },
+            }),
         }
     }
 

@@ -61,10 +61,8 @@ pub fn change_bytes(change: Option<&v1::Change>) -> usize {
 pub fn values(key: &Bytes, reading: &Reading) -> Vec<v1::KeyValue> {
     match reading {
         Reading::Siblings(shown) => shown.iter().map(|one| entry(key, one)).collect(),
-        Reading::Latest { shown, others } => std::iter::once(shown)
-            .chain(others)
-            .map(|one| entry(key, one))
-            .collect(),
+        // The losers stay live until a write that saw them; receipts count them.
+        Reading::Latest { shown, .. } => vec![entry(key, shown)],
         Reading::Absent | Reading::Counter(_) | Reading::Set(_) | Reading::Map(_) => Vec::new(),
     }
 }

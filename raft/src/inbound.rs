@@ -36,16 +36,23 @@ pub trait ForwardHandler: Send + Sync {
     async fn handle(&self, from: NodeId, forward: wire::Forward) -> wire::ForwardResponse;
 }
 
+/// Sends an answer to a request of the eventual path. Does not block.
+pub type EventualAnswer = Box<dyn FnOnce(wire::EventualResponse) + Send>;
+
+/// A request of the eventual path on its way to its handler.
+type EventualAsked = (RangeId, u64, wire::EventualRequest);
+
 /// Answers what the eventual path of another node asks.
-#[tonic::async_trait]
 pub trait EventualHandler: Send + Sync {
-    /// Answers one request about a range; refusals are part of the answer.
-    async fn handle(
+    /// Answers one request about a range; refusals are part of the answer. Called one after the
+    /// other for each peer: what takes long must go on elsewhere.
+    fn handle(
         &self,
         from: NodeId,
         range: RangeId,
         request: wire::EventualRequest,
-    ) -> wire::EventualResponse;
+        answer: EventualAnswer,
+    );
 
     /// What this node holds of a range on the eventual plane. Reads all of it.
     fn report(&self, range: RangeId) -> Option<EventualStatus>;
@@ -77,6 +84,8 @@ type IncomingSnapshot = (String, Arc<Spool>);
 #[derive(Default)]
 pub(crate) struct Inbound {
     lanes: Mutex<HashMap<NodeId, mpsc::UnboundedSender<Append>>>,
+    /// Requests of the eventual path: they may read the disk, and consensus does not wait for it.
+    eventual_lanes: Mutex<HashMap<NodeId, mpsc::UnboundedSender<EventualAsked>>>,
     pub(crate) peers: Mutex<HashMap<NodeId, PeerState>>,
     snapshots: Mutex<HashMap<(RangeId, NodeId), IncomingSnapshot>>,
 }
@@ -282,15 +291,40 @@ impl Inner {
         id: u64,
         request: wire::EventualRequest,
     ) {
-        let Some(handler) = self.eventual.get().cloned() else {
+        let Some(handler) = self.eventual.get() else {
             return self.refuse(from, range, id, "the eventual path is not up yet");
         };
+        let mut lanes = self.inbound.eventual_lanes.lock();
+        let lane = lanes
+            .entry(from)
+            .or_insert_with(|| self.start_eventual_lane(from, handler.clone()));
+        // The lane ends with the node.
+        let _ = lane.send((range, id, request));
+    }
+
+    /// The queue is unbounded here because its senders bound it: each has a limit on the requests
+    /// that it has in work.
+    fn start_eventual_lane(
+        &self,
+        from: NodeId,
+        handler: Arc<dyn EventualHandler>,
+    ) -> mpsc::UnboundedSender<EventualAsked> {
+        let (sender, mut receiver) = mpsc::unbounded_channel::<EventualAsked>();
         let calls = self.calls.clone();
-        let class = eventual_class(&request);
-        tokio::spawn(async move {
-            let answer = Box::new(handler.handle(from, range, request).await);
-            calls.answer(from, class, range.0, id, Body::EventualResponse(answer));
+        let task = tokio::spawn(async move {
+            while let Some((range, id, request)) = receiver.recv().await {
+                let (calls, class) = (calls.clone(), eventual_class(&request));
+                let answer = move |response| {
+                    let body = Body::EventualResponse(Box::new(response));
+                    calls.answer(from, class, range.0, id, body);
+                };
+                handler.handle(from, range, request, Box::new(answer));
+                // Many may wait: others on this thread come in between.
+                tokio::task::consume_budget().await;
+            }
         });
+        self.tasks.lock().push(task.abort_handle());
+        sender
     }
 
     async fn serve_request(self: &Arc<Self>, from: NodeId, body: Body) -> Body {

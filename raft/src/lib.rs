@@ -30,7 +30,7 @@ pub use apply::AppliedAt;
 pub use catalog::{CatalogError, CatalogView, KeyspaceView, NodeView, RangeView};
 pub use controller::UpdateError;
 pub use group::{Group, ProposeError, Proposed, ReadError, ReadPoint};
-pub use inbound::{EventualHandler, ForwardHandler};
+pub use inbound::{EventualAnswer, EventualHandler, ForwardHandler};
 #[doc(hidden)]
 pub use node::Faults;
 pub use node::{RaftNode, RaftNodeOptions, Seams, StartError};
