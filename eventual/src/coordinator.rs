@@ -289,32 +289,21 @@ impl EventualNode {
         wanted: usize,
     ) -> Result<(Written, bool), EventualError> {
         let inner = &self.inner;
+        let once = !can_repeat(&request.update);
+        // Of two attempts of one name at the same moment, the later one finds the earlier one's.
+        let one_at_a_time = (once && request.name.is_some()).then(|| inner.naming.lock());
         if let Some((id, first_tried)) = request.name {
-            let earlier = inner.names.lock().get(request.range, id);
-            let earlier = earlier.filter(|_| !inner.options.faults.rename_retries);
-            if let Some(Remembered { dot, deltas }) = earlier {
-                let accept = Step::Accept {
-                    key: request.key.clone(),
-                    deltas: deltas.clone(),
-                };
-                let synced = if primary {
-                    replica.do_step(&accept)?
-                } else {
-                    replica.keep(
-                        &request.key,
-                        &deltas,
-                        u8::try_from(wanted).unwrap_or(u8::MAX),
-                    )?
-                };
-                let written = Written {
-                    dot,
-                    deltas,
-                    folds: false,
-                    synced,
-                };
+            let (earlier, would_know) = {
+                let names = inner.names.lock();
+                let earlier = names.get(request.range, id);
+                (earlier, names.would_know(first_tried))
+            };
+            let renames = inner.options.faults.rename_retries;
+            if let Some(earlier) = earlier.filter(|_| !renames) {
+                let written = take_again(request, replica, earlier, primary, wanted)?;
                 return Ok((written, true));
             }
-            if first_tried < inner.started && !can_repeat(&request.update) {
+            if once && (first_tried < inner.started || !would_know) {
                 return Err(EventualError::RetryUnknown);
             }
         }
@@ -328,13 +317,15 @@ impl EventualNode {
         )?;
         let witness = &inner.options.witness;
         witness.saw(request.range, &request.key, &written.deltas);
-        if let Some((id, _)) = request.name {
+        if let Some((id, first_tried)) = request.name {
             let remembered = Remembered {
                 dot: written.dot,
                 deltas: written.deltas.clone(),
             };
-            inner.names.lock().insert(request.range, id, remembered);
+            let name = (request.range, id);
+            inner.names.lock().insert(name, first_tried, remembered);
         }
+        drop(one_at_a_time);
         Ok((written, false))
     }
 
@@ -388,6 +379,31 @@ impl EventualNode {
         reading.gather(wanted, request.deadline).await?;
         reading.join()
     }
+}
+
+/// Takes in a write once more, under the name of its earlier attempt.
+fn take_again(
+    request: &WriteRequest,
+    replica: &Replica,
+    Remembered { dot, deltas }: Remembered,
+    primary: bool,
+    wanted: usize,
+) -> Result<Written, EventualError> {
+    let key = &request.key;
+    let synced = if primary {
+        replica.do_step(&Step::Accept {
+            key: key.clone(),
+            deltas: deltas.clone(),
+        })?
+    } else {
+        replica.keep(key, &deltas, u8::try_from(wanted).unwrap_or(u8::MAX))?
+    };
+    Ok(Written {
+        dot,
+        deltas,
+        folds: false,
+        synced,
+    })
 }
 
 /// The deltas of a write.

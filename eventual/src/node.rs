@@ -78,11 +78,17 @@ pub(crate) struct Remembered {
     pub(crate) deltas: Vec<Bytes>,
 }
 
+/// A name that a client gave a write.
+type Name = (RangeId, RequestId);
+
 /// The writes that this start has named, for retries: the oldest are forgotten first.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    known: HashMap<(RangeId, RequestId), Remembered>,
-    order: VecDeque<(RangeId, RequestId)>,
+    known: HashMap<Name, Remembered>,
+    /// With the time of the first attempt.
+    order: VecDeque<(Name, Timestamp)>,
+    /// Attempts that began up to here may have been forgotten.
+    floor: Option<Timestamp>,
 }
 
 impl Names {
@@ -90,14 +96,20 @@ impl Names {
         self.known.get(&(range, id)).cloned()
     }
 
-    pub(crate) fn insert(&mut self, range: RangeId, id: RequestId, written: Remembered) {
+    /// Whether an attempt that began then would still be known.
+    pub(crate) fn would_know(&self, first_tried: Timestamp) -> bool {
+        self.floor.is_none_or(|floor| first_tried > floor)
+    }
+
+    pub(crate) fn insert(&mut self, name: Name, first_tried: Timestamp, written: Remembered) {
         if self.order.len() == REMEMBERED_WRITES_MAX
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((oldest, tried)) = self.order.pop_front()
         {
             self.known.remove(&oldest);
+            self.floor = self.floor.max(Some(tried));
         }
-        self.known.insert((range, id), written);
-        self.order.push_back((range, id));
+        self.known.insert(name, written);
+        self.order.push_back((name, first_tried));
     }
 }
 
@@ -119,6 +131,8 @@ pub(crate) struct Inner {
     pub(crate) replicas: RwLock<HashMap<RangeId, Arc<Replica>>>,
     opening: Mutex<()>,
     pub(crate) names: Mutex<Names>,
+    /// Held while a write is named that must not be repeated.
+    pub(crate) naming: Mutex<()>,
     pub(crate) latencies: Latencies,
     pub(crate) read_repairs: Mutex<HashSet<(RangeId, Bytes)>>,
     pub(crate) counts: Counts,
@@ -199,6 +213,7 @@ impl EventualNode {
             replicas: RwLock::default(),
             opening: Mutex::default(),
             names: Mutex::default(),
+            naming: Mutex::default(),
             latencies: Latencies::default(),
             read_repairs: Mutex::default(),
             counts: Counts::default(),
@@ -327,14 +342,20 @@ impl Inner {
         Ok(())
     }
 
-    /// A clock that names a later start of this node's identity was made by a later life of this
-    /// disk: this one is an old copy, and must not serve.
-    pub(crate) fn check_clock(&self, clock: &Clock) -> Result<(), EventualError> {
-        let later = clock
-            .dots()
-            .actors()
-            .any(|(actor, _)| actor.disk == self.actor.disk && actor.start > self.actor.start);
-        if later {
+    /// A clock that names a later start of this node's identity, or a write that this start never
+    /// made, was made by another life of this disk: this one is an old copy, and must not serve.
+    pub(crate) fn check_clock(
+        &self,
+        replica: &Replica,
+        clock: &Clock,
+    ) -> Result<(), EventualError> {
+        // Names are given out before they travel, so this is never behind a true clock.
+        let last = replica.counter();
+        let is_other_life = clock.dots().actors().any(|(actor, counters)| {
+            actor.disk == self.actor.disk
+                && (actor.start > self.actor.start || actor == self.actor && counters.top() > last)
+        });
+        if is_other_life {
             tracing::error!("{}", EventualError::OldCopy);
             self.old_copy.store(true, Ordering::Relaxed);
             return Err(EventualError::OldCopy);
@@ -376,12 +397,18 @@ impl Inner {
                 Ok(Response::PageOf(crate::scan::page_of(&replica, &page)?))
             }
             Request::Page(_) => Err(EventualError::NoRange(range)),
-            Request::TreeRoot(root) => crate::repair::serve_root(&replica, &root),
-            Request::TreeLeaves(leaves) => crate::repair::serve_leaves(&replica, &leaves),
-            Request::TreeKeys(keys) => crate::repair::serve_keys(&replica, &keys),
+            Request::TreeRoot(root) => {
+                told(&replica, crate::repair::serve_root(&replica, &root)?).await
+            }
+            Request::TreeLeaves(leaves) => {
+                told(&replica, crate::repair::serve_leaves(&replica, &leaves)?).await
+            }
+            Request::TreeKeys(keys) => {
+                told(&replica, crate::repair::serve_keys(&replica, &keys)?).await
+            }
             Request::ClockMerge(merge) => {
                 let clock = Clock::decode(&merge.clock)?;
-                self.check_clock(&clock)?;
+                self.check_clock(&replica, &clock)?;
                 tracing::trace!(%from, %range, "a repair has ended");
                 let clock = merge.clock;
                 replica.do_step(&Step::Merge { clock })?.wait().await?;
@@ -499,6 +526,14 @@ impl Inner {
     }
 }
 
+/// Answers a comparison once what was compared is on disk. Else a clock could outlive it: where
+/// the power fails after the comparison, the peer's clock would come to know, and so kill, what
+/// only this node's memory held.
+async fn told(replica: &Replica, response: Response) -> Result<Response, EventualError> {
+    replica.all_synced().wait().await?;
+    Ok(response)
+}
+
 fn joined(states: Vec<WireState>) -> Response {
     Response::Joined(Joined {
         primary: true,
@@ -527,4 +562,31 @@ async fn take_join(
         last.wait().await?;
     }
     Ok(joined(states))
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::ClientId;
+
+    use super::*;
+
+    #[test]
+    fn a_forgotten_name_raises_the_floor() {
+        let mut names = Names::default();
+        let remembered = Remembered {
+            dot: Dot::new(Actor { disk: 1, start: 1 }, 1),
+            deltas: Vec::new(),
+        };
+        for sequence in 0..=REMEMBERED_WRITES_MAX as u64 {
+            assert!(names.would_know(Timestamp(sequence)));
+            let id = RequestId {
+                client: ClientId(1),
+                sequence,
+            };
+            let name = (RangeId(1), id);
+            names.insert(name, Timestamp(sequence), remembered.clone());
+        }
+        assert!(!names.would_know(Timestamp(0)));
+        assert!(names.would_know(Timestamp(1)));
+    }
 }

@@ -203,7 +203,8 @@ impl Session<'_> {
             return self.merge(None, sums.filled).await;
         }
         let peer_clock = sums.clock.clone();
-        self.inner.check_clock(&Clock::decode(&peer_clock)?)?;
+        self.inner
+            .check_clock(self.replica, &Clock::decode(&peer_clock)?)?;
         if self.inner.options.faults.clock_first {
             self.merge(Some(peer_clock.clone()), false).await?;
         }
@@ -406,6 +407,7 @@ pub(crate) fn serve_keys(replica: &Replica, asked: &TreeKeys) -> Result<Response
             break;
         }
         let (keys, more) = replica.leaf_keys(leaf, after, room)?;
+        let had = answer.keys.len();
         answer
             .keys
             .extend(keys.into_iter().map(|(key, hash)| tree_key_hashes::Key {
@@ -413,6 +415,10 @@ pub(crate) fn serve_keys(replica: &Replica, asked: &TreeKeys) -> Result<Response
                 hash: sum_bytes(hash),
             }));
         if more {
+            if answer.keys.len() == had {
+                // All keys of the page went meanwhile: there is no place to go on from.
+                return Err(EventualError::Peer("a leaf changes too fast".to_owned()));
+            }
             answer.begun = true;
             break;
         }
