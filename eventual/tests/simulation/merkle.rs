@@ -24,7 +24,7 @@ fn settings() -> Settings {
     let mut settings = Settings {
         quality: Quality::GOOD,
         memory_bytes: 1 << 30,
-        segment_bytes: 64 << 20,
+        segment_bytes: 1 << 20,
         ..Settings::default()
     };
     settings.options.repair = false;

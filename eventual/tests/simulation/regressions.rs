@@ -3,19 +3,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_eventual::{EventualNode, ScanRequest};
+use quorate_eventual::EventualNode;
 use quorate_proto::internal::{
     ClockMerge, EventualRequest, Store, TreeRoot, eventual_request::Request,
     eventual_response::Response,
 };
 use quorate_types::causal::{Actor, Clock, Delta, Dot, Dots, Update};
 use quorate_types::{Copies, NodeId, Timestamp};
-use tokio::time::Instant;
 
 use crate::clients::{key, read, rung, write_of};
 use crate::network::Quality;
 use crate::run::run;
-use crate::world::{SIBLINGS, Settings, Shared, World};
+use crate::world::{SIBLINGS, Settings, Shared};
 
 const OTHER: NodeId = NodeId(2);
 
@@ -172,45 +171,5 @@ fn a_write_that_this_start_never_made_shows_an_old_copy() {
         let update = Update::Put(Bytes::from_static(b"value"));
         let written = node.write(write_of(SIBLINGS, key(1), update, rung)).await;
         assert!(written.is_err());
-    });
-}
-
-/// A page was read after the clock that was to speak for it: values written in between stood
-/// outside of their own context, and the page did not decode.
-#[test]
-fn scans_go_on_beside_writes() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let world = World::start(1, quiet()).await;
-        let node = world.node(0).unwrap();
-        let writer = node.clone();
-        let writes = tokio::spawn(async move {
-            let until = Instant::now() + Duration::from_secs(1);
-            while Instant::now() < until {
-                let rung = rung(Copies::One, Duration::from_secs(5));
-                let update = Update::Put(Bytes::from_static(b"value"));
-                let write = write_of(SIBLINGS, key(0), update, rung);
-                writer.write(write).await.unwrap();
-            }
-        });
-        while !writes.is_finished() {
-            let request = ScanRequest {
-                range: SIBLINGS,
-                start: Bytes::new(),
-                end: Bytes::new(),
-                reverse: false,
-                rows_max: 100,
-                bytes_max: 1 << 20,
-                copies: Copies::One,
-                deadline: Instant::now() + Duration::from_secs(5),
-            };
-            node.scan(request).await.unwrap();
-        }
-        writes.await.unwrap();
-        world.end_all();
     });
 }
