@@ -412,6 +412,7 @@ impl Inner {
                 tracing::trace!(%from, %range, "a repair has ended");
                 let clock = merge.clock;
                 replica.do_step(&Step::Merge { clock })?.wait().await?;
+                settle_all(&replica).await?;
                 if merge.filled && !replica.is_filled() {
                     replica.do_step(&Step::Filled)?.wait().await?;
                 }
@@ -472,7 +473,8 @@ impl Inner {
                 self.drop_replica(&replica);
                 continue;
             }
-            if let Err(error) = replica.tend() {
+            let settled = settle_all(&replica).await;
+            if let Err(error) = settled.and_then(|()| replica.tend()) {
                 tracing::error!(range = %replica.range, %error, "a replica cannot be tended");
             }
             loop {
@@ -524,6 +526,14 @@ impl Inner {
             }
         }
     }
+}
+
+/// Trims all that is due: a record that is not settled differs from a peer's that is.
+pub(crate) async fn settle_all(replica: &Replica) -> Result<(), EventualError> {
+    while replica.settle_some()? {
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 /// Answers a comparison once what was compared is on disk. Else a clock could outlive it: where

@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::error::EventualError;
-use crate::node::Inner;
+use crate::node::{Inner, settle_all};
 use crate::replica::Replica;
 use crate::step::Step;
 use crate::tree::{FANOUT, LEAVES, SUM_BYTES, Sum, decode_sums, differing, encode_sums, hash_of};
@@ -230,6 +230,7 @@ impl Session<'_> {
     async fn merge(&mut self, clock: Option<Bytes>, filled: bool) -> Result<(), EventualError> {
         if let Some(clock) = clock {
             self.replica.do_step(&Step::Merge { clock })?.wait().await?;
+            settle_all(self.replica).await?;
         }
         if filled && !self.replica.is_filled() {
             self.replica.do_step(&Step::Filled)?.wait().await?;

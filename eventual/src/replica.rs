@@ -4,7 +4,7 @@
 //!
 //! Not here: who is asked, and when (`coordinator`, `hand_over`, `repair`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -544,13 +544,20 @@ impl Replica {
         })
     }
 
-    /// Trims what is due, and lets log and table forget what they may.
-    pub(crate) fn tend(&self) -> Result<(), EventualError> {
+    /// Trims some of what is due. Returns whether there was any.
+    pub(crate) fn settle_some(&self) -> Result<bool, EventualError> {
         let mut state = self.state.lock();
+        let index = state.index;
         if !state.unsettled.due(&state.clock, 1).is_empty() {
             let clock = Clock::default().encode();
             drop(self.commit(&mut state, &Step::Merge { clock })?);
         }
+        Ok(state.index > index)
+    }
+
+    /// Lets log and table forget what they may.
+    pub(crate) fn tend(&self) -> Result<(), EventualError> {
+        let state = self.state.lock();
         if self.table.wants_flush() {
             let mut meta = vec![(Bytes::from_static(META_CLOCK), Some(state.clock.encode()))];
             if state.filled {
@@ -565,6 +572,7 @@ impl Replica {
         if durable >= state.purged + PURGE_ENTRIES
             && let Some(id) = self.log.log_id(durable)
         {
+            let mut state = state;
             state.purged = durable;
             self.log.purge(id, Box::new(|_| {}));
         }
@@ -787,10 +795,5 @@ impl Replica {
             return Err("the hash tree is not that of the records".to_owned());
         }
         Ok(())
-    }
-
-    /// Primaries that some kept hint still wants to reach.
-    pub(crate) fn hint_targets(&self, primaries: &[NodeId]) -> BTreeSet<NodeId> {
-        self.with_hints(|hints| hints.targets(primaries))
     }
 }
