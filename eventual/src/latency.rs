@@ -73,7 +73,7 @@ mod tests {
         }
         let patience = latencies.patience(node);
         assert!(patience >= Duration::from_millis(110), "{patience:?}");
-        for _ in 0..RECENT_MAX {
+        for _ in 0..RECENT_MAX + REFRESH_ANSWERS {
             latencies.answered(node, Duration::from_micros(10));
         }
         assert_eq!(latencies.patience(node), HEDGE_MIN);
