@@ -23,7 +23,8 @@ use quorate_types::{Ack, Copies, NodeId, RangeId, RequestId, Timestamp};
 use tokio::time::Instant;
 
 use crate::error::EventualError;
-use crate::node::{Begun, EventualNode, Inner, Remembered};
+use crate::names::{Begun, Remembered};
+use crate::node::{EventualNode, Inner};
 use crate::quorum::{Spread, Tally};
 use crate::replica::{Replica, Written};
 use crate::seam::{PeerFailure, Place};
@@ -297,7 +298,8 @@ impl EventualNode {
             Begun::Busy => return Err(EventualError::RetryUnknown),
             Begun::New | Begun::Known(_) => {}
         }
-        let taken = if first_tried < inner.started && !can_repeat(&request.update) {
+        let known = first_tried >= inner.started && inner.names.lock().would_know(first_tried);
+        let taken = if !known && !can_repeat(&request.update) {
             Err(EventualError::RetryUnknown)
         } else {
             self.take_in_new(request, replica, place, primary, wanted)
@@ -306,7 +308,8 @@ impl EventualNode {
             dot: written.dot,
             deltas: written.deltas.clone(),
         });
-        inner.names.lock().end(request.range, id, remembered);
+        let name = (request.range, id);
+        inner.names.lock().end(name, first_tried, remembered);
         Ok((taken?, false))
     }
 

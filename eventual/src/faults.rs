@@ -24,11 +24,13 @@ pub struct Faults {
     pub rename_retries: bool,
 }
 
+type Hears = dyn Fn(RangeId, &Bytes, &[Bytes]) + Send + Sync;
+
 /// Hears of every write that a coordinator names: its range, encoded key and deltas, before anything is
 /// acknowledged.
 #[doc(hidden)]
 #[derive(Clone, Default)]
-pub struct Witness(pub Option<Arc<dyn Fn(RangeId, &Bytes, &[Bytes]) + Send + Sync>>);
+pub struct Witness(pub Option<Arc<Hears>>);
 
 impl fmt::Debug for Witness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -49,7 +49,7 @@ impl Inner {
             return Ok(());
         }
         let place = self.place(replica.range)?;
-        for node in replica.hint_targets(&place.holders.primaries) {
+        for node in replica.with_hints(|hints| hints.targets(&place.holders.primaries)) {
             if node == self.node {
                 self.take_own(replica)?;
             } else if self.peers.reachable(node) {

@@ -64,6 +64,23 @@ impl Hints {
         true
     }
 
+    /// An acknowledgement counts on a hint that is kept already. Says whether it wants more
+    /// holders than were wanted.
+    pub fn want(&mut self, dot: Dot, wanted: u8) -> bool {
+        let kept = self.kept.get_mut(&dot);
+        let Some(kept) = kept.filter(|kept| kept.wanted < wanted) else {
+            return false;
+        };
+        kept.wanted = wanted;
+        true
+    }
+
+    /// Primaries known to have a hint's delta on disk.
+    pub fn holders(&self, dot: Dot) -> Vec<NodeId> {
+        let kept = self.kept.get(&dot);
+        kept.map_or_else(Vec::new, |kept| kept.holders.clone())
+    }
+
     /// A hint is gone. Says whether it was there.
     pub fn remove(&mut self, dot: Dot) -> bool {
         let Some(kept) = self.kept.remove(&dot) else {

@@ -72,9 +72,8 @@ mod tests {
             latencies.answered(node, Duration::from_millis(millis));
         }
         let patience = latencies.patience(node);
-        // Taken at the last refresh, a few answers ago.
-        assert!(patience >= Duration::from_millis(100), "{patience:?}");
-        for _ in 0..2 * RECENT_MAX {
+        assert!(patience >= Duration::from_millis(110), "{patience:?}");
+        for _ in 0..RECENT_MAX + REFRESH_ANSWERS {
             latencies.answered(node, Duration::from_micros(10));
         }
         assert_eq!(latencies.patience(node), HEDGE_MIN);

@@ -15,6 +15,7 @@ mod faults;
 mod hand_over;
 pub mod hints;
 mod latency;
+mod names;
 mod node;
 pub mod quorum;
 mod repair;

@@ -1,8 +1,7 @@
 //! A node's part of the eventual path: its replicas, what it answers its peers, and its work in
 //! the background.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,22 +14,21 @@ use quorate_proto::internal::{
 };
 use quorate_storage::engine::Engine;
 use quorate_storage::log::{Done, LogError, NodeLog, Vote};
-use quorate_types::causal::{Actor, Clock, Dot};
-use quorate_types::{NodeId, RangeId, RequestId, Timestamp};
+use quorate_types::causal::{Actor, Clock};
+use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use crate::error::EventualError;
 use crate::faults::{Faults, Witness};
 use crate::latency::Latencies;
+use crate::names::Names;
 use crate::replica::{Replica, hints_step};
 use crate::report::Counts;
 use crate::rows::{STARTS_GROUP, range_of_plane};
 use crate::seam::{Peers, Place, Places};
 use crate::step::Step;
 
-/// Writes whose names a coordinator remembers for retries.
-const REMEMBERED_WRITES_MAX: usize = 65_536;
 /// How often replicas are tended.
 const TEND_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -69,63 +67,6 @@ impl Default for EventualOptions {
             faults: Faults::default(),
             witness: Witness::default(),
         }
-    }
-}
-
-/// What an earlier attempt of a write came to here.
-#[derive(Clone, Debug)]
-pub(crate) struct Remembered {
-    pub(crate) dot: Dot,
-    pub(crate) deltas: Vec<Bytes>,
-}
-
-/// What a name of a client's is known for.
-#[derive(Debug)]
-pub(crate) enum Begun {
-    /// Nothing: the caller names the write, and says so.
-    New,
-    /// A write that was taken in.
-    Known(Remembered),
-    /// Another attempt is about to take it in.
-    Busy,
-}
-
-/// The writes that this start has named, for retries: the oldest are forgotten first.
-#[derive(Debug, Default)]
-pub(crate) struct Names {
-    /// `None`: its first attempt is under way.
-    known: HashMap<(RangeId, RequestId), Option<Remembered>>,
-    order: VecDeque<(RangeId, RequestId)>,
-}
-
-impl Names {
-    /// An attempt of a write begins. After [`Begun::New`] it must end.
-    pub(crate) fn begin(&mut self, range: RangeId, id: RequestId) -> Begun {
-        match self.known.entry((range, id)) {
-            Entry::Occupied(known) => match known.get() {
-                Some(remembered) => Begun::Known(remembered.clone()),
-                None => Begun::Busy,
-            },
-            Entry::Vacant(vacant) => {
-                vacant.insert(None);
-                Begun::New
-            }
-        }
-    }
-
-    /// The attempt has named the write; `None`: it was refused.
-    pub(crate) fn end(&mut self, range: RangeId, id: RequestId, written: Option<Remembered>) {
-        if written.is_none() {
-            self.known.remove(&(range, id));
-            return;
-        }
-        if self.order.len() == REMEMBERED_WRITES_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        self.known.insert((range, id), written);
-        self.order.push_back((range, id));
     }
 }
 
@@ -389,14 +330,20 @@ impl Inner {
         Ok(())
     }
 
-    /// A clock that names a later start of this node's identity was made by a later life of this
-    /// disk: this one is an old copy, and must not serve.
-    pub(crate) fn check_clock(&self, clock: &Clock) -> Result<(), EventualError> {
-        let later = clock
-            .dots()
-            .actors()
-            .any(|(actor, _)| actor.disk == self.actor.disk && actor.start > self.actor.start);
-        if later {
+    /// A clock that names a later start of this node's identity, or a write that this start never
+    /// made, was made by another life of this disk: this one is an old copy, and must not serve.
+    pub(crate) fn check_clock(
+        &self,
+        replica: &Replica,
+        clock: &Clock,
+    ) -> Result<(), EventualError> {
+        // Names are given out before they travel, so this is never behind a true clock.
+        let last = replica.counter();
+        let is_other_life = clock.dots().actors().any(|(actor, counters)| {
+            actor.disk == self.actor.disk
+                && (actor.start > self.actor.start || actor == self.actor && counters.top() > last)
+        });
+        if is_other_life {
             tracing::error!("{}", EventualError::OldCopy);
             self.old_copy.store(true, Ordering::Relaxed);
             return Err(EventualError::OldCopy);
@@ -439,15 +386,22 @@ impl Inner {
             }
             Request::RepairNow(_) => Err(EventualError::NoRange(range)),
             Request::Page(_) => Err(EventualError::NoRange(range)),
-            Request::TreeRoot(root) => crate::repair::serve_root(&replica, &root),
-            Request::TreeLeaves(leaves) => crate::repair::serve_leaves(&replica, &leaves),
-            Request::TreeKeys(keys) => crate::repair::serve_keys(&replica, &keys),
+            Request::TreeRoot(root) => {
+                told(&replica, crate::repair::serve_root(&replica, &root)?).await
+            }
+            Request::TreeLeaves(leaves) => {
+                told(&replica, crate::repair::serve_leaves(&replica, &leaves)?).await
+            }
+            Request::TreeKeys(keys) => {
+                told(&replica, crate::repair::serve_keys(&replica, &keys)?).await
+            }
             Request::ClockMerge(merge) => {
                 let clock = Clock::decode(&merge.clock)?;
-                self.check_clock(&clock)?;
+                self.check_clock(&replica, &clock)?;
                 tracing::trace!(%from, %range, "a repair has ended");
                 let clock = merge.clock;
                 replica.do_step(&Step::Merge { clock })?.wait().await?;
+                settle_all(&replica).await?;
                 if merge.filled && !replica.is_filled() {
                     replica.do_step(&Step::Filled)?.wait().await?;
                 }
@@ -544,7 +498,8 @@ impl Inner {
                 self.drop_replica(&replica);
                 continue;
             }
-            if let Err(error) = replica.tend() {
+            let settled = settle_all(&replica).await;
+            if let Err(error) = settled.and_then(|()| replica.tend()) {
                 tracing::error!(range = %replica.range, %error, "a replica cannot be tended");
             }
             loop {
@@ -608,6 +563,22 @@ fn answer_once(answer: &Mutex<Option<Answer>>, response: Response) {
         let response = Some(response);
         answer(EventualResponse { response });
     }
+}
+
+/// Trims all that is due: a record that is not settled differs from a peer's that is.
+pub(crate) async fn settle_all(replica: &Replica) -> Result<(), EventualError> {
+    while replica.settle_some()? {
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+/// Answers a comparison once what was compared is on disk. Else a clock could outlive it: where
+/// the power fails after the comparison, the peer's clock would come to know, and so kill, what
+/// only this node's memory held.
+async fn told(replica: &Replica, response: Response) -> Result<Response, EventualError> {
+    replica.all_synced().wait().await?;
+    Ok(response)
 }
 
 fn joined(states: Vec<WireState>) -> Response {

@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::error::EventualError;
-use crate::node::{EventualNode, Inner};
+use crate::node::{EventualNode, Inner, settle_all};
 use crate::replica::Replica;
 use crate::step::Step;
 use crate::tree::{FANOUT, LEAVES, SUM_BYTES, Sum, decode_sums, differing, encode_sums, hash_of};
@@ -246,7 +246,8 @@ impl Session<'_> {
             return self.merge(None, sums.filled).await;
         }
         let peer_clock = sums.clock.clone();
-        self.inner.check_clock(&Clock::decode(&peer_clock)?)?;
+        self.inner
+            .check_clock(self.replica, &Clock::decode(&peer_clock)?)?;
         if self.inner.options.faults.clock_first {
             self.merge(Some(peer_clock.clone()), false).await?;
         }
@@ -272,6 +273,7 @@ impl Session<'_> {
     async fn merge(&mut self, clock: Option<Bytes>, filled: bool) -> Result<(), EventualError> {
         if let Some(clock) = clock {
             self.replica.do_step(&Step::Merge { clock })?.wait().await?;
+            settle_all(self.replica).await?;
         }
         if filled && !self.replica.is_filled() {
             self.replica.do_step(&Step::Filled)?.wait().await?;
@@ -449,6 +451,7 @@ pub(crate) fn serve_keys(replica: &Replica, asked: &TreeKeys) -> Result<Response
             break;
         }
         let (keys, more) = replica.leaf_keys(leaf, after, room)?;
+        let had = answer.keys.len();
         answer
             .keys
             .extend(keys.into_iter().map(|(key, hash)| tree_key_hashes::Key {
@@ -456,6 +459,10 @@ pub(crate) fn serve_keys(replica: &Replica, asked: &TreeKeys) -> Result<Response
                 hash: sum_bytes(hash),
             }));
         if more {
+            if answer.keys.len() == had {
+                // All keys of the page went meanwhile: there is no place to go on from.
+                return Err(EventualError::Peer("a leaf changes too fast".to_owned()));
+            }
             answer.begun = true;
             break;
         }

@@ -244,7 +244,9 @@ mod tests {
         resume: Option<&'static str>,
     ) -> Part {
         let mut base = Dots::new();
-        (1..=seen).for_each(|counter| drop(base.insert(dot(counter))));
+        for counter in 1..=seen {
+            base.insert(dot(counter));
+        }
         Part {
             node: NodeId(node),
             states: states

@@ -70,7 +70,7 @@ async fn client(world: Shared, tally: Arc<Tally>, number: u64) {
         };
         let name = Some((id, node.now()));
         let first = rung(Copies::One, Duration::ZERO);
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             let request = write_of(COUNTERS, key(), Update::Increment(1), first);
             match write(&world, WriteRequest { name, ..request }, at).await {
                 Some(true) => tally.acknowledged.fetch_add(1, Ordering::Relaxed),

@@ -18,6 +18,7 @@ mod merkle;
 mod mistakes;
 mod network;
 mod oracle;
+mod regressions;
 mod run;
 mod storm;
 mod world;

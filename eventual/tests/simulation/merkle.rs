@@ -14,7 +14,7 @@ use crate::network::Quality;
 use crate::run::{number_from, run};
 use crate::world::{SIBLINGS, Settings, Shared};
 
-const KEYS: u64 = 100_000;
+const KEYS: u64 = 5_000;
 const DIFFERENT: u64 = 1_000;
 const VALUE_BYTES: usize = 256;
 /// Writes that are under way at once.
@@ -24,7 +24,7 @@ fn settings() -> Settings {
     let mut settings = Settings {
         quality: Quality::GOOD,
         memory_bytes: 1 << 30,
-        segment_bytes: 64 << 20,
+        segment_bytes: 1 << 20,
         ..Settings::default()
     };
     settings.options.repair = false;
@@ -48,7 +48,6 @@ async fn put_all(world: &Shared, keys: impl Iterator<Item = u64>, copies: Copies
 }
 
 #[test]
-#[ignore = "prints what repair costs; takes a while"]
 fn repair_costs_what_differs() {
     let keys = number_from("QUORATE_KEYS").unwrap_or(KEYS);
     run(1, settings(), |world: Shared| async move {

@@ -86,11 +86,15 @@ impl Network {
     }
 
     pub fn attach(&self, id: NodeId, node: &EventualNode) {
-        self.change(|state| drop(state.nodes.insert(id, node.downgrade())));
+        self.change(|state| {
+            state.nodes.insert(id, node.downgrade());
+        });
     }
 
     pub fn detach(&self, id: NodeId) {
-        self.change(|state| drop(state.nodes.remove(&id)));
+        self.change(|state| {
+            state.nodes.remove(&id);
+        });
     }
 
     pub fn set_quality(&self, quality: Quality) {
@@ -99,7 +103,9 @@ impl Network {
 
     /// Cuts one direction.
     pub fn cut(&self, from: NodeId, to: NodeId) {
-        self.change(|state| drop(state.cuts.insert((from, to))));
+        self.change(|state| {
+            state.cuts.insert((from, to));
+        });
     }
 
     /// Cuts two sides off from each other.

@@ -1,0 +1,175 @@
+//! Mistakes that were made once, each with the shortest course that shows it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_eventual::EventualNode;
+use quorate_proto::internal::{
+    ClockMerge, EventualRequest, Store, TreeRoot, eventual_request::Request,
+    eventual_response::Response,
+};
+use quorate_types::causal::{Actor, Clock, Delta, Dot, Dots, Update};
+use quorate_types::{Copies, NodeId, Timestamp};
+
+use crate::clients::{key, read, rung, write_of};
+use crate::network::Quality;
+use crate::run::run;
+use crate::world::{SIBLINGS, Settings, Shared};
+
+const OTHER: NodeId = NodeId(2);
+
+/// A cluster that does nothing by itself.
+fn quiet() -> Settings {
+    let mut settings = Settings {
+        quality: Quality::GOOD,
+        ..Settings::default()
+    };
+    settings.options.repair = false;
+    settings.options.hand_over = false;
+    settings
+}
+
+/// A node whose replica is open and has its hash tree.
+async fn warm(world: &Shared, at: usize) -> EventualNode {
+    let node = world.node(at).unwrap();
+    while world.report(at, SIBLINGS).unwrap().hash.is_none() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    node
+}
+
+fn delta(counter: u64, value: Option<&'static str>) -> Bytes {
+    let delta = Delta {
+        dot: Dot::new(Actor { disk: 77, start: 1 }, counter),
+        context: Dots::new(),
+        value: value.map(|value| Bytes::from_static(value.as_bytes())),
+        timestamp: Timestamp(1),
+        expiry: None,
+    };
+    delta.encode()
+}
+
+fn store(number: u64, deltas: Vec<Bytes>, memory: bool) -> Request {
+    Request::Store(Store {
+        key: key(number),
+        deltas,
+        memory,
+        holders_wanted: 1,
+        missing: Vec::new(),
+    })
+}
+
+async fn ask(node: &EventualNode, request: Request) -> Response {
+    let request = EventualRequest {
+        request: Some(request),
+    };
+    let answer = node.answer(OTHER, SIBLINGS, request).await;
+    answer.response.unwrap()
+}
+
+/// A late copy that changed nothing itself, but settled records of other keys, kept the change to
+/// itself: tree and table parted for ever.
+#[test]
+fn what_a_late_copy_settles_is_stored() {
+    let shown = run(1, quiet(), |world: Shared| async move {
+        let node = warm(&world, 0).await;
+        // More than are settled at once, all waiting for the first.
+        for counter in 2..=600 {
+            ask(&node, store(counter, vec![delta(counter, None)], true)).await;
+        }
+        ask(&node, store(1, vec![delta(1, None)], true)).await;
+        ask(&node, store(1, vec![delta(1, None)], true)).await;
+        if let Err(broken) = node.validate(SIBLINGS) {
+            world.accuse(broken);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let report = world.report(0, SIBLINGS).unwrap();
+        if report.record_bytes > 0 {
+            world.accuse(format!("deleted keys are left: {report:?}"));
+        }
+    });
+    assert_eq!(shown.violations, Vec::<String>::new());
+}
+
+/// Peers were told of records that only memory held. A power cut took them, and then the clock of
+/// a peer that had found them equal killed them everywhere.
+#[test]
+fn what_repair_was_told_of_survives_a_power_cut() {
+    let settings = Settings {
+        sync_latency: Duration::from_millis(500),
+        ..quiet()
+    };
+    let shown = run(1, settings, |world: Shared| async move {
+        let node = warm(&world, 0).await;
+        let stored = ask(&node, store(1, vec![delta(1, Some("told"))], true)).await;
+        assert!(matches!(stored, Response::Stored(_)), "{stored:?}");
+        let told = ask(&node, Request::TreeRoot(TreeRoot::default())).await;
+        assert!(matches!(told, Response::TreeSums(_)), "{told:?}");
+        world.cut_power(0);
+        world.restart(0).await;
+        let node = world.node(0).unwrap();
+        let found = read(&node, SIBLINGS, key(1), Copies::One).await.unwrap();
+        if found.state.live().len() == 0 {
+            world.accuse("what was told is gone".to_owned());
+        }
+    });
+    assert_eq!(shown.violations, Vec::<String>::new());
+}
+
+/// A step that failed in its midst left its dots in the clock: their values were taken for dead
+/// when they came again.
+#[test]
+fn a_step_that_fails_leaves_the_clock_alone() {
+    run(1, quiet(), |world: Shared| async move {
+        let node = world.node(0).unwrap();
+        let torn = vec![delta(1, Some("good")), Bytes::from_static(b"torn")];
+        let refused = ask(&node, store(1, torn, false)).await;
+        assert!(matches!(refused, Response::Problem(_)), "{refused:?}");
+        ask(&node, store(1, vec![delta(1, Some("good"))], false)).await;
+        let found = read(&node, SIBLINGS, key(1), Copies::One).await.unwrap();
+        assert_eq!(found.state.live().len(), 1);
+    });
+}
+
+/// A hint that was kept as a courtesy stayed one when an acknowledgement came to count on it.
+#[test]
+fn a_courtesy_that_is_counted_on_is_data() {
+    run(1, quiet(), |world: Shared| async move {
+        let stand_in = world.node(3).unwrap();
+        for holders_wanted in [0, 2] {
+            let request = Store {
+                key: key(1),
+                deltas: vec![delta(1, Some("value"))],
+                memory: false,
+                holders_wanted,
+                missing: Vec::new(),
+            };
+            ask(&stand_in, Request::Store(request)).await;
+        }
+        assert_eq!(world.report(3, SIBLINGS).unwrap().counted_hints, 1);
+        world.kill(3);
+        world.restart(3).await;
+        assert_eq!(world.report(3, SIBLINGS).unwrap().counted_hints, 1);
+    });
+}
+
+/// An old copy of a disk takes the start number that the disk took after the copy was made: only
+/// the count of writes tells them apart.
+#[test]
+fn a_write_that_this_start_never_made_shows_an_old_copy() {
+    run(1, quiet(), |world: Shared| async move {
+        let node = world.node(0).unwrap();
+        let mut clock = Dots::new();
+        clock.insert(Dot::new(node.actor(), 1));
+        let merge = ClockMerge {
+            clock: Clock::of(clock).encode(),
+            filled: true,
+        };
+        let refused = ask(&node, Request::ClockMerge(merge)).await;
+        assert!(matches!(refused, Response::Problem(_)), "{refused:?}");
+        let rung = rung(Copies::One, Duration::from_secs(1));
+        let update = Update::Put(Bytes::from_static(b"value"));
+        let written = node.write(write_of(SIBLINGS, key(1), update, rung)).await;
+        assert!(written.is_err());
+    });
+}
