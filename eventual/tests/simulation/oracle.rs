@@ -30,6 +30,7 @@ pub struct Promise {
 #[derive(Debug, Default)]
 pub struct Oracle {
     written: BTreeMap<Dot, Written>,
+    of_key: BTreeMap<Bytes, BTreeSet<Dot>>,
     promised: BTreeMap<Dot, Promise>,
     /// What is wrong with the writes themselves.
     pub problems: Vec<String>,
@@ -41,12 +42,12 @@ impl Oracle {
         for delta in deltas {
             let delta = Delta::decode(delta).unwrap();
             let mut past = BTreeSet::new();
-            for (dot, other) in &self.written {
-                if other.key == *key && delta.context.contains(*dot) {
-                    past.insert(*dot);
-                    past.extend(&other.past);
-                }
+            let known = self.of_key.entry(key.clone()).or_default();
+            for dot in known.iter().filter(|dot| delta.context.contains(**dot)) {
+                past.insert(*dot);
+                past.extend(&self.written[dot].past);
             }
+            known.insert(delta.dot);
             if delta.value.is_none() {
                 past.insert(delta.dot);
             }
