@@ -52,7 +52,6 @@ impl Inner {
                 started: self.started,
                 catalog_epoch: self.catalog.borrow().epoch(),
                 clock: self.clock.now().0,
-                ..Default::default()
             };
             for peer in self.peers() {
                 // A peer that cannot be reached is noticed by its silence.

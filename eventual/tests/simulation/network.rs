@@ -15,13 +15,13 @@ use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-const EPOCH_MICROS: u64 = 1_700_000_000_000_000;
+const EPOCH_MICROSECONDS: u64 = 1_700_000_000_000_000;
 /// After this a node knows that another cannot be reached, or can be again.
 const DETECTION: Duration = Duration::from_millis(300);
 /// Most messages take less.
-const DELAY_MAX_MICROS: u64 = 4_000;
+const DELAY_MAX_MICROSECONDS: u64 = 4_000;
 /// Some take up to this.
-const LATE_MAX_MICROS: u64 = 3_000_000;
+const LATE_MAX_MICROSECONDS: u64 = 3_000_000;
 
 /// How bad the network is, in percent of messages.
 #[derive(Clone, Copy, Debug)]
@@ -166,8 +166,8 @@ impl Network {
             return Fate::Lost;
         }
         let most = match state.dice.percent(quality.late) {
-            true => LATE_MAX_MICROS,
-            false => DELAY_MAX_MICROS,
+            true => LATE_MAX_MICROSECONDS,
+            false => DELAY_MAX_MICROSECONDS,
         };
         Fate::After(Duration::from_micros(20 + state.dice.below(most)))
     }
@@ -247,6 +247,6 @@ impl Peers for Link {
 
     fn now(&self) -> Timestamp {
         let elapsed = u64::try_from(self.network_started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Timestamp(EPOCH_MICROS + self.clock_offset_micros + elapsed)
+        Timestamp(EPOCH_MICROSECONDS + self.clock_offset_micros + elapsed)
     }
 }
