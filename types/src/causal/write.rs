@@ -371,7 +371,9 @@ impl Plan<'_> {
             return Err(WriteError::Overflow(total));
         }
         let (context, amount) = match i64::try_from(own) {
-            Ok(own) => (folded, own),
+            // With what was folded earlier: a late copy of an early sum must be known as one.
+            Ok(own) if !folded.is_empty() => (self.narrowed(self.view.context(), folded), own),
+            Ok(own) => (Dots::new(), own),
             Err(_) => (Dots::new(), amount),
         };
         let folds = !context.is_empty();
@@ -403,6 +405,11 @@ impl Plan<'_> {
             .map(|(dot, _, _)| *dot)
             .filter(|dot| seen.contains(*dot))
             .collect();
+        self.narrowed(&seen, mine)
+    }
+
+    /// What was seen, but for the live dots beside `mine`.
+    fn narrowed(&self, seen: &Dots, mine: Dots) -> Dots {
         let live = self.view.live().map(|(dot, _)| *dot);
         let others: Vec<Dot> = live.filter(|dot| !mine.contains(*dot)).collect();
         if others.len() > CONTEXT_HOLES_MAX {

@@ -113,6 +113,19 @@ impl Range {
     }
 }
 
+/// A sum names what it folded, and all that was folded before it: otherwise a late copy of an
+/// early sum would be counted beside the last one, until repair.
+#[test]
+fn a_late_copy_of_an_early_sum_is_not_counted_beside_a_later_one() {
+    let mut range = Range::new(ConflictPolicy::Counter);
+    let sums: Vec<Delta> = (0..3)
+        .flat_map(|_| range.write(0, &Update::Increment(1)))
+        .collect();
+    let _ = range.replicas[1].accept(&KEY, &sums[2]);
+    let _ = range.replicas[1].accept(&KEY, &sums[0]);
+    assert_eq!(range.reading(1), Reading::Counter(3));
+}
+
 #[test]
 fn increments_count_exactly_once() {
     for seed in 0..cases() {
