@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, READY_MAX, wait_until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_do_what_they_say() {
@@ -271,6 +271,13 @@ async fn bad_input_is_refused_by_name() {
 async fn without_a_majority_nothing_is_promised() {
     let mut cluster = Cluster::start(3).await;
     cluster.expect(0, &["put", "k", "v"]).await;
+    // A follower learns a moment later that the put was decided.
+    let first = cluster.node(1).listen.to_string();
+    let get_there = ["get", "k", "--level", "stale", "--endpoints", &first];
+    wait_until("the put at node 1", READY_MAX, async || {
+        cluster.run(&get_there).await.code == 0
+    })
+    .await;
     cluster.node(2).kill();
     cluster.node(3).kill();
     let read = cluster.run(&["get", "k", "--timeout", "1500ms"]).await;
