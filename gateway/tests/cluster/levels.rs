@@ -123,13 +123,29 @@ fn what_a_mode_does_not_serve_is_refused() {
             refused("eventual", "linearizable").await,
             Reason::LevelNotServed
         );
-        assert_eq!(refused("default", "eventual").await, Reason::NotImplemented);
-        assert_eq!(
-            refused("eventual", "eventual").await,
-            Reason::NotImplemented
-        );
-        let error = world.ask(0, put("eventual", "k", "v")).await.unwrap_err();
-        assert_eq!(error.code(), Code::Unimplemented);
+        assert_eq!(refused("eventual", "stale").await, Reason::LevelNotServed);
+        // The eventual plane has no session tokens yet.
+        assert_eq!(refused("eventual", "session").await, Reason::NotImplemented);
+    });
+}
+
+#[test]
+fn a_keyspace_without_a_log_serves_eventual_levels() {
+    in_world(23, |world| async move {
+        let options = v1::KeyspaceOptions {
+            mode: "eventual".to_owned(),
+            ..Default::default()
+        };
+        world.create("carts", options).await;
+        let written = world.put(1, "carts", "k", "v").await;
+        assert!(!written.dot.is_empty());
+        for node in 0..world.gateways.len() {
+            let got = world.get(node, get("carts", "k")).await;
+            assert_eq!(got.entry.unwrap().value, "v");
+            let receipt = got.receipt.unwrap();
+            assert_eq!(receipt.replicas.len(), 2);
+            assert!(!receipt.context.is_empty());
+        }
     });
 }
 
