@@ -64,6 +64,18 @@ pub enum Update {
 }
 
 impl Update {
+    /// Whether doing it twice comes to the same as doing it once, but for a sibling, as long as
+    /// nobody else changes the key meanwhile. False wherever a counter is incremented.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Increment(_) => false,
+            Self::Fields(fields) => fields.iter().all(|(_, update)| update.is_repeatable()),
+            Self::Put(_) | Self::PutLatest(_) | Self::Delete | Self::Add(_) | Self::Remove(_) => {
+                true
+            }
+        }
+    }
+
     /// Its word in errors.
     pub const fn as_str(&self) -> &'static str {
         match self {
