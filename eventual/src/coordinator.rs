@@ -13,7 +13,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use quorate_proto::internal::{
-    EventualRequest, Fetch, Join, KeyState as WireState, Store, eventual_request::Request,
+    Fetch, Join, KeyState as WireState, Store, eventual_request::Request,
     eventual_response::Response,
 };
 use quorate_types::causal::{
@@ -136,19 +136,11 @@ impl Spreading {
         let inner = self.inner.clone();
         let (range, store) = (self.range, self.store.clone());
         self.sent.push(Box::pin(async move {
-            let request = EventualRequest {
-                request: Some(Request::Store(store)),
-            };
-            let began = Instant::now();
-            let answer = inner.peers.ask(to, range, request, STORE_TIMEOUT).await;
-            let stored = answer.and_then(|answer| match answer.response {
-                Some(Response::Stored(stored)) => Ok(stored.primary),
-                Some(Response::Problem(problem)) => Err(PeerFailure::Refused { node: to, problem }),
+            let answer = inner.ask_timed(to, range, Request::Store(store)).await;
+            let stored = answer.and_then(|answer| match answer {
+                Response::Stored(stored) => Ok(stored.primary),
                 _ => Err(PeerFailure::NoAnswer(to)),
             });
-            if stored.is_ok() {
-                inner.latencies.answered(to, began.elapsed());
-            }
             (to, stored)
         }));
     }
@@ -199,12 +191,6 @@ impl Spreading {
 }
 
 impl EventualNode {
-    /// Whether this node can coordinate writes of a range at once: it holds it.
-    pub fn is_primary(&self, range: RangeId) -> bool {
-        let place = self.inner.places.place(range);
-        place.is_some_and(|place| place.holders.is_primary(self.inner.node))
-    }
-
     /// Takes a write in, spreads it, and waits for the first rung that is met.
     ///
     /// # Errors
@@ -222,6 +208,7 @@ impl EventualNode {
         }
         inner.log.ready().await;
         let holders_wanted = rungs.iter().map(|rung| rung.wanted).max().unwrap_or(1);
+        let holders_wanted = u8::try_from(holders_wanted).unwrap_or(u8::MAX);
         let began = Instant::now();
         let (written, replayed) =
             self.take_in(&request, &replica, &place, primary, holders_wanted)?;
@@ -236,12 +223,11 @@ impl EventualNode {
                 key: request.key.clone(),
                 deltas: written.deltas,
                 memory,
-                holders_wanted: u32::try_from(holders_wanted).unwrap_or(u32::MAX),
-                missing: spread.missing.iter().map(|node| node.0).collect(),
+                holders_wanted: u32::from(holders_wanted),
             },
             sent: FuturesUnordered::new(),
             stand_ins: spread.stand_ins.iter().rev().copied().collect(),
-            missing: spread.missing.clone(),
+            missing: spread.missing,
             standing: usize::from(!primary),
             tally: Tally::default(),
         };
@@ -282,7 +268,7 @@ impl EventualNode {
         replica: &Arc<Replica>,
         place: &Place,
         primary: bool,
-        wanted: usize,
+        wanted: u8,
     ) -> Result<(Written, bool), EventualError> {
         let inner = &self.inner;
         let Some((id, first_tried)) = request.name else {
@@ -299,7 +285,7 @@ impl EventualNode {
             Begun::New | Begun::Known(_) => {}
         }
         let known = first_tried >= inner.started && inner.names.lock().would_know(first_tried);
-        let taken = if !known && !can_repeat(&request.update) {
+        let taken = if !known && !request.update.is_repeatable() {
             Err(EventualError::RetryUnknown)
         } else {
             self.take_in_new(request, replica, place, primary, wanted)
@@ -319,14 +305,13 @@ impl EventualNode {
         replica: &Arc<Replica>,
         place: &Place,
         primary: bool,
-        wanted: usize,
+        wanted: u8,
     ) -> Result<Written, EventualError> {
         let times = (request.timestamp, request.expiry);
         let make = |held: &KeyState, actor, last| planned(request, place, held, actor, last);
         let written = if primary {
             replica.write(&request.key, make, times)?
         } else {
-            let wanted = u8::try_from(wanted).unwrap_or(u8::MAX);
             replica.write_hints(&request.key, wanted, make, times)?
         };
         let witness = &self.inner.options.witness;
@@ -386,12 +371,27 @@ impl EventualNode {
     }
 }
 
+impl Inner {
+    /// Asks another node on a client's behalf, and notes how long it took.
+    async fn ask_timed(
+        &self,
+        to: NodeId,
+        range: RangeId,
+        request: Request,
+    ) -> Result<Response, PeerFailure> {
+        let began = Instant::now();
+        let answer = self.ask(to, range, request, STORE_TIMEOUT).await?;
+        self.latencies.answered(to, began.elapsed());
+        Ok(answer)
+    }
+}
+
 /// Takes in another copy of a write that was named before: if it is there, nothing changes.
 fn take_in_again(
     request: &WriteRequest,
     replica: &Replica,
     primary: bool,
-    wanted: usize,
+    wanted: u8,
     Remembered { dot, deltas }: Remembered,
 ) -> Result<Written, EventualError> {
     let key = request.key.clone();
@@ -400,7 +400,6 @@ fn take_in_again(
         let synced = replica.do_step(&Step::Accept { key, deltas })?;
         (synced, replica.held(&request.key)?)
     } else {
-        let wanted = u8::try_from(wanted).unwrap_or(u8::MAX);
         let synced = replica.keep(&key, &deltas, wanted)?;
         (synced, replica.fetch_hinted(&key)?.unwrap_or_default())
     };
@@ -431,19 +430,6 @@ fn planned(
     let limits = Limits::default();
     let by = (seen, actor, request.expiry);
     Ok(plan(place.policy, &limits, held, by, &request.update)?)
-}
-
-/// Whether doing it twice comes to the same as doing it once, but for a sibling.
-fn can_repeat(update: &Update) -> bool {
-    match update {
-        Update::Put(_)
-        | Update::PutLatest(_)
-        | Update::Delete
-        | Update::Add(_)
-        | Update::Remove(_) => true,
-        Update::Increment(_) => false,
-        Update::Fields(fields) => fields.iter().all(|(_, update)| can_repeat(update)),
-    }
 }
 
 /// A rung that can be met now.
@@ -543,16 +529,9 @@ impl Reading {
         let patience = inner.latencies.patience(to);
         let (range, key) = (self.range, self.key.clone());
         self.asked.push(Box::pin(async move {
-            let request = EventualRequest {
-                request: Some(Request::Fetch(Fetch { key })),
-            };
-            let began = Instant::now();
-            let answer = inner.peers.ask(to, range, request, STORE_TIMEOUT).await;
-            let known = answer.and_then(|answer| fetched(to, answer.response));
-            if known.is_ok() {
-                inner.latencies.answered(to, began.elapsed());
-            }
-            (to, known)
+            let request = Request::Fetch(Fetch { key });
+            let answer = inner.ask_timed(to, range, request).await;
+            (to, answer.and_then(|answer| fetched(to, answer)))
         }));
         Some(patience)
     }
@@ -654,13 +633,11 @@ impl Reading {
                     }
                     continue;
                 }
-                let request = EventualRequest {
-                    request: Some(Request::Join(Join {
-                        states: vec![WireState { key, state }],
-                        answer_states: false,
-                    })),
-                };
-                let told = inner.peers.ask(node, range, request, REPAIR_TIMEOUT).await;
+                let request = Request::Join(Join {
+                    states: vec![WireState { key, state }],
+                    answer_states: false,
+                });
+                let told = inner.ask(node, range, request, REPAIR_TIMEOUT).await;
                 if let Err(error) = told {
                     tracing::debug!(%range, %error, "a read repair was not taken");
                 }
@@ -676,20 +653,16 @@ fn same_live(one: &KeyState, other: &KeyState) -> bool {
         .eq(other.live().map(|(dot, _)| dot))
 }
 
-fn fetched(
-    node: NodeId,
-    response: Option<Response>,
-) -> Result<(bool, Option<KeyState>), PeerFailure> {
+fn fetched(node: NodeId, response: Response) -> Result<(bool, Option<KeyState>), PeerFailure> {
     match response {
-        Some(Response::Fetched(fetched)) if fetched.state.is_empty() => Ok((fetched.primary, None)),
-        Some(Response::Fetched(fetched)) => match KeyState::decode(&fetched.state) {
+        Response::Fetched(fetched) if fetched.state.is_empty() => Ok((fetched.primary, None)),
+        Response::Fetched(fetched) => match KeyState::decode(&fetched.state) {
             Ok(state) => Ok((fetched.primary, Some(state))),
             Err(error) => Err(PeerFailure::Refused {
                 node,
                 problem: error.to_string(),
             }),
         },
-        Some(Response::Problem(problem)) => Err(PeerFailure::Refused { node, problem }),
         _ => Err(PeerFailure::NoAnswer(node)),
     }
 }

@@ -9,6 +9,7 @@ use quorate_types::{Effect, NodeId, RangeId};
 use thiserror::Error;
 
 use crate::quorum::TooMany;
+use crate::seam::PeerFailure;
 
 /// Why a request of the eventual path failed.
 #[derive(Clone, Debug, Error)]
@@ -86,6 +87,9 @@ pub enum EventualError {
     /// Another node sent what this one cannot read. No effect.
     #[error("what a peer sent does not decode: {0}")]
     Peer(String),
+    /// Another node did not do what it was asked. No effect here.
+    #[error(transparent)]
+    PeerFailed(#[from] PeerFailure),
     /// A newer start of this node's identity is known: this is an old copy of its disk.
     #[error(
         "a later start of this node is known to its peers: this disk is an old copy; replace the node"
@@ -97,6 +101,9 @@ pub enum EventualError {
     /// The engine refuses. No effect.
     #[error("the engine has failed")]
     Engine(#[source] Arc<EngineError>),
+    /// A row or entry does not decode: damage that no checksum found. No effect.
+    #[error("a stored {0} is damaged")]
+    DamagedRow(&'static str),
     /// A stored record does not decode: damage that no checksum found. No effect.
     #[error("a stored record is damaged: {0}")]
     Damaged(#[from] DecodeError),
@@ -124,6 +131,8 @@ impl EventualError {
             | Self::Evaluate(_)
             | Self::HintsFull { .. }
             | Self::Peer(_)
+            | Self::PeerFailed(_)
+            | Self::DamagedRow(_)
             | Self::OldCopy
             | Self::Engine(_)
             | Self::Damaged(_) => Effect::None,

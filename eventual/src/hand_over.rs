@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quorate_proto::internal::{
-    EventualRequest, HandOver, eventual_request::Request, eventual_response::Response, hand_over,
+    HandOver, eventual_request::Request, eventual_response::Response, hand_over,
 };
 use quorate_types::NodeId;
 use tokio::task::AbortHandle;
@@ -100,16 +100,13 @@ impl Inner {
             if handed.is_empty() {
                 return Ok(());
             }
-            let request = EventualRequest {
-                request: Some(Request::HandOver(HandOver { items })),
-            };
-            let answer = self
-                .peers
+            let request = Request::HandOver(HandOver { items });
+            match self
                 .ask(node, replica.range, request, HAND_OVER_TIMEOUT)
-                .await;
-            match answer.map(|answer| answer.response) {
-                Ok(Some(Response::Stored(stored))) if stored.primary => {}
-                Ok(_) | Err(_) => return Ok(()),
+                .await?
+            {
+                Response::Stored(stored) if stored.primary => {}
+                _ => return Ok(()),
             }
             let count = handed.len() as u64;
             metrics::counter!("quorate_hints_handed_over_total").increment(count);

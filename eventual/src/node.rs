@@ -23,10 +23,10 @@ use crate::error::EventualError;
 use crate::faults::{Faults, Witness};
 use crate::latency::Latencies;
 use crate::names::Names;
-use crate::replica::{Replica, hints_step};
+use crate::replica::{Replica, Synced, hints_step};
 use crate::report::Counts;
 use crate::rows::{STARTS_GROUP, range_of_plane};
-use crate::seam::{Peers, Place, Places};
+use crate::seam::{PeerFailure, Peers, Place, Places};
 use crate::step::Step;
 
 /// How often replicas are tended.
@@ -128,16 +128,9 @@ async fn next_start(log: &NodeLog) -> Result<u32, EventualError> {
     let starts = log.group(STARTS_GROUP);
     let vote = starts.vote().unwrap_or_default();
     let term = vote.term + 1;
-    let (done, synced) = oneshot::channel();
-    let done = Box::new(move |result| {
-        // The receiver waits below.
-        let _ = done.send(result);
-    });
+    let (done, synced) = Synced::pair();
     starts.save_vote(Vote { term, ..vote }, done);
-    match synced.await {
-        Ok(result) => result.map_err(EventualError::Log)?,
-        Err(_) => return Err(EventualError::Log(Arc::new(LogError::Closed))),
-    }
+    synced.wait().await?;
     Ok(u32::try_from(term).unwrap_or(u32::MAX))
 }
 
@@ -249,11 +242,7 @@ impl EventualNode {
         range: RangeId,
         request: EventualRequest,
     ) -> EventualResponse {
-        let served = match request.request {
-            Some(Request::RepairNow(_)) => self.repair_now(range).await.map(Response::RepairedNow),
-            _ => self.inner.serve(from, range, request).await,
-        };
-        let response = match served {
+        let response = match self.inner.serve(from, range, request).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(%from, %range, %error, "a peer's request was refused");
@@ -351,6 +340,24 @@ impl Inner {
         Ok(())
     }
 
+    /// Asks another node. That it refuses is a failure too.
+    pub(crate) async fn ask(
+        &self,
+        to: NodeId,
+        range: RangeId,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Response, PeerFailure> {
+        let request = EventualRequest {
+            request: Some(request),
+        };
+        match self.peers.ask(to, range, request, timeout).await?.response {
+            Some(Response::Problem(problem)) => Err(PeerFailure::Refused { node: to, problem }),
+            Some(response) => Ok(response),
+            None => Err(PeerFailure::NoAnswer(to)),
+        }
+    }
+
     async fn serve(
         &self,
         from: NodeId,
@@ -384,7 +391,10 @@ impl Inner {
             Request::Page(page) if primary => {
                 Ok(Response::PageOf(crate::scan::page_of(&replica, &page)?))
             }
-            Request::RepairNow(_) => Err(EventualError::NoRange(range)),
+            Request::RepairNow(_) => {
+                let repaired = self.repair_now(range).await?;
+                Ok(Response::RepairedNow(repaired))
+            }
             Request::Page(_) => Err(EventualError::NoRange(range)),
             Request::TreeRoot(root) => {
                 told(&replica, crate::repair::serve_root(&replica, &root)?).await
@@ -478,16 +488,11 @@ impl Inner {
         if !primary {
             return Err(EventualError::NoRange(replica.range));
         }
-        let mut last = None;
-        for item in hand_over.items {
-            last = Some(replica.do_step(&Step::Accept {
-                key: item.key,
-                deltas: vec![item.delta],
-            })?);
-        }
-        if let Some(last) = last {
-            last.wait().await?;
-        }
+        let steps = hand_over.items.into_iter().map(|item| Step::Accept {
+            key: item.key,
+            deltas: vec![item.delta],
+        });
+        replica.do_steps(steps).await?;
         Ok(Response::Stored(Stored { primary }))
     }
 
@@ -593,20 +598,16 @@ async fn take_join(
     replica: &Replica,
     join: quorate_proto::internal::Join,
 ) -> Result<Response, EventualError> {
-    let mut last = None;
     let mut states = Vec::new();
     for WireState { key, state } in join.states {
         if !state.is_empty() {
             let key = key.clone();
-            last = Some(replica.do_step(&Step::Join { key, state })?);
+            replica.do_step(&Step::Join { key, state })?;
         }
         if join.answer_states {
             let state = replica.held(&key)?.encode();
             states.push(WireState { key, state });
         }
     }
-    if let Some(last) = last {
-        last.wait().await?;
-    }
-    Ok(joined(states))
+    told(replica, joined(states)).await
 }

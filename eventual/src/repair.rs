@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::internal::{
-    ClockMerge, EventualRequest, Join, KeyState as WireState, RepairedNow, TreeKeyHashes, TreeKeys,
-    TreeLeafSums, TreeLeaves, TreeRoot, TreeSums, eventual_request::Request,
-    eventual_response::Response, tree_key_hashes,
+    ClockMerge, Join, KeyState as WireState, RepairedNow, TreeKeyHashes, TreeKeys, TreeLeafSums,
+    TreeLeaves, TreeRoot, TreeSums, eventual_request::Request, eventual_response::Response,
+    tree_key_hashes,
 };
 use quorate_types::causal::Clock;
 use quorate_types::{NodeId, RangeId};
@@ -153,23 +153,24 @@ impl EventualNode {
     /// # Errors
     /// [`EventualError`] where this node does not hold the range, or cannot compare yet.
     pub async fn repair_now(&self, range: RangeId) -> Result<RepairedNow, EventualError> {
-        let inner = &self.inner;
-        let place = inner.place(range)?;
-        if !place.holders.is_primary(inner.node) {
+        self.inner.repair_now(range).await
+    }
+}
+
+impl Inner {
+    pub(crate) async fn repair_now(&self, range: RangeId) -> Result<RepairedNow, EventualError> {
+        let place = self.place(range)?;
+        if !place.holders.is_primary(self.node) {
             return Err(EventualError::NoRange(range));
         }
-        let replica = inner.replica(range)?;
+        let replica = self.replica(range)?;
         let mut done = RepairedNow::default();
         // What the first learned too late, it learns in a second round.
         for round in 0..2 {
             let before = done.keys;
-            for peer in place
-                .holders
-                .primaries
-                .iter()
-                .filter(|node| **node != inner.node)
-            {
-                match inner.repair_with(&replica, *peer).await {
+            let peers = place.holders.primaries.iter();
+            for peer in peers.filter(|node| **node != self.node) {
+                match self.repair_with(&replica, *peer).await {
                     Ok(repaired) => {
                         done.keys += repaired.keys;
                         done.bytes += repaired.bytes;
@@ -205,29 +206,20 @@ fn unexpected() -> EventualError {
 
 impl Session<'_> {
     async fn ask(&mut self, request: Request) -> Result<Response, EventualError> {
-        let request = EventualRequest {
-            request: Some(request),
-        };
-        let asked = prost::Message::encoded_len(&request);
+        let asked = request.encoded_len();
         let range = self.replica.range;
         let answer = self
             .inner
-            .peers
             .ask(self.peer, range, request, STEP_TIMEOUT)
-            .await
-            .map_err(|failure| EventualError::Peer(failure.to_string()))?;
-        let bytes = asked + prost::Message::encoded_len(&answer);
+            .await?;
+        let bytes = asked + answer.encoded_len();
         self.done.bytes += bytes as u64;
         self.owed_bytes += bytes;
         if self.owed_bytes >= PACE_BYTES {
             let owed = std::mem::take(&mut self.owed_bytes);
             self.inner.pace(owed).await;
         }
-        match answer.response {
-            Some(Response::Problem(problem)) => Err(EventualError::Peer(problem)),
-            Some(response) => Ok(response),
-            None => Err(unexpected()),
-        }
+        Ok(answer)
     }
 
     async fn run(&mut self) -> Result<(), EventualError> {
@@ -376,13 +368,9 @@ impl Session<'_> {
             let Response::Joined(joined) = self.ask(Request::Join(question)).await? else {
                 return Err(unexpected());
             };
-            let mut last = None;
-            for WireState { key, state } in joined.states {
-                last = Some(self.replica.do_step(&Step::Join { key, state })?);
-            }
-            if let Some(last) = last {
-                last.wait().await?;
-            }
+            let steps = joined.states.into_iter();
+            let steps = steps.map(|WireState { key, state }| Step::Join { key, state });
+            self.replica.do_steps(steps).await?;
         }
         Ok(())
     }

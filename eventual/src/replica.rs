@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate_storage::engine::{Change, Engine, Position, RangeTable, ScanRequest, Version};
+use quorate_storage::engine::{Change, Engine, Position, RangeTable, Version};
 use quorate_storage::log::{Done, GroupLog, LogEntry, LogError, LogId, NodeLog};
 use quorate_types::causal::{
     Actor, Clock, Delta, Dot, Dots, KeyState, Planned, Record, Unsettled, accept, join_key, settle,
@@ -32,10 +32,6 @@ const META_FILLED: &[u8] = b"filled";
 const SETTLE_KEYS_MAX: usize = 256;
 /// Entries read at once at a start.
 const REPLAY_BYTES_MAX: u64 = 4 << 20;
-/// Records read at once while the tree is built, with writers waiting.
-const WARM_ROWS_MAX: usize = 512;
-/// Bytes of them.
-const WARM_BYTES_MAX: usize = 1 << 20;
 /// Entries that may be in the log though the table has them, before they are purged.
 const PURGE_ENTRIES: u64 = 4_096;
 
@@ -43,6 +39,16 @@ const PURGE_ENTRIES: u64 = 4_096;
 pub(crate) struct Synced(oneshot::Receiver<Result<(), Arc<LogError>>>);
 
 impl Synced {
+    /// What the log is to call, and what then returns.
+    pub(crate) fn pair() -> (Done, Synced) {
+        let (done, synced) = oneshot::channel();
+        let done = Box::new(move |result| {
+            // Whoever does not wait does not care.
+            let _ = done.send(result);
+        });
+        (done, Synced(synced))
+    }
+
     /// Returns once the change, and all before it, are on disk.
     pub(crate) async fn wait(self) -> Result<(), EventualError> {
         match self.0.await {
@@ -125,11 +131,6 @@ impl State {
     }
 }
 
-/// What stands in a replica's way of reading its stored state.
-fn damaged(what: &'static str) -> EventualError {
-    EventualError::Peer(format!("stored {what}"))
-}
-
 /// The hash of a key's record: equal on replicas that hold the same of it.
 fn record_hash(key: &[u8], record: &Record) -> Sum {
     let mut bytes = Vec::with_capacity(key.len() + 64);
@@ -203,38 +204,15 @@ impl Replica {
     }
 
     fn load_hints(&self) -> Result<(), EventualError> {
-        let (mut start, end) = self.rows.hints();
         let mut state = self.state.lock();
-        loop {
-            let page = self.page(start, end.clone())?;
-            for (row, version) in page.0 {
-                let dot = Rows::dot_of(&row).ok_or_else(|| damaged("name of a hint"))?;
-                let hint = Hint::decode(version.value).ok_or_else(|| damaged("hint"))?;
-                state.hints.add(dot, &hint);
-            }
-            match page.1 {
-                Some(next) => start = next,
-                None => return Ok(()),
-            }
-        }
-    }
-
-    #[allow(clippy::type_complexity)]
-    fn page(
-        &self,
-        start: Bytes,
-        end: Bytes,
-    ) -> Result<(Vec<(Bytes, Version)>, Option<Bytes>), EventualError> {
-        let page = self.table.scan(&ScanRequest {
-            start,
-            end,
-            reverse: false,
-            at: None,
-            rows_max: WARM_ROWS_MAX,
-            bytes_max: WARM_BYTES_MAX,
-            keys_only: false,
-        })?;
-        Ok((page.rows, page.resume))
+        self.each_row(self.rows.hints(), |row, version| {
+            let damaged = EventualError::DamagedRow("name of a hint");
+            let dot = Rows::dot_of(&row).ok_or(damaged)?;
+            let hint = Hint::decode(version.value);
+            let hint = hint.ok_or(EventualError::DamagedRow("hint"))?;
+            state.hints.add(dot, &hint);
+            Ok(())
+        })
     }
 
     /// Repeats the entries behind the table's position. Where the table is ahead of the log (it
@@ -255,7 +233,7 @@ impl Replica {
         while next <= last {
             let entries = self.log.read(next..last + 1, REPLAY_BYTES_MAX);
             for entry in entries.map_err(|error| EventualError::Log(Arc::new(error)))? {
-                let step = Step::decode(entry.payload).ok_or_else(|| damaged("entry"))?;
+                let step = Step::decode(entry.payload).ok_or(EventualError::DamagedRow("entry"))?;
                 let mut changes = Vec::new();
                 self.take_in(&mut state, &step, entry.index, &mut changes)?;
                 let position = Position {
@@ -277,15 +255,15 @@ impl Replica {
             return Ok(false);
         };
         let (start, end) = self.rows.records_from(&from);
-        let (rows, resume) = self.page(start, end)?;
-        for (row, version) in rows {
+        let page = self.page(start, end)?;
+        for (row, version) in page.rows {
             let key = Rows::key_of(&row);
             let record = Record::decode(&version.value)?;
             let hash = hash_if_any(&key, &record);
             state.tree.change(&key, None, hash);
             state.unsettled.note(&key, &Record::default(), &record);
         }
-        state.warming = resume.map(|row| Rows::key_of(&row));
+        state.warming = page.resume.map(|row| Rows::key_of(&row));
         Ok(state.warming.is_some())
     }
 }
@@ -455,13 +433,11 @@ impl Replica {
             if !state.hints.held(*dot, node) {
                 continue;
             }
-            let row = self.rows.hint(*dot);
-            let Some(stored) = self.table.get(&row)? else {
+            let Some(mut hint) = self.hint(*dot)? else {
                 continue;
             };
-            let mut hint = Hint::decode(stored.value).ok_or_else(|| damaged("hint"))?;
             hint.holders.push(node);
-            changes.push(self.put(row, hint.encode(), index));
+            changes.push(self.put(self.rows.hint(*dot), hint.encode(), index));
         }
         Ok(!changes.is_empty())
     }
@@ -469,13 +445,9 @@ impl Replica {
     /// Does a step, and puts it into log and table. The answer waits for the log; without it the
     /// change is in memory, and on its way to the disk.
     fn commit(&self, state: &mut State, step: &Step) -> Result<Synced, EventualError> {
-        let (done, synced) = oneshot::channel();
-        let done = Box::new(move |result| {
-            // Whoever does not wait does not care.
-            let _ = done.send(result);
-        });
+        let (done, synced) = Synced::pair();
         self.commit_then(state, step, done)?;
-        Ok(Synced(synced))
+        Ok(synced)
     }
 
     /// As `commit`, with what is called once the change, and all before it, are on disk.
@@ -504,7 +476,6 @@ impl Replica {
         self.table.apply(Position { term, index }, changes);
     }
 
-    /// Takes something in.
     /// Takes something in, and calls `done` once that is on disk: from the log's worker, so it
     /// must not block. Where this fails, `done` is dropped.
     pub(crate) fn do_step_then(&self, step: &Step, done: Done) -> Result<(), EventualError> {
@@ -514,6 +485,21 @@ impl Replica {
     /// Takes something in.
     pub(crate) fn do_step(&self, step: &Step) -> Result<Synced, EventualError> {
         self.commit(&mut self.state.lock(), step)
+    }
+
+    /// Takes several things in, and returns once they are on disk.
+    pub(crate) async fn do_steps(
+        &self,
+        steps: impl IntoIterator<Item = Step>,
+    ) -> Result<(), EventualError> {
+        let mut last = None;
+        for step in steps {
+            last = Some(self.do_step(&step)?);
+        }
+        match last {
+            Some(last) => last.wait().await,
+            None => Ok(()),
+        }
     }
 
     /// Makes a new write of a key, from what this replica holds of it, and takes it in as one
@@ -537,18 +523,14 @@ impl Replica {
             key: key.clone(),
             deltas: encoded.clone(),
         };
-        let (done, synced) = oneshot::channel();
-        let done = Box::new(move |result| {
-            // With `ack = memory` nobody waits.
-            let _ = done.send(result);
-        });
+        let (done, synced) = Synced::pair();
         self.append(state, &step, changes, done);
         Ok(Written {
             dot: self.first_of(&deltas, state),
             deltas: encoded,
             folds,
             state: after.unwrap_or(before).state(&state.clock),
-            synced: Synced(synced),
+            synced,
         })
     }
 
@@ -607,13 +589,9 @@ impl Replica {
 
     /// Waits until all that was taken in so far is on disk.
     pub(crate) fn all_synced(&self) -> Synced {
-        let (done, synced) = oneshot::channel();
-        let done = Box::new(move |result| {
-            // Whoever does not wait does not care.
-            let _ = done.send(result);
-        });
+        let (done, synced) = Synced::pair();
         self.log.append(Vec::new(), done);
-        Synced(synced)
+        synced
     }
 
     /// The last count that this start has given out as a dot.

@@ -12,8 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use quorate_proto::internal::{
-    EventualRequest, KeyState as WireState, Page, PageOf, eventual_request::Request,
-    eventual_response::Response,
+    KeyState as WireState, Page, PageOf, eventual_request::Request, eventual_response::Response,
 };
 use quorate_types::causal::{Dots, KeyState};
 use quorate_types::{Copies, NodeId, RangeId};
@@ -137,17 +136,12 @@ async fn part(
     let told = if node == inner.node {
         page_of(&*inner.replica(request.range)?, &page)?
     } else {
-        let question = EventualRequest {
-            request: Some(Request::Page(page)),
-        };
-        let answer = inner
-            .peers
+        let question = Request::Page(page);
+        match inner
             .ask(node, request.range, question, PAGE_TIMEOUT)
-            .await
-            .map_err(|failure| EventualError::Peer(failure.to_string()))?;
-        match answer.response {
-            Some(Response::PageOf(told)) => told,
-            Some(Response::Problem(problem)) => return Err(EventualError::Peer(problem)),
+            .await?
+        {
+            Response::PageOf(told) => told,
             _ => return Err(EventualError::Peer("an answer of another kind".to_owned())),
         }
     };

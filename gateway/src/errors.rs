@@ -542,7 +542,8 @@ fn eventual_meaning(error: &EventualError) -> (Code, Reason) {
         EventualError::Unreachable { .. }
         | EventualError::TooFewAnswers { .. }
         | EventualError::AbsenceUnknown { .. }
-        | EventualError::Filling(_) => (Code::Unavailable, Reason::HoldersMissing),
+        | EventualError::Filling(_)
+        | EventualError::PeerFailed(_) => (Code::Unavailable, Reason::HoldersMissing),
         EventualError::TooFewHolders { .. } => (Code::DeadlineExceeded, Reason::HoldersMissing),
         EventualError::RetryUnknown => (Code::FailedPrecondition, Reason::BelowWindow),
         EventualError::Context(_) => (Code::InvalidArgument, Reason::ContextInvalid),
@@ -550,7 +551,9 @@ fn eventual_meaning(error: &EventualError) -> (Code, Reason) {
         EventualError::Evaluate(_) => (Code::OutOfRange, Reason::CounterOverflow),
         EventualError::HintsFull { .. } => (Code::ResourceExhausted, Reason::Overloaded),
         EventualError::OldCopy => (Code::Unavailable, Reason::NodeStopping),
-        EventualError::Damaged(_) => (Code::DataLoss, Reason::DataLoss),
+        EventualError::Damaged(_) | EventualError::DamagedRow(_) => {
+            (Code::DataLoss, Reason::DataLoss)
+        }
         EventualError::Engine(error) => match error.as_ref() {
             EngineError::Corrupt { .. } | EngineError::Damaged { .. } => {
                 (Code::DataLoss, Reason::DataLoss)

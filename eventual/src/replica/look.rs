@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate_storage::engine::ScanRequest;
+use quorate_storage::engine::{ScanPage, ScanRequest, Version};
 use quorate_types::causal::{Clock, Delta, Dot, KeyState, Record};
 
-use super::{RecordsPage, Replica, State, WARM_BYTES_MAX, damaged, hash_if_any};
+use super::{RecordsPage, Replica, State, hash_if_any};
 use crate::error::EventualError;
 use crate::hints::Hints;
 use crate::rows::Rows;
 use crate::step::Hint;
 use crate::tree::{HashTree, Sum, hash_of};
 
-/// Looking.
+/// Rows read at once, with writers waiting.
+const PAGE_ROWS_MAX: usize = 512;
+/// Bytes of them.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+
 impl Replica {
     /// What this primary knows of a key.
     ///
@@ -62,7 +66,38 @@ impl Replica {
         };
         Hint::decode(stored.value)
             .map(Some)
-            .ok_or_else(|| damaged("hint"))
+            .ok_or(EventualError::DamagedRow("hint"))
+    }
+
+    /// A page of rows of any kind.
+    pub(super) fn page(&self, start: Bytes, end: Bytes) -> Result<ScanPage, EventualError> {
+        Ok(self.table.scan(&ScanRequest {
+            start,
+            end,
+            reverse: false,
+            at: None,
+            rows_max: PAGE_ROWS_MAX,
+            bytes_max: PAGE_BYTES_MAX,
+            keys_only: false,
+        })?)
+    }
+
+    /// Looks at all rows of an interval, page by page.
+    pub(super) fn each_row(
+        &self,
+        (mut start, end): (Bytes, Bytes),
+        mut look: impl FnMut(Bytes, Version) -> Result<(), EventualError>,
+    ) -> Result<(), EventualError> {
+        loop {
+            let page = self.page(start, end.clone())?;
+            for (row, version) in page.rows {
+                look(row, version)?;
+            }
+            match page.resume {
+                Some(next) => start = next,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// Looks at the hints, under the replica's lock: briefly.
@@ -168,7 +203,7 @@ impl Replica {
             reverse: false,
             at: None,
             rows_max: keys_max,
-            bytes_max: WARM_BYTES_MAX,
+            bytes_max: PAGE_BYTES_MAX,
             keys_only: true,
         })?;
         let mut keys = BTreeMap::new();
@@ -186,21 +221,15 @@ impl Replica {
         let (mut records, mut hints) = (0, 0);
         let (first, _) = self.rows.records_from(&[]);
         let (_, last) = self.rows.hints();
-        let mut from = first;
-        loop {
-            let (rows, resume) = self.page(from, last.clone())?;
-            for (row, version) in rows {
-                let bytes = (row.len() + version.value.len()) as u64;
-                match Rows::dot_of(&row).filter(|dot| self.rows.hint(*dot) == row) {
-                    Some(_) => hints += bytes,
-                    None => records += bytes,
-                }
+        self.each_row((first, last), |row, version| {
+            let bytes = (row.len() + version.value.len()) as u64;
+            match Rows::dot_of(&row).filter(|dot| self.rows.hint(*dot) == row) {
+                Some(_) => hints += bytes,
+                None => records += bytes,
             }
-            match resume {
-                Some(next) => from = next,
-                None => return Ok((records, hints)),
-            }
-        }
+            Ok(())
+        })?;
+        Ok((records, hints))
     }
 
     /// Whether all records and the tree keep their rules: `broken` names the rule of records that
@@ -212,26 +241,20 @@ impl Replica {
         let state = self.state.lock();
         let due = state.unsettled.due(&state.clock, usize::MAX);
         let mut tree = HashTree::default();
-        let (mut start, end) = self.rows.records_from(&[]);
-        loop {
-            let (rows, resume) = self
-                .page(start, end.clone())
-                .map_err(|error| error.to_string())?;
-            for (row, version) in rows {
-                let key = Rows::key_of(&row);
-                let record = Record::decode(&version.value).map_err(|error| error.to_string())?;
-                if state.is_warm(&key)
-                    && !due.contains(&key)
-                    && let Some(rule) = broken(&state.clock, &record)
-                {
-                    return Err(format!("{rule}: {key:?} {record:?}"));
-                }
-                tree.change(&key, None, hash_if_any(&key, &record));
+        let mut found = None;
+        let looked = self.each_row(self.rows.records_from(&[]), |row, version| {
+            let key = Rows::key_of(&row);
+            let record = Record::decode(&version.value)?;
+            if found.is_none() && state.is_warm(&key) && !due.contains(&key) {
+                found =
+                    broken(&state.clock, &record).map(|rule| format!("{rule}: {key:?} {record:?}"));
             }
-            match resume {
-                Some(next) => start = next,
-                None => break,
-            }
+            tree.change(&key, None, hash_if_any(&key, &record));
+            Ok(())
+        });
+        looked.map_err(|error| error.to_string())?;
+        if let Some(found) = found {
+            return Err(found);
         }
         if state.warming.is_none() && tree.root() != state.tree.root() {
             return Err("the hash tree is not that of the records".to_owned());

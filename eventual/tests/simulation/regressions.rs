@@ -55,7 +55,6 @@ fn store(number: u64, deltas: Vec<Bytes>, memory: bool) -> Request {
         deltas,
         memory,
         holders_wanted: 1,
-        missing: Vec::new(),
     })
 }
 
@@ -142,7 +141,6 @@ fn a_courtesy_that_is_counted_on_is_data() {
                 deltas: vec![delta(1, Some("value"))],
                 memory: false,
                 holders_wanted,
-                missing: Vec::new(),
             };
             ask(&stand_in, Request::Store(request)).await;
         }
