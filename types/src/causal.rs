@@ -20,6 +20,7 @@
 //! opens with a version byte, which leaves room for actors of other ranges.
 
 mod clock;
+mod committed;
 mod context;
 mod delta;
 mod dots;
@@ -27,6 +28,7 @@ mod encoding;
 mod evaluate;
 mod intervals;
 mod join;
+pub mod overlay;
 mod part;
 mod record;
 mod store;
@@ -38,6 +40,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use clock::Clock;
+pub use committed::{Committed, Stored, log_dot};
 pub use context::{Binding, CONTEXT_MAX_BYTES, Context, ContextError};
 pub use delta::Delta;
 pub use dots::Dots;

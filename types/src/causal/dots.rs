@@ -157,6 +157,14 @@ impl Dots {
         }
     }
 
+    /// Whether `other` holds all of it.
+    pub fn is_within(&self, other: &Self) -> bool {
+        let closed = self
+            .closed()
+            .all(|(disk, start)| start <= other.closed_below(disk));
+        closed && self.without(other).is_empty()
+    }
+
     /// What is in both.
     #[must_use]
     pub fn common(&self, other: &Self) -> Self {

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Actor, Clock, Record};
+use super::{Actor, Clock, Dots, Record};
 
 /// The keys whose records know dots beyond base, by the base of each actor at which they are
 /// to be settled: a record is touched when a gap before or behind its dots has closed, not
@@ -33,10 +33,15 @@ impl<K> Default for Unsettled<K> {
 impl<K: Ord + Clone> Unsettled<K> {
     /// Notes that the record of `key` was `before` and is `after`.
     pub fn note(&mut self, key: &K, before: &Record, after: &Record) {
-        if before.beyond() == after.beyond() {
+        self.note_beyond(key, before.beyond(), after.beyond());
+    }
+
+    /// As [`Unsettled::note`], of what the records know beyond base.
+    pub(super) fn note_beyond(&mut self, key: &K, before: &Dots, after: &Dots) {
+        if before == after {
             return;
         }
-        for (actor, counters) in before.beyond().actors() {
+        for (actor, counters) in before.actors() {
             if let Some((at, keys)) = counters.settles_at().zip(self.thresholds.get_mut(&actor)) {
                 keys.remove(&(at, key.clone()));
                 if keys.is_empty() {
@@ -44,7 +49,7 @@ impl<K: Ord + Clone> Unsettled<K> {
                 }
             }
         }
-        for (actor, counters) in after.beyond().actors() {
+        for (actor, counters) in after.actors() {
             if let Some(at) = counters.settles_at() {
                 let keys = self.thresholds.entry(actor).or_default();
                 keys.insert((at, key.clone()));
