@@ -362,6 +362,7 @@ impl Replica {
                 revision,
                 expiry: None,
                 value,
+                causal: None,
             },
         }
     }

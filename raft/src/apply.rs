@@ -450,6 +450,7 @@ mod tests {
                 revision: 1,
                 expiry: None,
                 value: Bytes::new(),
+                causal: None,
             },
         };
         let delete = |number| Change::Delete {

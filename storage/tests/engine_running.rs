@@ -22,6 +22,7 @@ fn put(key: Bytes, revision: u64, value: Bytes) -> Change {
         revision,
         expiry: None,
         value,
+        causal: None,
     };
     Change::Put { key, version }
 }

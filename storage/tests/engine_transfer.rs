@@ -203,6 +203,7 @@ async fn a_dropped_range_leaves_nothing_and_its_interval_is_free() {
         revision: 1,
         expiry: None,
         value: bytes("late"),
+        causal: None,
     };
     let change = Change::Put {
         key: model.key(1),

@@ -95,6 +95,7 @@ impl Machine {
                 revision: revision.0,
                 expiry,
                 value: write.value,
+                causal: None,
             },
         );
     }

@@ -202,7 +202,7 @@ fn record_of(version: &super::Version) -> Record<'_> {
     Record {
         revision: version.revision,
         expiry: version.expiry,
-        context: None,
+        causal: version.causal.as_deref(),
         ending: None,
         value: &version.value,
     }

@@ -28,9 +28,13 @@ impl StateHash {
     pub(super) fn row(&mut self, key: &[u8], version: &Version) {
         self.bytes(key);
         self.word(version.revision);
-        self.word(version.expiry.is_some().into());
+        let has_causal = u64::from(version.causal.is_some());
+        self.word(u64::from(version.expiry.is_some()) | has_causal << 1);
         self.word(version.expiry.unwrap_or(0));
         self.bytes(&version.value);
+        if let Some(causal) = &version.causal {
+            self.bytes(causal);
+        }
     }
 
     pub(super) fn finish(mut self, rows: u64) -> [u8; 16] {
@@ -71,6 +75,7 @@ mod tests {
                 revision: *revision,
                 expiry: *expiry,
                 value,
+                causal: None,
             };
             hash.row(key.as_bytes(), &version);
         }

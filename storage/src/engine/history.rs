@@ -422,7 +422,7 @@ mod tests {
             let record = Record {
                 revision: !complement,
                 expiry: None,
-                context: None,
+                causal: None,
                 ending: None,
                 value: &[1; 100],
             };

@@ -24,6 +24,8 @@ const COPY_BYTES_MAX: usize = 1024;
 pub(super) struct Slot {
     pub(super) revision: u64,
     expiry: Option<u64>,
+    /// Boxed, since few versions have one.
+    causal: Option<Box<Bytes>>,
     /// None: deleted.
     value: Option<Bytes>,
 }
@@ -34,11 +36,13 @@ impl Slot {
             revision: self.revision,
             expiry: self.expiry,
             value: value.clone(),
+            causal: self.causal.as_deref().cloned(),
         })
     }
 
     fn bytes(&self) -> usize {
-        SLOT_OVERHEAD_BYTES + self.value.as_ref().map_or(0, Bytes::len)
+        let causal = self.causal.as_ref().map_or(0, |causal| causal.len());
+        SLOT_OVERHEAD_BYTES + causal + self.value.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -136,6 +140,7 @@ impl MemTable {
                 let slot = Slot {
                     revision: version.revision,
                     expiry: version.expiry,
+                    causal: version.causal.map(|causal| Box::new(own(causal))),
                     value: Some(own(version.value)),
                 };
                 (key, slot)
@@ -144,6 +149,7 @@ impl MemTable {
                 let slot = Slot {
                     revision,
                     expiry: None,
+                    causal: None,
                     value: None,
                 };
                 (key, slot)
@@ -203,6 +209,7 @@ mod tests {
             revision,
             expiry: None,
             value: Bytes::from_static(b"v"),
+            causal: None,
         };
         let key = Bytes::from_static(b"k");
         table.push(Change::Put { key, version }, floor);

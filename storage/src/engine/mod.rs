@@ -60,6 +60,9 @@ pub struct Version {
     pub expiry: Option<u64>,
     /// The bytes.
     pub value: Bytes,
+    /// Names of the writes that it shows, where they are not this one alone. The engine stores
+    /// them and does nothing about them.
+    pub causal: Option<Bytes>,
 }
 
 /// What a log entry does to one key.

@@ -12,10 +12,10 @@ use super::{Position, Version};
 pub(super) const RECORD_VERSION: u8 = 1;
 
 const HAS_EXPIRY: u8 = 1;
-const HAS_CONTEXT: u8 = 2;
+const HAS_CAUSAL: u8 = 2;
 const HAS_ENDING: u8 = 4;
 const ENDED_BY_DELETE: u8 = 8;
-const KNOWN_FLAGS: u8 = HAS_EXPIRY | HAS_CONTEXT | HAS_ENDING | ENDED_BY_DELETE;
+const KNOWN_FLAGS: u8 = HAS_EXPIRY | HAS_CAUSAL | HAS_ENDING | ENDED_BY_DELETE;
 
 /// When and how a version stopped being the newest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub(super) struct Ending {
 pub(super) struct Record<'a> {
     pub(super) revision: u64,
     pub(super) expiry: Option<u64>,
-    /// Room for a causal context; carried along, nothing writes one yet.
-    pub(super) context: Option<&'a [u8]>,
+    /// Names of the writes that it shows, where they are not this one alone.
+    pub(super) causal: Option<&'a [u8]>,
     /// Only in history.
     pub(super) ending: Option<Ending>,
     pub(super) value: &'a [u8],
@@ -44,6 +44,7 @@ impl Record<'_> {
             revision: self.revision,
             expiry: self.expiry,
             value: Bytes::copy_from_slice(self.value),
+            causal: self.causal.map(Bytes::copy_from_slice),
         }
     }
 
@@ -67,10 +68,10 @@ impl Record<'_> {
         out.extend(self.expiry.map(u64::to_le_bytes).into_iter().flatten());
         let ending = self.ending.map(|ending| ending.revision.to_le_bytes());
         out.extend(ending.into_iter().flatten());
-        if let Some(context) = self.context {
-            let len = u32::try_from(context.len()).expect("contexts are bounded far below 4 GiB");
+        if let Some(causal) = self.causal {
+            let len = u32::try_from(causal.len()).expect("names are bounded far below 4 GiB");
             out.extend(len.to_le_bytes());
-            out.extend_from_slice(context);
+            out.extend_from_slice(causal);
         }
         out.extend_from_slice(self.value);
         let sum = checksum(key, out);
@@ -80,11 +81,7 @@ impl Record<'_> {
     fn flags(&self) -> u8 {
         let mut flags = 0;
         flags |= if self.expiry.is_some() { HAS_EXPIRY } else { 0 };
-        flags |= if self.context.is_some() {
-            HAS_CONTEXT
-        } else {
-            0
-        };
+        flags |= if self.causal.is_some() { HAS_CAUSAL } else { 0 };
         if let Some(ending) = self.ending {
             flags |= HAS_ENDING;
             flags |= if ending.by_delete { ENDED_BY_DELETE } else { 0 };
@@ -112,13 +109,13 @@ pub(super) fn decode<'a>(key: &[u8], stored: &'a [u8]) -> Result<Record<'a>, Eng
     let ended_at = (flags & HAS_ENDING != 0)
         .then(|| fields.number())
         .transpose()?;
-    let context = (flags & HAS_CONTEXT != 0)
+    let causal = (flags & HAS_CAUSAL != 0)
         .then(|| fields.run())
         .transpose()?;
     Ok(Record {
         revision,
         expiry,
-        context,
+        causal,
         ending: ended_at.map(|revision| Ending {
             revision,
             by_delete: flags & ENDED_BY_DELETE != 0,
@@ -310,15 +307,15 @@ mod tests {
             revision: 99,
             by_delete: true,
         };
-        for (expiry, context, ending) in [
+        for (expiry, causal, ending) in [
             (None, None, None),
-            (Some(5), Some(b"context".as_slice()), Some(ending)),
+            (Some(5), Some(b"causal".as_slice()), Some(ending)),
             (None, Some(b"".as_slice()), None),
         ] {
             let record = Record {
                 revision: 7,
                 expiry,
-                context,
+                causal,
                 ending,
                 value: b"value",
             };
@@ -333,7 +330,7 @@ mod tests {
         let record = Record {
             revision: 7,
             expiry: Some(8),
-            context: None,
+            causal: None,
             ending: None,
             value: b"value",
         };

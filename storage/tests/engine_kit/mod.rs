@@ -62,6 +62,7 @@ impl Opened {
                     revision: at << 25,
                     expiry: None,
                     value: bytes("other"),
+                    causal: None,
                 };
                 let change = Change::Put {
                     key: bytes(key),
@@ -114,6 +115,8 @@ impl Model {
                 }
             ]
             .into(),
+            // The golden files, of smaller values, have none.
+            causal: (value > 1000).then(|| vec![7; value as usize % 20].into()),
         });
         let versions = self.versions.entry(key.clone()).or_default();
         versions.insert(revision, version.clone());
@@ -131,6 +134,7 @@ impl Model {
             revision,
             expiry: None,
             value,
+            causal: None,
         };
         let versions = self.versions.entry(key.clone()).or_default();
         versions.insert(revision, Some(version.clone()));
