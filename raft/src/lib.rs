@@ -9,6 +9,7 @@ mod apply;
 pub mod catalog;
 mod consensus;
 mod controller;
+mod decided;
 mod group;
 mod hybrid;
 mod inbound;
@@ -29,6 +30,7 @@ mod upkeep;
 pub use apply::AppliedAt;
 pub use catalog::{CatalogError, CatalogView, KeyspaceView, NodeView, RangeView};
 pub use controller::UpdateError;
+pub use decided::Decided;
 pub use group::{Group, ProposeError, Proposed, ReadError, ReadPoint};
 pub use inbound::{EventualAnswer, EventualHandler, ForwardHandler};
 #[doc(hidden)]

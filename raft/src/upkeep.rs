@@ -151,12 +151,7 @@ impl Inner {
             };
         }
         if group.shared.table.wants_flush() {
-            let frozen = group
-                .raft
-                .with_state_machine(|machine| Box::pin(async move { machine.freeze() }));
-            if let Err(error) = frozen.await {
-                tracing::debug!(range = %group.range, %error, "not flushed");
-            }
+            group.flush().await;
         }
         self.purge(group, known).await;
         if group.is_leader() {

@@ -3,6 +3,7 @@
 //! Deterministic: a function of the log prefix alone. No clock, no randomness, no files; it sees
 //! the range's keys through [`Store`]. Who stores its metadata, and when, is decided in `apply`.
 
+mod causal;
 pub mod expiry;
 mod operations;
 pub mod outcome;
@@ -14,8 +15,10 @@ use bytes::Bytes;
 use prost::Message;
 use quorate_proto::internal::{ClientWindow, Command, RangeMeta, RangeOptions, command};
 use quorate_storage::engine::EngineError;
+use quorate_types::causal::Committed;
 use quorate_types::{ClientId, Revision};
 
+pub use self::causal::live_values;
 use self::expiry::ExpiryIndex;
 pub use self::outcome::{Applied, ApplyOutcome, ApplyRefusal, TxnResult};
 pub use self::store::Store;
@@ -39,6 +42,7 @@ pub struct Machine {
     windows: Windows,
     expiry: ExpiryIndex,
     usage: quota::Usage,
+    causal: Committed,
 }
 
 impl Default for Machine {
@@ -57,6 +61,7 @@ impl Default for Machine {
             windows: Windows::default(),
             expiry: ExpiryIndex::default(),
             usage: quota::Usage::default(),
+            causal: Committed::default(),
         }
     }
 }
@@ -77,6 +82,7 @@ impl Machine {
         let mut windows = Vec::new();
         let mut expiries = Vec::new();
         let mut window_floor = Revision::ZERO;
+        let mut causal = causal::Restored::default();
         for (name, value) in stored {
             let corrupt = || CorruptMeta { name: name.clone() };
             if name.as_ref() == META_RECORD {
@@ -92,10 +98,13 @@ impl Machine {
                 windows.push(ClientWindow::decode(value).map_err(|_| corrupt())?);
             } else if let Some(entry) = ExpiryIndex::parse_meta_key(&name) {
                 expiries.push(entry);
+            } else {
+                causal.take(&name, &value)?;
             }
         }
         machine.windows = Windows::restore(window_floor, windows);
         machine.expiry = ExpiryIndex::restore(expiries);
+        machine.causal = causal.finish();
         Ok(machine)
     }
 
@@ -121,6 +130,7 @@ impl Machine {
             name.extend_from_slice(&client.0.to_be_bytes());
             records.push((name.into(), window.map(|w| w.encode_to_vec().into())));
         }
+        records.extend(causal::take_meta(&mut self.causal));
         for (at, key, present) in self.expiry.take_changes() {
             records.push((ExpiryIndex::meta_key(at, &key), present.then(Bytes::new)));
         }

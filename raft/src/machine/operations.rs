@@ -33,10 +33,12 @@ impl Machine {
         }
         let outcome = match operation {
             Operation::Put(write) => {
+                self.replaced(revision, &write.key, &write.seen);
                 self.put(revision, write, store);
                 ApplyOutcome::Written { deleted: 0 }
             }
             Operation::Delete(write) => {
+                self.replaced(revision, &write.key, &write.seen);
                 let deleted = u64::from(delete(revision, write.key, store)?);
                 ApplyOutcome::Written { deleted }
             }
@@ -66,6 +68,8 @@ impl Machine {
                 self.set_options(options, store)?;
                 ApplyOutcome::Nothing
             }
+            Operation::Absorb(absorb) => self.absorb(revision, absorb, store)?,
+            Operation::Tentative(tentative) => self.tentative(revision, tentative, store)?,
             Operation::CloseRequest(_) => ApplyOutcome::Nothing, // handled before
         };
         if let Some(touched) = touched {
@@ -114,6 +118,7 @@ impl Machine {
                 current,
             });
         }
+        self.replaced(revision, &write.key, &write.seen);
         if conditional.delete {
             if current.is_some() {
                 store.delete(write.key, revision);
@@ -201,8 +206,11 @@ impl Machine {
             }
             self.expiry.remove(item.at, &item.key);
             let current = store.get(&item.key)?;
-            let named = |v: &Version| v.revision == item.revision && v.expiry == Some(item.at);
-            if current.as_ref().is_some_and(named) {
+            let Some(current) = current else { continue };
+            if current.causal.is_some() {
+                let gone = self.expire_values((revision, item.at), item.key, current, store)?;
+                deleted += u64::from(gone == Some(true));
+            } else if current.revision == item.revision && current.expiry == Some(item.at) {
                 store.delete(item.key, revision);
                 deleted += 1;
             }

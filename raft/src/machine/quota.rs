@@ -69,6 +69,8 @@ impl Machine {
             Operation::DeleteInterval(interval) => {
                 store.keys(&interval.start, &interval.end, interval.limit as usize)?
             }
+            Operation::Absorb(absorb) => absorb.items.iter().map(|item| item.key.clone()).collect(),
+            Operation::Tentative(tentative) => vec![tentative.key.clone()],
             Operation::CollectBelow(_)
             | Operation::Ceiling(_)
             | Operation::CloseRequest(_)

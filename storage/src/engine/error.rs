@@ -135,7 +135,8 @@ impl EngineError {
         }
     }
 
-    pub(super) fn corrupt(key: &[u8], what: &'static str) -> Self {
+    /// What is stored under `key` passes its checksum, and is not what it should be.
+    pub fn corrupt(key: &[u8], what: &'static str) -> Self {
         Self::Corrupt {
             key: Bytes::copy_from_slice(key),
             what,

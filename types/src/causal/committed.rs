@@ -239,26 +239,10 @@ impl Committed {
     pub fn take_changes(&mut self) -> (Option<Clock>, Vec<(Bytes, Option<Bytes>)>) {
         let clock = std::mem::take(&mut self.clock_changed).then(|| self.clock.clone());
         let keys = std::mem::take(&mut self.changed).into_iter().map(|key| {
-            let dots = self.beyond.get(&key).map(|dots| {
-                let mut to = Writer::versioned(STORED_VERSION);
-                dots.encode(&mut to);
-                to.finish()
-            });
+            let dots = self.beyond.get(&key).map(Dots::to_bytes);
             (key, dots)
         });
         (clock, keys.collect())
-    }
-
-    /// Reads the dots of one key that [`Committed::take_changes`] gave.
-    ///
-    /// # Errors
-    ///
-    /// [`DecodeError`] for anything else.
-    pub fn decode_beyond(stored: &Bytes) -> Result<Dots, DecodeError> {
-        let mut from = Reader::versioned(stored, "dots beyond base", STORED_VERSION)?;
-        let dots = Dots::decode(&mut from)?;
-        from.finish()?;
-        Ok(dots)
     }
 
     fn record(&self, key: &[u8], live: Vec<(Dot, Value)>) -> Record {

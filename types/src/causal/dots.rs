@@ -2,9 +2,13 @@
 //!
 //! Not here: what a set means. A clock, a context and a record's `beyond` are each one.
 
+use bytes::Bytes;
+
 use super::encoding::{DecodeError, Reader, Writer};
 use super::intervals::Intervals;
 use super::{Actor, Clock, Dot};
+
+const VERSION: u8 = 1;
 
 /// Fewest bytes that an actor takes, and a disk: what bounds the counts of an encoding.
 const ACTOR_MIN_BYTES: usize = 3;
@@ -242,6 +246,25 @@ impl Dots {
         disks.sort_unstable();
         disks.dedup();
         disks
+    }
+
+    /// The set by itself: version byte, dots.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut to = Writer::versioned(VERSION);
+        self.encode(&mut to);
+        to.finish()
+    }
+
+    /// Reads what [`Dots::to_bytes`] wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] for anything else.
+    pub fn from_bytes(input: &Bytes) -> Result<Self, DecodeError> {
+        let mut from = Reader::versioned(input, "set of dots", VERSION)?;
+        let dots = Self::decode(&mut from)?;
+        from.finish()?;
+        Ok(dots)
     }
 
     pub(super) fn decode(from: &mut Reader) -> Result<Self, DecodeError> {

@@ -1,0 +1,67 @@
+//! What a range's log has decided of its keys, for the plane beside it: one key's causal state,
+//! how much of it is on this disk, and entries that absorb what that plane holds.
+
+use quorate_proto::internal::{Absorb, Command, command};
+use quorate_storage::engine::EngineError;
+use quorate_types::causal::KeyState;
+use tokio::time::Instant;
+
+use crate::group::{Group, ProposeError, Proposed};
+
+/// One key as the log has decided it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    /// Its live values, and all dots that the log knows of it.
+    pub state: KeyState,
+    /// As of this entry, or a later one.
+    pub index: u64,
+}
+
+impl Group {
+    /// What the log has decided of a key, as far as this replica has applied it.
+    ///
+    /// # Errors
+    /// [`EngineError`] where what is stored cannot be read.
+    pub fn decided(&self, key: &[u8]) -> Result<Decided, EngineError> {
+        // With the machine held nothing is applied: value and clock are of one moment.
+        let machine = self.shared.machine.lock();
+        let table = &self.shared.table;
+        let state = machine.key_state(key, table.get(key)?)?;
+        let index = table.applied().map_or(0, |position| position.index);
+        Ok(Decided { state, index })
+    }
+
+    /// The last entry that this replica has applied, and the last whose effects are on its disk.
+    pub fn applied_and_durable(&self) -> (u64, u64) {
+        let table = &self.shared.table;
+        let durable = table.durable().map_or(0, |position| position.index);
+        let applied = table.applied().map_or(0, |position| position.index);
+        (applied.max(durable), durable)
+    }
+
+    /// Brings what is applied to the disk, soon.
+    pub async fn flush(&self) {
+        let frozen = self
+            .raft
+            .with_state_machine(|machine| Box::pin(async move { machine.freeze() }));
+        if let Err(error) = frozen.await {
+            tracing::debug!(range = %self.range, %error, "not flushed");
+        }
+    }
+
+    /// Has the log decide what the plane beside it holds. Only a leader can do it.
+    ///
+    /// # Errors
+    /// [`ProposeError`]; after [`ProposeError::Unknown`] it may be decided still, and late.
+    pub async fn absorb(
+        &self,
+        absorb: Absorb,
+        deadline: Instant,
+    ) -> Result<Proposed, ProposeError> {
+        let command = Command {
+            operation: Some(command::Operation::Absorb(absorb)),
+            ..Command::default()
+        };
+        self.propose(command, deadline).await
+    }
+}
