@@ -84,6 +84,14 @@ pub enum EventualError {
         /// The limit.
         limit_bytes: u64,
     },
+    /// The log did not decide in time what it was told; it may do so late.
+    #[error("the log of range {range} has not decided: {why}")]
+    NotDecided {
+        /// Whose log.
+        range: RangeId,
+        /// Why.
+        why: String,
+    },
     /// Another node sent what this one cannot read. No effect.
     #[error("what a peer sent does not decode: {0}")]
     Peer(String),
@@ -119,7 +127,10 @@ impl EventualError {
     /// What the request did to the data.
     pub fn effect(&self) -> Effect {
         match self {
-            Self::TooFewHolders { .. } | Self::Log(_) | Self::RetryUnknown => Effect::Unknown,
+            Self::TooFewHolders { .. }
+            | Self::Log(_)
+            | Self::NotDecided { .. }
+            | Self::RetryUnknown => Effect::Unknown,
             Self::NoRange(_)
             | Self::TooMany(_)
             | Self::Unreachable { .. }

@@ -7,8 +7,9 @@
 //! rules of causality are `quorate_types::causal`'s.
 //!
 //! Not here: consensus, and the transport: what this crate sees of other nodes and of the catalog
-//! are the two traits of `seam`.
+//! are the traits of `seam`.
 
+mod absorb;
 mod coordinator;
 mod error;
 mod faults;
@@ -35,4 +36,4 @@ pub use node::{Answer, EventualNode, EventualOptions, WeakEventualNode};
 pub use repair::Repaired;
 pub use report::{BackgroundWork, RangeReport};
 pub use scan::{ScanDone, ScanRequest};
-pub use seam::{PeerFailure, Peers, Place, Places};
+pub use seam::{Decisions, NoLogs, PeerFailure, Peers, Place, Places};

@@ -26,7 +26,7 @@ use crate::names::Names;
 use crate::replica::{Replica, Synced, hints_step};
 use crate::report::Counts;
 use crate::rows::{STARTS_GROUP, range_of_plane};
-use crate::seam::{PeerFailure, Peers, Place, Places};
+use crate::seam::{Decisions, PeerFailure, Peers, Place, Places};
 use crate::step::Step;
 
 /// How often replicas are tended.
@@ -85,6 +85,7 @@ pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) places: Arc<dyn Places>,
+    pub(crate) decisions: Arc<dyn Decisions>,
     pub(crate) replicas: RwLock<HashMap<RangeId, Arc<Replica>>>,
     opening: Mutex<()>,
     pub(crate) names: Mutex<Names>,
@@ -142,7 +143,7 @@ impl EventualNode {
     pub async fn start(
         node: NodeId,
         (log, engine): (NodeLog, Engine),
-        (peers, places): (Arc<dyn Peers>, Arc<dyn Places>),
+        (peers, places, decisions): (Arc<dyn Peers>, Arc<dyn Places>, Arc<dyn Decisions>),
         options: EventualOptions,
     ) -> Result<EventualNode, EventualError> {
         let start = next_start(&log).await?;
@@ -158,6 +159,7 @@ impl EventualNode {
             engine,
             peers,
             places,
+            decisions,
             replicas: RwLock::default(),
             opening: Mutex::default(),
             names: Mutex::default(),
@@ -178,6 +180,7 @@ impl EventualNode {
         });
         let mut tasks = inner.tasks.lock();
         tasks.push(tend.abort_handle());
+        tasks.push(crate::absorb::start(&inner));
         if inner.options.hand_over {
             tasks.push(crate::hand_over::start(&inner));
         }
@@ -287,11 +290,14 @@ impl Inner {
         if let Some(replica) = self.replicas.read().get(&range) {
             return Ok(replica.clone());
         }
-        let founder = self
-            .places
-            .place(range)
+        let place = self.places.place(range);
+        let founder = place
+            .as_ref()
             .is_some_and(|place| place.founders.contains(&self.node));
-        let opened = Replica::open(range, self.actor, founder, &self.log, &self.engine)?;
+        let decisions = place.filter(|place| place.has_log);
+        let decisions = decisions.map(|_| self.decisions.clone());
+        let storage = (&self.log, &self.engine);
+        let opened = Replica::open(range, self.actor, (founder, decisions), storage)?;
         let replica = Arc::new(opened);
         self.replicas.write().insert(range, replica.clone());
         Ok(replica)
@@ -409,13 +415,14 @@ impl Inner {
                 let clock = Clock::decode(&merge.clock)?;
                 self.check_clock(&replica, &clock)?;
                 tracing::trace!(%from, %range, "a repair has ended");
-                let clock = merge.clock;
-                replica.do_step(&Step::Merge { clock })?.wait().await?;
-                settle_all(&replica).await?;
-                if merge.filled && !replica.is_filled() {
-                    replica.do_step(&Step::Filled)?.wait().await?;
-                }
-                Ok(joined(Vec::new()))
+                let peer = (merge.decided, merge.filled);
+                self.merge_clock(&replica, Some(merge.clock), peer).await?;
+                let (_, decided) = self.decisions.applied_and_durable(range);
+                Ok(Response::Joined(Joined {
+                    primary: true,
+                    states: Vec::new(),
+                    decided,
+                }))
             }
         }
     }
@@ -590,6 +597,7 @@ fn joined(states: Vec<WireState>) -> Response {
     Response::Joined(Joined {
         primary: true,
         states,
+        decided: 0,
     })
 }
 

@@ -46,6 +46,12 @@ const PACE_BYTES: usize = 64 << 10;
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Replicas that were equal and have not changed are compared again after this.
 const EQUAL_INTERVAL: Duration = Duration::from_secs(30);
+/// A log beside a range is given this long to be on disk as far as a peer's was.
+const LOG_TIMEOUT: Duration = Duration::from_secs(2);
+/// And is looked at so often.
+const LOG_PAUSE: Duration = Duration::from_millis(20);
+/// What a log is to absorb is left to it this long; then it is compared as well.
+const ABSORBED_WITHIN: Duration = Duration::from_secs(3);
 
 /// What a repair of one range with one peer came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,9 +96,14 @@ impl Inner {
             if !place.holders.is_primary(self.node) {
                 continue;
             }
+            // A log brings all replicas what it absorbs: only what it does not is compared.
+            let has_log = replica.has_log();
+            if has_log && replica.is_filled() && !replica.lingers(ABSORBED_WITHIN) {
+                continue;
+            }
             for node in &place.holders.primaries {
                 // Of two that are filled, one asks; one that is not asks all.
-                let asks = *node > self.node || !replica.is_filled();
+                let asks = *node > self.node || !replica.is_filled() || has_log;
                 if *node == self.node || !asks || !self.peers.reachable(*node) {
                     continue;
                 }
@@ -190,6 +201,54 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Takes over a peer's clock, and with it, where this replica was new, that it is filled.
+    /// `decided`: of the peer's log, the last entry on the peer's disk when all was compared.
+    pub(crate) async fn merge_clock(
+        &self,
+        replica: &Replica,
+        clock: Option<Bytes>,
+        (decided, filled): (u64, bool),
+    ) -> Result<(), EventualError> {
+        if let Some(clock) = clock {
+            if !self.knows_on_disk(replica, decided).await {
+                tracing::debug!(range = %replica.range, "a peer's clock waits for the log");
+                return Ok(());
+            }
+            replica.do_step(&Step::Merge { clock })?.wait().await?;
+            settle_all(replica).await?;
+        }
+        if filled && !replica.is_filled() {
+            replica.do_step(&Step::Filled)?.wait().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the log's state on this disk knows what the peer's knew, and what this node's knew
+    /// when keys were compared: a key that one side had no row of was not compared, and a clock
+    /// speaks for it only beside that state.
+    async fn knows_on_disk(&self, replica: &Replica, peer_decided: u64) -> bool {
+        if !replica.has_log() {
+            return true;
+        }
+        let range = replica.range;
+        let (applied, _) = self.decisions.applied_and_durable(range);
+        let needed = applied.max(peer_decided);
+        let until = Instant::now() + LOG_TIMEOUT;
+        loop {
+            let (_, durable) = self.decisions.applied_and_durable(range);
+            if durable >= needed {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            self.decisions.flush(range).await;
+            tokio::time::sleep(LOG_PAUSE).await;
+        }
+    }
+}
+
 /// One comparison.
 struct Session<'a> {
     inner: &'a Inner,
@@ -235,13 +294,17 @@ impl Session<'_> {
         };
         if sums.equal {
             self.done.equal = true;
-            return self.merge(None, sums.filled).await;
+            let peer = (0, sums.filled);
+            return self.inner.merge_clock(self.replica, None, peer).await;
         }
         let peer_clock = sums.clock.clone();
         self.inner
             .check_clock(self.replica, &Clock::decode(&peer_clock)?)?;
         if self.inner.options.faults.clock_first {
-            self.merge(Some(peer_clock.clone()), false).await?;
+            let clock = Some(peer_clock.clone());
+            self.inner
+                .merge_clock(self.replica, clock, (0, false))
+                .await?;
         }
         let theirs = decode_sums(&sums.branches).ok_or_else(unexpected)?;
         let branches = differing(&self.replica.with_tree(|tree| tree.branches()), &theirs);
@@ -256,21 +319,19 @@ impl Session<'_> {
             true => self.replica.base(),
             false => clock,
         };
-        let merge = ClockMerge { clock, filled };
-        self.ask(Request::ClockMerge(merge)).await?;
-        self.merge(Some(peer_clock), sums.filled).await
-    }
-
-    /// Takes over the peer's clock, and with it, where this replica was new, that it is filled.
-    async fn merge(&mut self, clock: Option<Bytes>, filled: bool) -> Result<(), EventualError> {
-        if let Some(clock) = clock {
-            self.replica.do_step(&Step::Merge { clock })?.wait().await?;
-            settle_all(self.replica).await?;
-        }
-        if filled && !self.replica.is_filled() {
-            self.replica.do_step(&Step::Filled)?.wait().await?;
-        }
-        Ok(())
+        let (_, decided) = self.inner.decisions.applied_and_durable(self.replica.range);
+        let merge = ClockMerge {
+            clock,
+            filled,
+            decided,
+        };
+        let Response::Joined(merged) = self.ask(Request::ClockMerge(merge)).await? else {
+            return Err(unexpected());
+        };
+        let peer = (merged.decided, sums.filled);
+        self.inner
+            .merge_clock(self.replica, Some(peer_clock), peer)
+            .await
     }
 
     /// The leaves of some branches in which the trees differ.

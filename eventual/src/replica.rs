@@ -19,10 +19,14 @@ use tokio::sync::oneshot;
 use crate::error::EventualError;
 use crate::hints::Hints;
 use crate::rows::{Rows, plane_id};
+use crate::seam::Decisions;
 use crate::step::{Hint, Step};
 use crate::tree::{HashTree, Sum, hash_of};
 
 mod look;
+mod overlay;
+
+use self::overlay::{Overlay, Row};
 
 /// The clock, in the table's metadata.
 const META_CLOCK: &[u8] = b"clock";
@@ -105,6 +109,8 @@ pub(crate) struct Replica {
     table: RangeTable,
     log: GroupLog,
     rows: Rows,
+    /// What the range's log has decided; none where it has no log.
+    decisions: Option<Arc<dyn Decisions>>,
     state: Mutex<State>,
 }
 
@@ -121,6 +127,7 @@ struct State {
     /// How far the tree and `unsettled` have been built; `None`: wholly.
     warming: Option<Bytes>,
     hints: Hints,
+    overlay: Overlay,
     purged: u64,
 }
 
@@ -156,20 +163,16 @@ fn record_hash(key: &[u8], record: &Record) -> Sum {
     hash_of(bytes)
 }
 
-fn hash_if_any(key: &[u8], record: &Record) -> Option<Sum> {
-    (!record.is_gone()).then(|| record_hash(key, record))
-}
-
 /// Opening.
 impl Replica {
     /// Opens what this node holds of a range, and repeats what the table does not have yet.
     /// `founder`: the node was there from the range's first moment, so it needs no filling.
+    /// `decisions`: of a range that has a log.
     pub(crate) fn open(
         range: RangeId,
         actor: Actor,
-        founder: bool,
-        log: &NodeLog,
-        engine: &Engine,
+        (founder, decisions): (bool, Option<Arc<dyn Decisions>>),
+        (log, engine): (&NodeLog, &Engine),
     ) -> Result<Replica, EventualError> {
         let rows = Rows::of(range);
         let id = plane_id(range);
@@ -185,6 +188,7 @@ impl Replica {
             actor,
             log: log.group(id),
             rows,
+            decisions,
             state: Mutex::new(State {
                 clock,
                 counter: 0,
@@ -194,6 +198,7 @@ impl Replica {
                 unsettled: Unsettled::default(),
                 warming: Some(Bytes::new()),
                 hints: Hints::default(),
+                overlay: Overlay::default(),
                 purged: 0,
             }),
             table,
@@ -235,7 +240,7 @@ impl Replica {
             for entry in entries.map_err(|error| EventualError::Log(Arc::new(error)))? {
                 let step = Step::decode(entry.payload).ok_or(EventualError::DamagedRow("entry"))?;
                 let mut changes = Vec::new();
-                self.take_in(&mut state, &step, entry.index, &mut changes)?;
+                self.take_in(&mut state, &step, None, entry.index, &mut changes)?;
                 let position = Position {
                     term: entry.term,
                     index: entry.index,
@@ -259,9 +264,12 @@ impl Replica {
         for (row, version) in page.rows {
             let key = Rows::key_of(&row);
             let record = Record::decode(&version.value)?;
-            let hash = hash_if_any(&key, &record);
-            state.tree.change(&key, None, hash);
+            let hash = record_hash(&key, &record);
+            state.tree.change(&key, None, Some(hash));
             state.unsettled.note(&key, &Record::default(), &record);
+            if self.decisions.is_some() {
+                state.overlay.note(&key, true);
+            }
         }
         state.warming = page.resume.map(|row| Rows::key_of(&row));
         Ok(state.warming.is_some())
@@ -270,20 +278,22 @@ impl Replica {
 
 /// Taking in.
 impl Replica {
-    /// What a key's record is now.
-    fn record(&self, key: &[u8]) -> Result<Record, EventualError> {
+    /// A key's row as it is now.
+    fn row(&self, key: &[u8]) -> Result<Row, EventualError> {
         match self.table.get(&self.rows.record(key))? {
-            Some(version) => Ok(Record::decode(&version.value)?),
-            None => Ok(Record::default()),
+            Some(version) => Ok(Row::stored(Record::decode(&version.value)?)),
+            None => Ok(Row::default()),
         }
     }
 
     /// Does a step: state in memory at once, and the table's changes into `changes`. Returns
-    /// whether anything is new; a late copy has nothing.
+    /// whether anything is new; a late copy has nothing. `begun`: the row as the step finds it,
+    /// where that was looked at already.
     fn take_in(
         &self,
         state: &mut State,
         step: &Step,
+        begun: Option<Row>,
         index: u64,
         changes: &mut Vec<Change>,
     ) -> Result<bool, EventualError> {
@@ -292,14 +302,14 @@ impl Replica {
                 // All are read before the first changes the clock.
                 let deltas = deltas.iter().map(Delta::decode);
                 let deltas = deltas.collect::<Result<Vec<_>, _>>()?;
-                let before = self.record(key)?;
+                let before = begun.map_or_else(|| self.row(key), Ok)?;
                 let news = self.accept(state, (key, &before), &deltas, index, changes);
                 Ok(news.is_some() || !changes.is_empty())
             }
             Step::Join { key, state: peer } => {
                 let peer = KeyState::decode(peer)?;
-                let before = self.record(key)?;
-                let outcome = join_key(&mut state.clock, &before, &peer);
+                let before = begun.map_or_else(|| self.row(key), Ok)?;
+                let outcome = join_key(&mut state.clock, &before.record, &peer);
                 self.put_record(state, key, &before, outcome.record.as_ref(), index, changes);
                 self.settle_due(state, Some(key), index, changes);
                 Ok(outcome.is_news() || !changes.is_empty())
@@ -307,6 +317,7 @@ impl Replica {
             Step::Merge { clock } => {
                 // Of what lies above a gap the comparison may have left records out.
                 let grew = state.clock.merge_base(&Clock::decode(clock)?.base());
+                state.overlay.unmark();
                 self.settle_due(state, None, index, changes);
                 Ok(grew || !changes.is_empty())
             }
@@ -331,6 +342,19 @@ impl Replica {
                 Ok(!changes.is_empty())
             }
             Step::Filled => Ok(!std::mem::replace(&mut state.filled, true)),
+            Step::Seed { key, record } => {
+                let record = Record::decode(record)?;
+                let before = self.row(key)?;
+                self.put_record(state, key, &before, Some(&record), index, changes);
+                Ok(true)
+            }
+            Step::Trim { keys } => {
+                for key in keys {
+                    let before = self.row(key)?;
+                    self.remove_record(state, key, &before, index, changes);
+                }
+                Ok(!changes.is_empty())
+            }
         }
     }
 
@@ -338,21 +362,21 @@ impl Replica {
     fn accept(
         &self,
         state: &mut State,
-        (key, before): (&Bytes, &Record),
+        (key, before): (&Bytes, &Row),
         deltas: &[Delta],
         index: u64,
         changes: &mut Vec<Change>,
     ) -> Option<Record> {
         let (mut after, mut news) = (None, false);
         for delta in deltas {
-            let now = after.as_ref().unwrap_or(before);
+            let now = after.as_ref().unwrap_or(&before.record);
             let outcome = accept(&mut state.clock, now, delta);
             news |= outcome.is_news();
             after = outcome.record.or(after);
         }
         self.put_record(state, key, before, after.as_ref(), index, changes);
         self.settle_due(state, Some(key), index, changes);
-        news.then(|| after.unwrap_or_else(|| before.clone()))
+        news.then(|| after.unwrap_or_else(|| before.record.clone()))
     }
 
     fn put(&self, key: Bytes, value: Bytes, revision: u64) -> Change {
@@ -375,26 +399,53 @@ impl Replica {
         &self,
         state: &mut State,
         key: &Bytes,
-        before: &Record,
+        before: &Row,
         after: Option<&Record>,
         index: u64,
         changes: &mut Vec<Change>,
     ) {
         let Some(after) = after else { return };
-        let row = self.rows.record(key);
-        if after.is_gone() {
-            changes.push(self.remove(row, index));
-            changes.push(self.remove(self.rows.leaf(key), index));
-        } else {
-            changes.push(self.put(row, after.encode(), index));
-            if before.is_gone() {
-                changes.push(self.put(self.rows.leaf(key), Bytes::new(), index));
-            }
+        // Beside a log, a row that says nothing still says that this is newer than the log's
+        // state: it stays until the log knows as much.
+        if after.is_gone() && self.decisions.is_none() {
+            self.remove_record(state, key, before, index, changes);
+            return;
+        }
+        changes.push(self.put(self.rows.record(key), after.encode(), index));
+        if !before.is_stored {
+            changes.push(self.put(self.rows.leaf(key), Bytes::new(), index));
         }
         if state.is_warm(key) {
-            let (old, new) = (hash_if_any(key, before), hash_if_any(key, after));
-            state.tree.change(key, old, new);
-            state.unsettled.note(key, before, after);
+            let new = Some(record_hash(key, after));
+            state.tree.change(key, before.hash(key), new);
+            state.unsettled.note(key, &before.clone().known(), after);
+            if self.decisions.is_some() {
+                state.overlay.note(key, !before.is_stored);
+            }
+        }
+    }
+
+    fn remove_record(
+        &self,
+        state: &mut State,
+        key: &Bytes,
+        before: &Row,
+        index: u64,
+        changes: &mut Vec<Change>,
+    ) {
+        if !before.is_stored {
+            return;
+        }
+        changes.push(self.remove(self.rows.record(key), index));
+        changes.push(self.remove(self.rows.leaf(key), index));
+        if state.is_warm(key) {
+            state.tree.change(key, before.hash(key), None);
+            state
+                .unsettled
+                .note(key, &before.clone().known(), &Record::default());
+            if self.decisions.is_some() {
+                state.overlay.forget(key);
+            }
         }
     }
 
@@ -412,9 +463,9 @@ impl Replica {
                 continue;
             }
             // The clock has changed already: what happens to another key must not undo that.
-            match self.record(&key) {
+            match self.row(&key) {
                 Ok(before) => {
-                    let after = settle(&state.clock, &before);
+                    let after = settle(&state.clock, &before.record);
                     self.put_record(state, &key, &before, after.as_ref(), index, changes);
                 }
                 Err(error) => tracing::error!(range = %self.range, %error, "a record stays due"),
@@ -453,9 +504,13 @@ impl Replica {
 
     /// As `commit`, with what is called once the change, and all before it, are on disk.
     fn commit_then(&self, state: &mut State, step: &Step, done: Done) -> Result<(), EventualError> {
-        let index = state.index + 1;
+        let (seeds, begun) = self.begin_step(state, step)?;
+        let index = state.index + 1 + u64::from(seeds.is_some());
         let mut changes = Vec::new();
-        if self.take_in(state, step, index, &mut changes)? {
+        if self.take_in(state, step, begun, index, &mut changes)? {
+            if let Some((key, record)) = seeds {
+                self.append_seed(state, key, &record);
+            }
             self.append(state, step, changes, done);
         } else {
             // A late copy: on disk once all that is queued is.
@@ -513,10 +568,15 @@ impl Replica {
     ) -> Result<Written, EventualError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let before = self.record(key)?;
-        let planned = make(&before.state(&state.clock), self.actor, state.counter)?;
+        let (before, committed) = self.begin(state, key)?;
+        let view = self.view_of(state, &before, committed.clone());
+        let planned = make(&view, self.actor, state.counter)?;
         let folds = planned.iter().any(|planned| planned.folds);
         let deltas = self.named(state, planned, times);
+        if before.is_seed() {
+            let record = before.record.clone();
+            self.append_seed(state, key.clone(), &record);
+        }
         let (index, mut changes) = (state.index + 1, Vec::new());
         let after = self.accept(state, (key, &before), &deltas, index, &mut changes);
         let encoded: Vec<Bytes> = deltas.iter().map(Delta::encode).collect();
@@ -530,7 +590,11 @@ impl Replica {
             dot: self.first_of(&deltas, state),
             deltas: encoded,
             folds,
-            state: after.unwrap_or(before).state(&state.clock),
+            state: self.view_of(
+                state,
+                &Row::stored(after.unwrap_or(before.record)),
+                committed,
+            ),
             synced,
         })
     }

@@ -32,6 +32,8 @@ pub struct RangeReport {
     /// Starts of nodes of whose writes some have not come: they cost a few bytes until they are
     /// closed.
     pub gaps: u64,
+    /// In a range with a log: rows that its state on this disk may not know yet.
+    pub overlay_rows: u64,
 }
 
 /// What a node has done in the background since its start.
@@ -72,6 +74,7 @@ impl EventualNode {
             hints: hints as u64,
             counted_hints: counted as u64,
             gaps: replica.clock().gaps().count() as u64,
+            overlay_rows: replica.overlay_rows() as u64,
         })
     }
 

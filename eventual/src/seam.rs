@@ -1,13 +1,17 @@
-//! What the eventual path sees of the rest: other nodes, and where ranges live. Two narrow traits,
-//! joined to transport and catalog where a node is assembled.
+//! What the eventual path sees of the rest: other nodes, and where ranges live. Narrow traits,
+//! joined to transport and catalog where a node is assembled; and a third one for `mixed` ranges:
+//! what their logs have decided.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_proto::internal::{EventualRequest, EventualResponse};
+use quorate_types::causal::KeyState;
 use quorate_types::{ConflictPolicy, NodeId, RangeId, Timestamp};
 use thiserror::Error;
 
+use crate::error::EventualError;
 use crate::quorum::Holders;
 
 /// Why a node did not answer.
@@ -57,6 +61,8 @@ pub struct Place {
     pub founders: Vec<NodeId>,
     /// What happens to concurrent values.
     pub policy: ConflictPolicy,
+    /// Whether the range has a log, which absorbs what is written here (mode `mixed`).
+    pub has_log: bool,
 }
 
 /// Where ranges live. Answers come from the cached catalog, so they come without any majority.
@@ -66,4 +72,67 @@ pub trait Places: Send + Sync {
 
     /// Whether the catalog is known, and has a range no more.
     fn was_dropped(&self, range: RangeId) -> bool;
+}
+
+/// What the log of a `mixed` range has decided, as this node has applied it.
+#[async_trait::async_trait]
+pub trait Decisions: Send + Sync {
+    /// A key's live values and all dots that the log knows of it, and the entry as of which that
+    /// is so, or a later one. `None`: this node is no replica of the range's log.
+    ///
+    /// # Errors
+    /// [`EventualError`] where it is one and cannot say, now or because of damage.
+    fn decided(&self, range: RangeId, key: &[u8])
+    -> Result<Option<(KeyState, u64)>, EventualError>;
+
+    /// The last entry applied here, and the last whose effects are on this disk.
+    fn applied_and_durable(&self, range: RangeId) -> (u64, u64);
+
+    /// Whether this node leads the range's log, as far as it knows.
+    fn leads(&self, range: RangeId) -> bool;
+
+    /// Brings what is applied to the disk, soon.
+    async fn flush(&self, range: RangeId);
+
+    /// Has the log take in what is known of some keys, and with `base`, that this is all that is
+    /// known of any dot in it. Returns once that is applied here; after an error it may be
+    /// decided late, or never.
+    ///
+    /// # Errors
+    /// [`EventualError`] where it was not decided in time.
+    async fn absorb(
+        &self,
+        range: RangeId,
+        items: Vec<(Bytes, Bytes)>,
+        base: Option<Bytes>,
+    ) -> Result<(), EventualError>;
+}
+
+/// Where no range has a log.
+pub struct NoLogs;
+
+#[async_trait::async_trait]
+impl Decisions for NoLogs {
+    fn decided(&self, _: RangeId, _: &[u8]) -> Result<Option<(KeyState, u64)>, EventualError> {
+        Ok(None)
+    }
+
+    fn applied_and_durable(&self, _: RangeId) -> (u64, u64) {
+        (0, 0)
+    }
+
+    fn leads(&self, _: RangeId) -> bool {
+        false
+    }
+
+    async fn flush(&self, _: RangeId) {}
+
+    async fn absorb(
+        &self,
+        range: RangeId,
+        _: Vec<(Bytes, Bytes)>,
+        _: Option<Bytes>,
+    ) -> Result<(), EventualError> {
+        Err(EventualError::NoRange(range))
+    }
 }

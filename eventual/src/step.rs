@@ -14,6 +14,8 @@ const KEEP: u8 = 4;
 const HELD: u8 = 5;
 const FORGET: u8 = 6;
 const FILLED: u8 = 7;
+const SEED: u8 = 8;
+const TRIM: u8 = 9;
 
 /// A hint as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,18 @@ pub enum Step {
     },
     /// A new primary has been filled: it may answer.
     Filled,
+    /// In a `mixed` range, a row of a key that had none, as the log has decided it.
+    Seed {
+        /// The encoded key.
+        key: Bytes,
+        /// The row.
+        record: Bytes,
+    },
+    /// In a `mixed` range, rows of which the log's state on this disk knows all.
+    Trim {
+        /// The encoded keys.
+        keys: Vec<Bytes>,
+    },
 }
 
 fn put_bytes(to: &mut BytesMut, bytes: &[u8]) {
@@ -203,6 +217,18 @@ impl Step {
                 put_dots(&mut to, dots);
             }
             Step::Filled => to.put_u8(FILLED),
+            Step::Seed { key, record } => {
+                to.put_u8(SEED);
+                put_bytes(&mut to, key);
+                put_bytes(&mut to, record);
+            }
+            Step::Trim { keys } => {
+                to.put_u8(TRIM);
+                put_count(&mut to, keys.len());
+                for key in keys {
+                    put_bytes(&mut to, key);
+                }
+            }
         }
         to.freeze()
     }
@@ -232,6 +258,13 @@ impl Step {
                 dots: take_list(&mut from, take_dot)?,
             },
             FILLED => Step::Filled,
+            SEED => Step::Seed {
+                key: take_bytes(&mut from)?,
+                record: take_bytes(&mut from)?,
+            },
+            TRIM => Step::Trim {
+                keys: take_list(&mut from, take_bytes)?,
+            },
             _ => return None,
         };
         from.is_empty().then_some(step)
@@ -258,8 +291,15 @@ mod tests {
                 deltas: vec![other.clone(), other.clone()],
             },
             Step::Join {
-                key,
+                key: key.clone(),
                 state: other.clone(),
+            },
+            Step::Seed {
+                key: key.clone(),
+                record: other.clone(),
+            },
+            Step::Trim {
+                keys: vec![key, other.clone()],
             },
             Step::Merge { clock: other },
             Step::Keep {

@@ -544,7 +544,9 @@ fn eventual_meaning(error: &EventualError) -> (Code, Reason) {
         | EventualError::AbsenceUnknown { .. }
         | EventualError::Filling(_)
         | EventualError::PeerFailed(_) => (Code::Unavailable, Reason::HoldersMissing),
-        EventualError::TooFewHolders { .. } => (Code::DeadlineExceeded, Reason::HoldersMissing),
+        EventualError::TooFewHolders { .. } | EventualError::NotDecided { .. } => {
+            (Code::DeadlineExceeded, Reason::HoldersMissing)
+        }
         EventualError::RetryUnknown => (Code::FailedPrecondition, Reason::BelowWindow),
         EventualError::Context(_) => (Code::InvalidArgument, Reason::ContextInvalid),
         EventualError::Write(error) => write_meaning(error),

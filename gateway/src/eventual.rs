@@ -5,8 +5,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use quorate_eventual::{EventualError, ReadDone, ReadRequest, WriteDone, WriteRequest, WriteRung};
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
-use quorate_raft::{CallError, KeyspaceView, RangeView};
-use quorate_types::causal::{Binding, Context as Seen, Dots, KeyReading, KeyState, Update};
+use quorate_raft::machine::live_values;
+use quorate_raft::{CallError, Group, KeyspaceView, RangeView};
+use quorate_storage::engine::Version;
+use quorate_types::causal::{Actor, Binding, Context as Seen, Dots, KeyState, Update};
 use quorate_types::{Copies, Mode, NodeId, Operation, ReadLevel, Timestamp};
 use tokio::time::Instant;
 
@@ -59,18 +61,46 @@ pub(crate) struct EventualWritten {
     pub(crate) receipt: v1::Receipt,
 }
 
-impl Place<'_> {
-    fn keyspace_identity(&self) -> [u8; 12] {
-        let mut identity = [0; 12];
-        identity[..4].copy_from_slice(&self.keyspace.id.0.to_be_bytes());
-        identity[4..].copy_from_slice(&self.keyspace.incarnation.to_be_bytes());
-        identity
-    }
+/// What clients are told of a key.
+#[derive(Default)]
+pub(crate) struct Shown {
+    pub(crate) entry: Option<v1::KeyValue>,
+    siblings: Vec<v1::KeyValue>,
+    /// Live values beside the first.
+    beside: usize,
+    typed: Option<v1::TypedValue>,
+    context: Bytes,
+}
 
+impl Shown {
+    /// As the answer of a get.
+    pub(crate) fn answer(self, mut receipt: v1::Receipt) -> v1::GetResponse {
+        receipt.siblings = u32::try_from(self.beside).unwrap_or(u32::MAX);
+        receipt.context = self.context;
+        v1::GetResponse {
+            found: self.entry.is_some(),
+            entry: self.entry,
+            siblings: self.siblings,
+            receipt: Some(receipt),
+            typed: self.typed,
+            partial: false,
+        }
+    }
+}
+
+/// What tells a keyspace from others, and from itself before a restore.
+fn identity_of(keyspace: &KeyspaceView) -> [u8; 12] {
+    let mut identity = [0; 12];
+    identity[..4].copy_from_slice(&keyspace.id.0.to_be_bytes());
+    identity[4..].copy_from_slice(&keyspace.incarnation.to_be_bytes());
+    identity
+}
+
+impl Place<'_> {
     fn with_binding<T>(&self, cluster: &str, then: impl FnOnce(&Binding<'_>) -> T) -> T {
         then(&Binding {
             cluster: cluster.as_bytes(),
-            keyspace: &self.keyspace_identity(),
+            keyspace: &identity_of(self.keyspace),
             key: self.user_key,
         })
     }
@@ -93,17 +123,6 @@ impl Gateway {
             Seen(sealed.clone()).open(binding)
         });
         Ok(Some(seen.map_err(EventualError::from)?))
-    }
-
-    /// What clients are told of a key.
-    fn reading(&self, place: &Place<'_>, state: &KeyState) -> Result<KeyReading, GatewayError> {
-        let policy = place.keyspace.options.conflict;
-        let now = self.node().now();
-        place
-            .with_binding(self.node().cluster(), |binding| {
-                KeyReading::of(state, policy, now, binding)
-            })
-            .map_err(|error| EventualError::from(error).into())
     }
 
     /// Whether this node should coordinate: it holds the range, or was sent the request, or
@@ -199,13 +218,7 @@ impl Gateway {
         answer: impl FnOnce(EventualWritten) -> Result<T, GatewayError>,
     ) -> Result<T, GatewayError> {
         let place = &write.place;
-        if place.keyspace.options.mode == Mode::Mixed && write.update == Update::Delete {
-            return Err(GatewayError::NotImplemented {
-                what: "a delete at an eventual level in a keyspace of mode mixed".to_owned(),
-                instead: "deletes at linearizable, and at eventual levels in mode eventual",
-            });
-        }
-        let again = !matches!(write.update, Update::Increment(_) | Update::Fields(_));
+        let again = write.update.is_repeatable();
         if let Some(done) = self.elsewhere(place.range, context, again, request).await? {
             return Ok(done);
         }
@@ -440,56 +453,136 @@ impl Gateway {
         done: &ReadDone,
         context: &Context,
     ) -> Result<v1::GetResponse, GatewayError> {
-        let reading = self.reading(place, &done.state)?;
+        let mut shown = self.shown(place, &done.state)?;
+        shown.context = place.with_binding(self.node().cluster(), |binding| {
+            Seen::seal(done.state.context(), binding).0
+        });
         let rung = level::read_rung_to_wire(ReadLevel::Eventual(copies));
         let holders = (&done.tally.primaries[..], &done.tally.stand_ins[..]);
         let mut receipt = self.eventual_receipt(place.range, rung, holders, context);
-        let beside = reading.siblings.saturating_sub(1);
-        receipt.siblings = u32::try_from(beside).unwrap_or(u32::MAX);
-        receipt.context = reading.context.0.clone();
-        receipt.tentative =
-            place.keyspace.options.mode == Mode::Mixed && done.state.live().len() > 0;
-        let mut values = typed::values(place.user_key, &reading.reading);
-        if place.keyspace.options.mode == Mode::Mixed {
-            self.beside_committed(place, &mut values)?;
+        receipt.tentative = self.is_tentative(place, &done.state)?;
+        let mut answer = shown.answer(receipt);
+        answer.partial = done.partial;
+        Ok(answer)
+    }
+
+    /// Whether the log has not decided yet what was read of a key. Where this node is no replica
+    /// of the range it cannot tell.
+    fn is_tentative(&self, place: &Place<'_>, state: &KeyState) -> Result<bool, GatewayError> {
+        if place.keyspace.options.mode != Mode::Mixed {
+            return Ok(false);
         }
-        let typed = typed::value(&reading.reading);
-        let mut values = values.into_iter();
-        let entry = values.next();
-        Ok(v1::GetResponse {
-            found: entry.is_some() || typed.is_some(),
-            entry: entry.or_else(|| {
-                typed.is_some().then(|| v1::KeyValue {
-                    key: place.user_key.clone(),
-                    ..v1::KeyValue::default()
-                })
-            }),
-            siblings: values.collect(),
-            receipt: Some(receipt),
-            typed,
-            partial: done.partial,
+        let Some(group) = self.node().group(place.range.id) else {
+            return Ok(state.live().len() > 0);
+        };
+        let decided = group.decided(&place.key).map_err(crate::write::stored)?;
+        let undecided = state
+            .live()
+            .any(|(dot, _)| !decided.state.context().contains(*dot));
+        let replaced = decided.state.live().any(|(dot, _)| {
+            state.context().contains(*dot) && state.live().all(|(live, _)| live != dot)
+        });
+        Ok(undecided || replaced)
+    }
+
+    /// The dots that the client of a strong write says to have seen, as its entry carries them.
+    pub(crate) fn seen_of(
+        &self,
+        keyspace: &KeyspaceView,
+        user_key: &Bytes,
+        sealed: Option<&Bytes>,
+    ) -> Result<Bytes, GatewayError> {
+        let Some(sealed) = sealed else {
+            return Ok(Bytes::new());
+        };
+        if keyspace.options.mode != Mode::Mixed {
+            let problem = "contexts are for keyspaces of mode mixed and eventual";
+            return Err(GatewayError::field("context", problem));
+        }
+        let binding = identity_of(keyspace);
+        let binding = Binding {
+            cluster: self.node().cluster().as_bytes(),
+            keyspace: &binding,
+            key: user_key,
+        };
+        if sealed.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let seen = Seen(sealed.clone()).open(&binding);
+        let seen = seen.map_err(EventualError::from)?;
+        // What the log has decided is replaced anyway.
+        let tells = seen.actors().any(|(actor, _)| actor != Actor::LOG);
+        Ok(match tells {
+            true => seen.to_bytes(),
+            false => Bytes::new(),
         })
     }
 
-    /// In a mixed keyspace a view is what the log has decided and what is tentative. As long as
-    /// the one is not absorbed into the other, the committed value is shown where nothing is
-    /// tentative, and beside it where it was decided later.
-    fn beside_committed(
+    /// A key of a mixed keyspace as the log has decided it: its values, and the context that its
+    /// reader sends back with its next write, on either plane.
+    pub(crate) fn decided_key(
         &self,
         place: &Place<'_>,
-        values: &mut Vec<v1::KeyValue>,
-    ) -> Result<(), GatewayError> {
-        let Some(group) = self.node().group(place.range.id) else {
-            return Ok(());
+        group: &Group,
+    ) -> Result<Shown, GatewayError> {
+        let (version, seen) = group
+            .version_and_seen(&place.key)
+            .map_err(crate::write::stored)?;
+        let context = place.with_binding(self.node().cluster(), |binding| {
+            Seen::seal(&seen, binding).0
+        });
+        let mut shown = self.shown_version(place, version)?;
+        shown.context = context;
+        Ok(shown)
+    }
+
+    /// What clients are told of a version of a key.
+    pub(crate) fn shown_version(
+        &self,
+        place: &Place<'_>,
+        version: Option<Version>,
+    ) -> Result<Shown, GatewayError> {
+        let Some(version) = version else {
+            return Ok(Shown::default());
         };
-        let version = group.table().get(&place.key);
-        let Some(version) = version.map_err(crate::write::stored)? else {
-            return Ok(());
-        };
-        if values.iter().all(|value| value.revision < version.revision) {
-            values.push(crate::write::key_value(place.user_key.clone(), version));
+        if version.causal.is_none() {
+            let entry = crate::write::key_value(place.user_key.clone(), version);
+            return Ok(Shown {
+                entry: Some(entry),
+                ..Shown::default()
+            });
         }
-        Ok(())
+        let revision = version.revision;
+        let live = live_values(&place.key, Some(version)).map_err(crate::write::stored)?;
+        let state = KeyState::of(live, Dots::new());
+        let mut shown = self.shown(place, &state)?;
+        // All stand in one version, and compare by its revision.
+        for value in shown.entry.iter_mut().chain(&mut shown.siblings) {
+            value.revision = revision;
+        }
+        Ok(shown)
+    }
+
+    /// What clients are told of a key, but for its context.
+    fn shown(&self, place: &Place<'_>, state: &KeyState) -> Result<Shown, GatewayError> {
+        let policy = place.keyspace.options.conflict;
+        let reading = quorate_types::causal::evaluate(policy, state, self.node().now());
+        let reading = reading.map_err(EventualError::from)?;
+        let typed = typed::value(&reading);
+        let mut values = typed::values(place.user_key, &reading).into_iter();
+        let entry = values.next().or_else(|| {
+            typed.is_some().then(|| v1::KeyValue {
+                key: place.user_key.clone(),
+                ..v1::KeyValue::default()
+            })
+        });
+        Ok(Shown {
+            entry,
+            siblings: values.collect(),
+            beside: reading.siblings().saturating_sub(1),
+            typed,
+            context: Bytes::new(),
+        })
     }
 
     /// One page of one range on the eventual plane. A page of nothing but deleted keys is not

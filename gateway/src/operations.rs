@@ -39,6 +39,7 @@ impl Prepared {
                     key,
                     value: put.value.clone(),
                     ttl,
+                    seen: Bytes::new(),
                 }))
             }
             Some(Op::Delete(_)) => Some(Operation::Delete(key)),

@@ -5,16 +5,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::RwLock;
 use quorate_eventual::quorum::Holders;
 use quorate_eventual::{
-    EventualError, EventualNode, EventualOptions, PeerFailure, Peers, Place, Places,
+    Decisions, EventualError, EventualNode, EventualOptions, PeerFailure, Peers, Place, Places,
     WeakEventualNode,
 };
-use quorate_proto::internal::{EventualRequest, EventualResponse, eventual_response};
+use quorate_proto::internal::{
+    Absorb, EventualRequest, EventualResponse, absorb, eventual_response,
+};
 use quorate_proto::v1::EventualStatus;
 use quorate_raft::{CallError, CatalogView, EventualAnswer, EventualHandler, RaftNode};
+use quorate_types::causal::KeyState;
 use quorate_types::{Mode, NodeId, RangeId, Ring, Timestamp};
+use tokio::time::Instant;
 
 /// Starts a node's eventual path beside its Raft groups: same log, same engine, same connections.
 ///
@@ -27,7 +32,9 @@ pub async fn start_eventual(
     let storage = (raft.log().clone(), raft.engine().clone());
     let peers = Arc::new(RaftPeers(raft.clone()));
     let places = Arc::new(CatalogPlaces::new(raft.clone()));
-    let eventual = EventualNode::start(raft.node_id(), storage, (peers, places), options).await?;
+    let logs = Arc::new(RaftDecisions(raft.clone()));
+    let eventual =
+        EventualNode::start(raft.node_id(), storage, (peers, places, logs), options).await?;
     raft.set_eventual_handler(Arc::new(Answers(eventual.downgrade())));
     Ok(eventual)
 }
@@ -58,6 +65,70 @@ impl Peers for RaftPeers {
 
     fn now(&self) -> Timestamp {
         self.0.now()
+    }
+}
+
+/// What logs have decided, by this node's replicas of them.
+struct RaftDecisions(RaftNode);
+
+/// An entry that absorbs is given this long.
+const ABSORB_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[tonic::async_trait]
+impl Decisions for RaftDecisions {
+    fn decided(
+        &self,
+        range: RangeId,
+        key: &[u8],
+    ) -> Result<Option<(KeyState, u64)>, EventualError> {
+        if let Some(group) = self.0.group(range) {
+            let decided = group.decided(key)?;
+            return Ok(Some((decided.state, decided.index)));
+        }
+        let catalog = self.0.catalog();
+        let is_replica = catalog
+            .range(range)
+            .is_some_and(|(_, range)| range.replicas.contains(&self.0.node_id()));
+        match is_replica {
+            true => Err(EventualError::Filling(range)),
+            false => Ok(None),
+        }
+    }
+
+    fn applied_and_durable(&self, range: RangeId) -> (u64, u64) {
+        let group = self.0.group(range);
+        group.map_or((0, 0), |group| group.applied_and_durable())
+    }
+
+    fn leads(&self, range: RangeId) -> bool {
+        self.0.group(range).is_some_and(|group| group.is_leader())
+    }
+
+    async fn flush(&self, range: RangeId) {
+        if let Some(group) = self.0.group(range) {
+            group.flush().await;
+        }
+    }
+
+    async fn absorb(
+        &self,
+        range: RangeId,
+        items: Vec<(Bytes, Bytes)>,
+        base: Option<Bytes>,
+    ) -> Result<(), EventualError> {
+        let group = self.0.group(range).ok_or(EventualError::NoRange(range))?;
+        let items = items.into_iter();
+        let absorb = Absorb {
+            items: items
+                .map(|(key, state)| absorb::Item { key, state })
+                .collect(),
+            base: base.unwrap_or_default(),
+        };
+        let asked = group.absorb(absorb, Instant::now() + ABSORB_TIMEOUT).await;
+        asked.map(drop).map_err(|error| EventualError::NotDecided {
+            range,
+            why: error.to_string(),
+        })
     }
 }
 
@@ -132,6 +203,7 @@ fn known_of(catalog: &CatalogView, me: NodeId) -> Known {
                 holders,
                 founders: range.founders.clone(),
                 policy: keyspace.options.conflict,
+                has_log: keyspace.options.mode == Mode::Mixed,
             };
             known.places.insert(range.id, Arc::new(place));
         }
@@ -184,6 +256,7 @@ impl EventualHandler for Answers {
                 hint_bytes: report.hint_bytes,
                 counted_hints: report.counted_hints,
                 gaps: report.gaps,
+                overlay_rows: report.overlay_rows,
             }),
             Err(error) => {
                 tracing::warn!(%range, %error, "the eventual plane does not report");

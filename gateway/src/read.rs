@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quorate_proto::v1::{self, pipeline_request::Request};
 use quorate_raft::{Group, KeyspaceView, RangeView};
 use quorate_storage::engine::HistoryEntry;
-use quorate_types::{Effect, Operation, ReadLevel, Revision};
+use quorate_types::{Effect, Mode, Operation, ReadLevel, Revision};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -110,7 +110,13 @@ impl Gateway {
             let here = |group: Arc<Group>| async move {
                 match self.stand(&group, read.want(level), context.deadline).await {
                     Ok(standing) => {
-                        Tried::Done(self.got(read, request, &group, standing, level, &context))
+                        let place = Place {
+                            keyspace,
+                            range: read.range,
+                            user_key: request,
+                            key: read.key.clone(),
+                        };
+                        Tried::Done(self.got(read, &place, &group, standing, level, &context))
                     }
                     Err(unmet) => unmet.into(),
                 }
@@ -167,25 +173,24 @@ impl Gateway {
     fn got(
         &self,
         read: &Read<'_>,
-        user_key: &Bytes,
+        place: &Place<'_>,
         group: &Group,
         standing: Standing,
         level: ReadLevel,
         context: &Context,
     ) -> Result<v1::GetResponse, GatewayError> {
         let table = group.table();
-        let version = match standing.at {
-            None => table.get(&read.key),
-            Some(at) => table.get_at(&read.key, at.0),
-        }
-        .map_err(stored)?;
+        let shown = match standing.at {
+            None if place.keyspace.options.mode == Mode::Mixed => self.decided_key(place, group)?,
+            None => self.shown_version(place, table.get(&read.key).map_err(stored)?)?,
+            Some(at) => {
+                let version = table.get_at(&read.key, at.0).map_err(stored)?;
+                self.shown_version(place, version)?
+            }
+        };
+        // After the table was read.
         let receipt = self.read_receipt(&read.session, group, standing, level, context);
-        Ok(v1::GetResponse {
-            found: version.is_some(),
-            entry: version.map(|version| key_value(user_key.clone(), version)),
-            receipt: Some(receipt),
-            ..v1::GetResponse::default()
-        })
+        Ok(shown.answer(receipt))
     }
 
     /// The receipt of a read, made after the table was read: the state that was seen may be newer

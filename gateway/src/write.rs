@@ -249,12 +249,16 @@ impl Gateway {
                 .eventual_put(keyspace, &rungs, ttl, (leveled.1, request), context)
                 .await;
         }
-        no_context(request.context.as_ref())?;
+        let seen = self.seen_of(keyspace, &request.key, request.context.as_ref())?;
         let id = request.request_id.as_ref();
         let write = self.write_of(keyspace, &request.key, leveled, id, context)?;
         let operation = || {
-            let (key, value) = (write.key.clone(), request.value.clone());
-            command::Operation::Put(internal::Write { key, value, ttl })
+            command::Operation::Put(internal::Write {
+                key: write.key.clone(),
+                value: request.value.clone(),
+                ttl,
+                seen: seen.clone(),
+            })
         };
         let resend = || {
             Request::Put(v1::PutRequest {
@@ -264,7 +268,7 @@ impl Gateway {
                 consistency: write.consistency(),
                 ttl_ms: request.ttl_ms,
                 request_id: write.request_id(),
-                context: None,
+                context: request.context.clone(),
             })
         };
         let answer = |decided: Decided<'_>| {
@@ -315,10 +319,10 @@ impl Gateway {
                 .eventual_delete(keyspace, &rungs, (leveled.1, request), context)
                 .await;
         }
-        no_context(request.context.as_ref())?;
+        let seen = self.seen_of(keyspace, &request.key, request.context.as_ref())?;
         let id = request.request_id.as_ref();
         let write = self.write_of(keyspace, &request.key, leveled, id, context)?;
-        let operation = || delete_operation(write.key.clone(), expected);
+        let operation = || delete_operation(write.key.clone(), seen.clone(), expected);
         let resend = || {
             Request::Delete(v1::DeleteRequest {
                 keyspace: request.keyspace.clone(),
@@ -326,6 +330,7 @@ impl Gateway {
                 consistency: write.consistency(),
                 if_revision: request.if_revision,
                 request_id: write.request_id(),
+                context: request.context.clone(),
                 ..v1::DeleteRequest::default()
             })
         };
@@ -356,7 +361,12 @@ impl Gateway {
         let operation = || {
             let (key, value) = (write.key.clone(), request.value.clone());
             command::Operation::Conditional(internal::Conditional {
-                write: Some(internal::Write { key, value, ttl }),
+                write: Some(internal::Write {
+                    key,
+                    value,
+                    ttl,
+                    seen: Bytes::new(),
+                }),
                 expect: request.expect.clone(),
                 delete: false,
             })
@@ -389,21 +399,10 @@ fn eventual_rungs(
     }
 }
 
-/// The log decides by what is committed: what a client has seen of the eventual plane would be
-/// ignored, so it is refused.
-fn no_context(context: Option<&Bytes>) -> Result<(), GatewayError> {
-    match context {
-        None => Ok(()),
-        Some(_) => Err(GatewayError::field(
-            "context",
-            "contexts are for writes at eventual levels",
-        )),
-    }
-}
-
-fn delete_operation(key: Bytes, expected: Revision) -> command::Operation {
+fn delete_operation(key: Bytes, seen: Bytes, expected: Revision) -> command::Operation {
     let write = internal::Write {
         key,
+        seen,
         ..internal::Write::default()
     };
     if expected.is_none() {

@@ -2,8 +2,8 @@
 //! how much of it is on this disk, and entries that absorb what that plane holds.
 
 use quorate_proto::internal::{Absorb, Command, command};
-use quorate_storage::engine::EngineError;
-use quorate_types::causal::KeyState;
+use quorate_storage::engine::{EngineError, Version};
+use quorate_types::causal::{Dots, KeyState};
 use tokio::time::Instant;
 
 use crate::group::{Group, ProposeError, Proposed};
@@ -29,6 +29,17 @@ impl Group {
         let state = machine.key_state(key, table.get(key)?)?;
         let index = table.applied().map_or(0, |position| position.index);
         Ok(Decided { state, index })
+    }
+
+    /// A key's version as of now, and all dots that the log knows of the key.
+    ///
+    /// # Errors
+    /// [`EngineError`] where what is stored cannot be read.
+    pub fn version_and_seen(&self, key: &[u8]) -> Result<(Option<Version>, Dots), EngineError> {
+        let machine = self.shared.machine.lock();
+        let version = self.shared.table.get(key)?;
+        let seen = machine.causal().seen(machine.last_revision(), key);
+        Ok((version, seen))
     }
 
     /// The last entry that this replica has applied, and the last whose effects are on its disk.

@@ -162,6 +162,7 @@ fn a_write_that_this_start_never_made_shows_an_old_copy() {
         let merge = ClockMerge {
             clock: Clock::of(clock).encode(),
             filled: true,
+            decided: 0,
         };
         let refused = ask(&node, Request::ClockMerge(merge)).await;
         assert!(matches!(refused, Response::Problem(_)), "{refused:?}");

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_eventual::quorum::Holders;
 use quorate_eventual::{
-    EventualNode, EventualOptions, Faults, Place, Places, RangeReport, Witness,
+    EventualNode, EventualOptions, Faults, NoLogs, Place, Places, RangeReport, Witness,
 };
 use quorate_storage::disk::sim::Dice;
 use quorate_storage::disk::{Disk, SimDisk};
@@ -88,6 +88,7 @@ impl Places for Catalog {
             },
             founders: (1..=PRIMARIES as u64).map(NodeId).collect(),
             policy,
+            has_log: false,
         }))
     }
 
@@ -290,9 +291,14 @@ impl World {
             },
         )));
         let peers = self.network.link(id, self.roll(100_000));
-        EventualNode::start(id, (log, engine), (peers, catalog), options)
-            .await
-            .map_err(|e| format!("{e:?}"))
+        EventualNode::start(
+            id,
+            (log, engine),
+            (peers, catalog, Arc::new(NoLogs)),
+            options,
+        )
+        .await
+        .map_err(|e| format!("{e:?}"))
     }
 
     /// Everything runs and reaches everything again, on a good network.

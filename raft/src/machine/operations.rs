@@ -9,7 +9,7 @@ use quorate_proto::v1::{Expect, expect::State};
 use quorate_storage::engine::{EngineError, Version};
 use quorate_types::Revision;
 
-use super::{Applied, ApplyOutcome, ApplyRefusal, Machine, Store, TxnResult};
+use super::{Applied, ApplyOutcome, ApplyRefusal, Machine, Store, TxnResult, live_values};
 
 impl Machine {
     pub(super) fn operate(
@@ -224,10 +224,16 @@ fn holds(expect: Option<&Expect>, current: Option<&Version>) -> bool {
     match expect.and_then(|e| e.state.as_ref()) {
         None => true,
         Some(State::Revision(revision)) => current.is_some_and(|v| v.revision == *revision),
-        Some(State::Value(value)) => current.is_some_and(|v| v.value == *value),
+        Some(State::Value(value)) => current.is_some_and(|v| v.value == *value && is_alone(v)),
         Some(State::Absent(_)) => current.is_none(),
         Some(State::Present(_)) => current.is_some(),
     }
+}
+
+/// Whether a version shows one value, and no others beside it.
+fn is_alone(version: &Version) -> bool {
+    version.causal.is_none()
+        || live_values(&[], Some(version.clone())).is_ok_and(|live| live.len() == 1)
 }
 
 fn delete(revision: Revision, key: Bytes, store: &mut dyn Store) -> Result<bool, EngineError> {

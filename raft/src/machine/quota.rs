@@ -201,6 +201,7 @@ mod tests {
             key: key.into(),
             value: vec![7; bytes].into(),
             ttl: 0,
+            seen: Bytes::new(),
         };
         let operation = Some(Operation::Put(write));
         Command {

@@ -317,6 +317,7 @@ fn write(key: &Bytes, amount: u64) -> TransactionOperation {
         key: key.clone(),
         value: balance(amount),
         ttl: 0,
+        seen: Bytes::new(),
     };
     TransactionOperation {
         operation: Some(transaction_operation::Operation::Put(write)),

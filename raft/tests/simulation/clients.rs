@@ -27,7 +27,12 @@ pub fn within(time: Duration) -> Instant {
 }
 
 pub fn put(key: Bytes, value: Bytes) -> Command {
-    let write = Write { key, value, ttl: 0 };
+    let write = Write {
+        key,
+        value,
+        ttl: 0,
+        seen: Bytes::new(),
+    };
     Command {
         operation: Some(command::Operation::Put(write)),
         ..Command::default()

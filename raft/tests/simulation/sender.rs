@@ -335,7 +335,12 @@ fn increment(key: Bytes, expected: u64) -> Command {
     };
     let value = Bytes::copy_from_slice(&(expected + 1).to_be_bytes());
     let conditional = Conditional {
-        write: Some(Write { key, value, ttl: 0 }),
+        write: Some(Write {
+            key,
+            value,
+            ttl: 0,
+            seen: Bytes::new(),
+        }),
         expect: Some(Expect { state: Some(state) }),
         delete: false,
     };

@@ -162,6 +162,15 @@ impl Committed {
         self.record(key, live).state(&self.clock(at))
     }
 
+    /// All dots that the log knows of a key: what a reader of it has seen.
+    pub fn seen(&self, at: At, key: &[u8]) -> Dots {
+        let mut seen = self.clock(at).base();
+        if let Some(beyond) = self.beyond.get(key) {
+            seen.union(beyond);
+        }
+        seen
+    }
+
     /// The dots of a key that base does not cover; none usually.
     pub fn beyond(&self, key: &[u8]) -> Option<&Dots> {
         self.beyond.get(key)

@@ -1,0 +1,77 @@
+//! Absorption: what the nodes of a `mixed` range took in on this path is taken to the range's log
+//! by whoever leads it, so that all replicas decide it alike; and rows go that the log knows.
+//!
+//! The lowest priority of all writes: an entry at a time, with a pause after each round. Not
+//! here: what a log does with it, and what a row is (`replica`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use crate::node::Inner;
+use crate::replica::Replica;
+
+/// How often a range is looked at.
+const ABSORB_INTERVAL: Duration = Duration::from_millis(100);
+/// Entries of one range in a row, before others have their turn.
+const ENTRIES_PER_ROUND: usize = 64;
+
+/// Starts the work in the background.
+pub(crate) fn start(inner: &Arc<Inner>) -> AbortHandle {
+    let weak = Arc::downgrade(inner);
+    let task = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(ABSORB_INTERVAL).await;
+            let Some(inner) = weak.upgrade() else { return };
+            for replica in inner.all_replicas() {
+                if replica.has_log() {
+                    inner.absorb(&replica).await;
+                    inner.trim(&replica).await;
+                }
+            }
+        }
+    });
+    task.abort_handle()
+}
+
+impl Inner {
+    async fn absorb(&self, replica: &Replica) {
+        for _ in 0..ENTRIES_PER_ROUND {
+            if !self.decisions.leads(replica.range) {
+                return;
+            }
+            let next = match replica.next_absorption() {
+                Ok(Some(next)) => next,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(range = %replica.range, %error, "rows cannot be absorbed");
+                    return;
+                }
+            };
+            let keys = next.items.len() as u64;
+            let base = next.base.map(|base| base.to_bytes());
+            let asked = self
+                .decisions
+                .absorb(replica.range, next.items.clone(), base);
+            let asked = asked.await;
+            if let Err(error) = asked {
+                tracing::debug!(range = %replica.range, %error, "not absorbed");
+                replica.absorb_again(next.items);
+                return;
+            }
+            metrics::counter!("quorate_absorbed_keys_total").increment(keys);
+            metrics::counter!("quorate_absorptions_total").increment(1);
+        }
+    }
+
+    async fn trim(&self, replica: &Replica) {
+        match replica.trim() {
+            Ok(false) => {}
+            Ok(true) => self.decisions.flush(replica.range).await,
+            Err(error) => {
+                tracing::debug!(range = %replica.range, %error, "rows are not trimmed");
+            }
+        }
+    }
+}
