@@ -446,40 +446,49 @@ impl Replica {
     /// change is in memory, and on its way to the disk.
     fn commit(&self, state: &mut State, step: &Step) -> Result<Synced, EventualError> {
         let (done, synced) = Synced::pair();
-        self.commit_then(state, step, done)?;
+        // Without an entry (a late copy): on disk once all that is queued is.
+        let entries = self.enter(state, step)?.into_iter().collect();
+        self.log.append(entries, done);
         Ok(synced)
     }
 
-    /// As `commit`, with what is called once the change, and all before it, are on disk.
-    fn commit_then(&self, state: &mut State, step: &Step, done: Done) -> Result<(), EventualError> {
-        let index = state.index + 1;
-        let mut changes = Vec::new();
-        if self.take_in(state, step, index, &mut changes)? {
-            self.append(state, step, changes, done);
-        } else {
-            // A late copy: on disk once all that is queued is.
-            self.log.append(Vec::new(), done);
-        }
-        Ok(())
+    /// Does a step, and puts it into the table. Returns its entry of the log, which is to be
+    /// appended before the lock is given back; a late copy has none.
+    fn enter(&self, state: &mut State, step: &Step) -> Result<Option<LogEntry>, EventualError> {
+        let (index, mut changes) = (state.index + 1, Vec::new());
+        let is_news = self.take_in(state, step, index, &mut changes)?;
+        Ok(is_news.then(|| self.entered(state, step, changes)))
     }
 
-    /// Puts a step that was done in memory into log and table.
-    fn append(&self, state: &mut State, step: &Step, changes: Vec<Change>, done: Done) {
+    /// Puts a step that was done in memory into the table, and makes its entry of the log.
+    fn entered(&self, state: &mut State, step: &Step, changes: Vec<Change>) -> LogEntry {
         let (index, term) = (state.index + 1, u64::from(self.actor.start));
         state.index = index;
-        let entry = LogEntry {
+        self.table.apply(Position { term, index }, changes);
+        LogEntry {
             term,
             index,
             payload: step.encode(),
-        };
-        self.log.append(vec![entry], done);
-        self.table.apply(Position { term, index }, changes);
+        }
     }
 
-    /// Takes something in, and calls `done` once that is on disk: from the log's worker, so it
-    /// must not block. Where this fails, `done` is dropped.
-    pub(crate) fn do_step_then(&self, step: &Step, done: Done) -> Result<(), EventualError> {
-        self.commit_then(&mut self.state.lock(), step, done)
+    /// Takes several things in as one request to the log. `then` is told what was refused, by its
+    /// place, and makes what the log's worker calls once all else is on disk; neither may block.
+    pub(crate) fn do_each(
+        &self,
+        steps: impl Iterator<Item = Result<Step, EventualError>>,
+        then: impl FnOnce(Vec<(usize, EventualError)>) -> Done,
+    ) {
+        let (mut entries, mut refused) = (Vec::with_capacity(steps.size_hint().0), Vec::new());
+        let mut state = self.state.lock();
+        for (place, step) in steps.enumerate() {
+            match step.and_then(|step| self.enter(&mut state, &step)) {
+                Ok(entry) => entries.extend(entry),
+                Err(error) => refused.push((place, error)),
+            }
+        }
+        // Without entries (late copies alone): on disk once all that is queued is.
+        self.log.append(entries, then(refused));
     }
 
     /// Takes something in.
@@ -524,7 +533,8 @@ impl Replica {
             deltas: encoded.clone(),
         };
         let (done, synced) = Synced::pair();
-        self.append(state, &step, changes, done);
+        let entry = self.entered(state, &step, changes);
+        self.log.append(vec![entry], done);
         Ok(Written {
             dot: self.first_of(&deltas, state),
             deltas: encoded,
