@@ -144,6 +144,7 @@ impl EventualNode {
         let stored = Stored {
             range: request.range,
             key: request.key.clone(),
+            dot: written.dot,
             deltas: written.deltas,
             memory,
             holders_wanted,

@@ -1,6 +1,6 @@
-//! Copies of writes on their way to other nodes. While messages to a node are under way, what is
+//! Copies of writes on their way to other nodes. While a message to a node is under way, what is
 //! to follow of the same range waits, and then goes in one message: under load one message, one
-//! step of the receiver's log and one answer serve many writes.
+//! request to the receiver's log and one answer serve many writes.
 //!
 //! Not here: which nodes a write goes to, and when it has enough holders (`spread`).
 
@@ -21,8 +21,14 @@ use crate::spread::Spreading;
 
 /// A holder that has not stored a write after this is taken for unreachable.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Messages of one lane that are under way at once: the node syncs one while the next one comes.
-const MESSAGES_UNDER_WAY_MAX: usize = 2;
+/// Messages of one lane that are under way at once.
+const MESSAGES_UNDER_WAY_MAX: usize = 16;
+/// A message follows the one that is under way if it would be full, or if that one takes this
+/// long: the node is far then, rather than busy.
+const FAR_AFTER: Duration = Duration::from_millis(10);
+/// A write whose client waits for no other holder waits so long for others to go with it: each
+/// message costs its receiver a sync.
+const COMPANY_PATIENCE: Duration = Duration::from_millis(1);
 /// Writes in one message: their receiver takes them in while others wait for the replica.
 const BATCH_STORES_MAX: usize = 128;
 /// Bytes in one message; the write that crosses it is the last.
@@ -47,13 +53,23 @@ struct Waiting {
     since: Instant,
 }
 
+/// When a sender takes what waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Now,
+    /// After [`COMPANY_PATIENCE`].
+    Soon,
+}
+
 #[derive(Default)]
 struct Lane {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     senders: usize,
     /// A sender has begun, and not looked yet.
-    is_awaited: bool,
+    coming: Option<Start>,
+    /// When the last message went.
+    sent: Option<Instant>,
 }
 
 impl Lane {
@@ -62,11 +78,15 @@ impl Lane {
     }
 
     /// Whether one more sender is to begin.
-    fn begin_sender(&mut self) -> bool {
-        let begins = !self.is_awaited && self.senders < MESSAGES_UNDER_WAY_MAX;
+    fn begin_sender(&mut self, start: Start) -> bool {
+        let is_coming = self.coming == Some(Start::Now) || self.coming == Some(start);
+        let is_full = self.waiting.len() >= BATCH_STORES_MAX || self.bytes >= BATCH_BYTES_MAX;
+        let is_far = self.sent.is_some_and(|sent| sent.elapsed() >= FAR_AFTER);
+        let may_send = self.senders == usize::from(self.coming.is_some()) || is_full || is_far;
+        let begins = !is_coming && may_send && self.senders < MESSAGES_UNDER_WAY_MAX;
         if begins {
             self.senders += 1;
-            self.is_awaited = true;
+            self.coming = Some(start);
         }
         begins
     }
@@ -81,6 +101,8 @@ impl Lane {
             batch.push(next);
         }
         self.bytes -= bytes;
+        // Without gaps in between, the receiver's clock covers each as it comes.
+        batch.sort_by_key(|waiting| waiting.write.dot);
         batch
     }
 }
@@ -96,8 +118,9 @@ impl Lanes {
         let Some(lane) = lanes.get_mut(&name) else {
             return Vec::new();
         };
-        lane.is_awaited = false;
+        lane.coming = None;
         let batch = lane.take();
+        lane.sent = Some(Instant::now());
         if batch.is_empty() {
             lane.senders -= 1;
             if lane.senders == 0 {
@@ -123,19 +146,26 @@ impl Inner {
             return write.answered(self, to, Err(&PeerFailure::NotSent(to)));
         }
         lane.bytes += write.bytes();
+        let start = match write.is_awaited {
+            true => Start::Now,
+            false => Start::Soon,
+        };
         let since = Instant::now();
         lane.waiting.push_back(Waiting { write, since });
-        let begins = lane.begin_sender();
+        let begins = lane.begin_sender(start);
         drop(lanes);
         if begins {
-            tokio::spawn(self.clone().send_stores(name));
+            tokio::spawn(self.clone().send_stores(name, start));
         }
     }
 
     /// Sends what waits, message by message, until nothing does.
-    async fn send_stores(self: Arc<Self>, name: LaneName) {
+    async fn send_stores(self: Arc<Self>, name: LaneName, start: Start) {
         // Writes whose sync ended together come one after the other: all take the same message.
-        tokio::task::yield_now().await;
+        match start {
+            Start::Now => tokio::task::yield_now().await,
+            Start::Soon => tokio::time::sleep(COMPANY_PATIENCE).await,
+        }
         loop {
             let mut batch = self.lanes.next(name);
             if batch.is_empty() {

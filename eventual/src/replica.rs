@@ -133,7 +133,7 @@ impl State {
 
 /// The hash of a key's record: equal on replicas that hold the same of it.
 fn record_hash(key: &[u8], record: &Record) -> Sum {
-    let mut bytes = Vec::with_capacity(key.len() + 64);
+    let mut bytes = Vec::with_capacity(key.len() + 96);
     bytes.extend_from_slice(&(key.len() as u64).to_be_bytes());
     bytes.extend_from_slice(key);
     for (dot, value) in record.live() {

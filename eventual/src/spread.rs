@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_proto::internal::Store;
+use quorate_types::causal::Dot;
 use quorate_types::{NodeId, RangeId};
 use tokio::sync::Notify;
 
@@ -21,6 +22,10 @@ pub(crate) struct Spreading {
     pub(crate) range: RangeId,
     /// Holders answer once it is in memory.
     pub(crate) memory: bool,
+    /// Its client waits for others than its coordinator.
+    pub(crate) is_awaited: bool,
+    /// Its name, or its first one.
+    pub(crate) dot: Dot,
     replica: Arc<Replica>,
     /// The coordinator holds the range.
     primary_here: bool,
@@ -48,6 +53,7 @@ struct State {
 pub(crate) struct Stored {
     pub(crate) range: RangeId,
     pub(crate) key: Bytes,
+    pub(crate) dot: Dot,
     pub(crate) deltas: Vec<Bytes>,
     pub(crate) memory: bool,
     pub(crate) holders_wanted: u8,
@@ -93,6 +99,8 @@ impl Spreading {
         let write = Arc::new(Spreading {
             range: stored.range,
             memory: stored.memory,
+            is_awaited: stored.holders_wanted > 1,
+            dot: stored.dot,
             replica: stored.replica,
             primary_here: stored.primary_here,
             store: Store {
