@@ -13,8 +13,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use quorate_proto::internal::{
-    Fetch, Join, KeyState as WireState, Store, eventual_request::Request,
-    eventual_response::Response,
+    Fetch, Join, KeyState as WireState, eventual_request::Request, eventual_response::Response,
 };
 use quorate_types::causal::{
     Actor, Context, Dot, Dots, KeyState, Limits, Planned, Seen, Update, plan,
@@ -28,10 +27,11 @@ use crate::node::{EventualNode, Inner};
 use crate::quorum::{Spread, Tally};
 use crate::replica::{Replica, Written};
 use crate::seam::{PeerFailure, Place};
+use crate::spread::{Progress, Spreading, Stored, Waiter};
 use crate::step::Step;
 
-/// A holder that has not stored a write after this is taken for unreachable.
-const STORE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A holder that has not answered a read after this is taken for unreachable.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where a level still lacks holders after this, stand-ins are asked as well.
 const STAND_IN_PATIENCE: Duration = Duration::from_millis(50);
 /// A replica is given this long to take a read repair.
@@ -114,82 +114,6 @@ pub struct ReadDone {
     pub partial: bool,
 }
 
-type Sent = BoxFuture<'static, (NodeId, Result<bool, PeerFailure>)>;
-
-/// The copies of one write that are on their way.
-struct Spreading {
-    inner: Arc<Inner>,
-    range: RangeId,
-    store: Store,
-    sent: FuturesUnordered<Sent>,
-    /// Stand-ins that were not asked yet, the next one last.
-    stand_ins: Vec<NodeId>,
-    /// Primaries that do not have it.
-    missing: Vec<NodeId>,
-    /// Stand-ins asked so far.
-    standing: usize,
-    tally: Tally,
-}
-
-impl Spreading {
-    fn send(&mut self, to: NodeId) {
-        let inner = self.inner.clone();
-        let (range, store) = (self.range, self.store.clone());
-        self.sent.push(Box::pin(async move {
-            let answer = inner.ask_timed(to, range, Request::Store(store)).await;
-            let stored = answer.and_then(|answer| match answer {
-                Response::Stored(stored) => Ok(stored.primary),
-                _ => Err(PeerFailure::NoAnswer(to)),
-            });
-            (to, stored)
-        }));
-    }
-
-    /// Asks the next stand-in. Returns whether there was one.
-    fn ask_stand_in(&mut self) -> bool {
-        let Some(next) = self.stand_ins.pop() else {
-            return false;
-        };
-        self.standing += 1;
-        self.send(next);
-        true
-    }
-
-    /// Waits for one answer; `false`: none is under way.
-    async fn next(&mut self) -> bool {
-        let Some((node, stored)) = self.sent.next().await else {
-            return false;
-        };
-        match stored {
-            Ok(primary) => self.tally.add(node, primary),
-            Err(error) => {
-                tracing::debug!(range = %self.range, %error, "a write was not taken");
-                if !self.missing.contains(&node) {
-                    self.missing.push(node);
-                }
-                self.ask_stand_in();
-            }
-        }
-        true
-    }
-
-    /// Goes on until all have answered. Then, where no stand-in keeps a hint for a primary that
-    /// does not have the write, this node does, as a courtesy.
-    async fn finish(mut self, replica: Arc<Replica>, primary_here: bool) {
-        while self.next().await {}
-        let lacking = self
-            .missing
-            .iter()
-            .any(|node| !self.tally.primaries.contains(node));
-        if lacking && primary_here && self.tally.stand_ins.is_empty() {
-            let kept = replica.keep(&self.store.key, &self.store.deltas, 0);
-            if let Err(error) = kept {
-                tracing::debug!(range = %self.range, %error, "no hint is kept");
-            }
-        }
-    }
-}
-
 impl EventualNode {
     /// Takes a write in, spreads it, and waits for the first rung that is met.
     ///
@@ -216,32 +140,21 @@ impl EventualNode {
         if !memory && !inner.options.faults.acknowledge_before_sync {
             written.synced.wait().await?;
         }
-        let mut spreading = Spreading {
-            inner: inner.clone(),
-            range: request.range,
-            store: Store {
-                key: request.key.clone(),
-                deltas: written.deltas,
-                memory,
-                holders_wanted: u32::from(holders_wanted),
-            },
-            sent: FuturesUnordered::new(),
-            stand_ins: spread.stand_ins.iter().rev().copied().collect(),
-            missing: spread.missing,
-            standing: usize::from(!primary),
-            tally: Tally::default(),
-        };
-        spreading.tally.add(me, primary);
         let stored_after = began.elapsed();
-        for node in spread.primaries {
-            spreading.send(node);
-        }
-        while spreading.standing < spreading.missing.len() && spreading.ask_stand_in() {}
-        let met = wait_for_rung(&mut spreading, &rungs).await;
-        let tally = spreading.tally.clone();
-        if !spreading.sent.is_empty() || !spreading.missing.is_empty() {
-            tokio::spawn(spreading.finish(replica.clone(), primary));
-        }
+        let stored = Stored {
+            range: request.range,
+            key: request.key.clone(),
+            dot: written.dot,
+            deltas: written.deltas,
+            memory,
+            holders_wanted,
+            replica,
+            primary_here: primary,
+        };
+        let waiter = Spreading::begin(inner, stored, spread);
+        let met = wait_for_rung(&waiter, &rungs).await;
+        let tally = waiter.tally();
+        drop(waiter);
         let Some(rung) = met else {
             let last = rungs
                 .last()
@@ -380,7 +293,7 @@ impl Inner {
         request: Request,
     ) -> Result<Response, PeerFailure> {
         let began = Instant::now();
-        let answer = self.ask(to, range, request, STORE_TIMEOUT).await?;
+        let answer = self.ask(to, range, request, FETCH_TIMEOUT).await?;
         self.latencies.answered(to, began.elapsed());
         Ok(answer)
     }
@@ -481,24 +394,22 @@ fn meetable(
 
 /// Waits until a rung is met: the first one until its deadline, then the next one. Stand-ins are
 /// asked where primaries are slow.
-async fn wait_for_rung(spreading: &mut Spreading, rungs: &[Meetable]) -> Option<usize> {
+async fn wait_for_rung(waiter: &Waiter, rungs: &[Meetable]) -> Option<usize> {
     for rung in rungs {
         let mut impatient = Instant::now() + STAND_IN_PATIENCE;
         loop {
-            if spreading.tally.count(rung.strict) >= rung.wanted {
-                return Some(rung.at);
+            match waiter.progress(rung.wanted, rung.strict) {
+                Progress::Met => return Some(rung.at),
+                Progress::Ended if rung.strict || !waiter.ask_stand_in() => break,
+                Progress::UnderWay | Progress::Ended => {}
             }
             tokio::select! {
                 biased;
-                more = spreading.next() => {
-                    if !more && (rung.strict || !spreading.ask_stand_in()) {
-                        break;
-                    }
-                }
+                () = waiter.changed() => {}
                 () = tokio::time::sleep_until(rung.deadline) => break,
                 () = tokio::time::sleep_until(impatient), if !rung.strict => {
                     impatient = Instant::now() + STAND_IN_PATIENCE;
-                    if !spreading.ask_stand_in() {
+                    if !waiter.ask_stand_in() {
                         impatient = rung.deadline;
                     }
                 }
@@ -538,7 +449,7 @@ impl Reading {
 
     /// Asks until as many have answered as are wanted; one more for each that is slow or fails.
     async fn gather(&mut self, wanted: usize, deadline: Instant) -> Result<(), EventualError> {
-        let mut hedge = Instant::now() + STORE_TIMEOUT;
+        let mut hedge = Instant::now() + FETCH_TIMEOUT;
         while self.known.len() + self.asked.len() < wanted {
             let Some(patience) = self.ask_next() else {
                 break;
@@ -554,7 +465,7 @@ impl Reading {
                 },
                 () = tokio::time::sleep_until(deadline) => break,
                 () = tokio::time::sleep_until(hedge) => {
-                    let patience = self.ask_next().unwrap_or(STORE_TIMEOUT);
+                    let patience = self.ask_next().unwrap_or(FETCH_TIMEOUT);
                     hedge = Instant::now() + patience;
                 }
             }

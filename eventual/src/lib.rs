@@ -2,7 +2,8 @@
 //! holders that are away, and repair brings all of them to the same bytes.
 //!
 //! Start at [`EventualNode`] (a node's part of it). `replica` is what a node holds of a range, in
-//! the node log and the engine; `coordinator` serves writes and reads; `hand_over` brings hints
+//! the node log and the engine; `coordinator` serves writes and reads, `spread` and `lanes` bring a
+//! write's copies to its holders; `hand_over` brings hints
 //! home; `repair` compares hash trees (`tree`). `quorum`, `hints` and `tree` are pure code. The
 //! rules of causality are `quorate_types::causal`'s.
 //!
@@ -15,6 +16,7 @@ mod error;
 mod faults;
 mod hand_over;
 pub mod hints;
+mod lanes;
 mod latency;
 mod names;
 mod node;
@@ -25,6 +27,7 @@ mod report;
 mod rows;
 mod scan;
 mod seam;
+mod spread;
 mod step;
 pub mod tree;
 

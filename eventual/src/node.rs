@@ -10,10 +10,11 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use quorate_proto::internal::{
     EventualRequest, EventualResponse, Fetched, Joined, KeyState as WireState, Store, Stored,
-    eventual_request::Request, eventual_response::Response,
+    Stores, StoresTaken, eventual_request::Request, eventual_response::Response,
+    stores_taken::Refused,
 };
 use quorate_storage::engine::Engine;
-use quorate_storage::log::{Done, LogError, NodeLog, Vote};
+use quorate_storage::log::{LogError, NodeLog, Vote};
 use quorate_types::causal::{Actor, Clock};
 use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
@@ -21,6 +22,7 @@ use tokio::task::AbortHandle;
 
 use crate::error::EventualError;
 use crate::faults::{Faults, Witness};
+use crate::lanes::Lanes;
 use crate::latency::Latencies;
 use crate::names::Names;
 use crate::replica::{Replica, Synced, hints_step};
@@ -90,6 +92,7 @@ pub(crate) struct Inner {
     opening: Mutex<()>,
     pub(crate) names: Mutex<Names>,
     pub(crate) latencies: Latencies,
+    pub(crate) lanes: Lanes,
     pub(crate) read_repairs: Mutex<HashSet<(RangeId, Bytes)>>,
     pub(crate) counts: Counts,
     old_copy: AtomicBool,
@@ -164,6 +167,7 @@ impl EventualNode {
             opening: Mutex::default(),
             names: Mutex::default(),
             latencies: Latencies::default(),
+            lanes: Lanes::default(),
             read_repairs: Mutex::default(),
             counts: Counts::default(),
             old_copy: AtomicBool::new(false),
@@ -230,7 +234,7 @@ impl EventualNode {
         answer: Answer,
     ) {
         match request.request {
-            Some(Request::Store(store)) => self.inner.store_then(range, store, answer),
+            Some(Request::Stores(stores)) => self.inner.store_then(range, stores, answer),
             _ => {
                 let node = self.clone();
                 tokio::spawn(async move { answer(node.answer(from, range, request).await) });
@@ -377,7 +381,7 @@ impl Inner {
             .request
             .ok_or_else(|| EventualError::Peer("a request of a kind unknown here".to_owned()))?;
         match request {
-            Request::Store(store) => self.take_store(range, store).await,
+            Request::Stores(stores) => self.take_stores(range, stores).await,
             Request::Fetch(fetch) => {
                 let state = if primary {
                     Some(replica.fetch(&fetch.key)?)
@@ -427,61 +431,63 @@ impl Inner {
         }
     }
 
-    /// Takes a write as a primary, or keeps hints of it as a stand-in, and answers when it is as
-    /// safe as it is to be.
-    fn store_then(&self, range: RangeId, store: Store, answer: Answer) {
-        let memory = store.memory || self.options.faults.acknowledge_before_sync;
-        // Either the log's worker answers, or this function, where nothing waits for the log.
-        let answer = Arc::new(Mutex::new(Some(answer)));
-        let told = answer.clone();
-        let done = move |primary: bool| -> Done {
-            Box::new(move |result| {
-                let response = match result {
-                    Ok(()) => Response::Stored(Stored { primary }),
-                    Err(error) => Response::Problem(EventualError::Log(error).to_string()),
-                };
-                answer_once(&told, response);
-            })
+    /// Takes writes as a primary, or keeps hints of them as a stand-in, and answers when they are
+    /// as safe as they are to be.
+    fn store_then(&self, range: RangeId, stores: Stores, answer: Answer) {
+        let respond = |response| EventualResponse {
+            response: Some(response),
         };
-        match self.store(range, store, done) {
-            Ok(primary) if memory => answer_once(&answer, Response::Stored(Stored { primary })),
-            Ok(_) => {}
-            Err(error) => answer_once(&answer, Response::Problem(error.to_string())),
-        }
+        let memory = stores.memory || self.options.faults.acknowledge_before_sync;
+        let (replica, primary) = match self.storing(range) {
+            Ok(storing) => storing,
+            Err(error) => return answer(respond(Response::Problem(error.to_string()))),
+        };
+        let steps = stores.stores.into_iter().map(|store| {
+            let Store { key, deltas, .. } = store;
+            if primary {
+                return Ok(Step::Accept { key, deltas });
+            }
+            let wanted = u8::try_from(store.holders_wanted).unwrap_or(u8::MAX);
+            hints_step(&key, &deltas, wanted)
+        });
+        replica.do_each(steps, |refused| {
+            let refused = refused.into_iter().map(|(place, error)| Refused {
+                place: u32::try_from(place).unwrap_or(u32::MAX),
+                problem: error.to_string(),
+            });
+            let refused = refused.collect();
+            let taken = Response::StoresTaken(StoresTaken { primary, refused });
+            if memory {
+                answer(respond(taken));
+                return Box::new(|_| {});
+            }
+            Box::new(move |result| {
+                answer(respond(match result {
+                    Ok(()) => taken,
+                    Err(error) => Response::Problem(EventualError::Log(error).to_string()),
+                }));
+            })
+        });
     }
 
-    /// Takes a write in; `done` is called once it is on disk. Returns whether this node holds the
-    /// range.
-    fn store(
-        &self,
-        range: RangeId,
-        store: Store,
-        done: impl FnOnce(bool) -> Done,
-    ) -> Result<bool, EventualError> {
+    /// Where this node stores writes of a range, and whether it holds it.
+    fn storing(&self, range: RangeId) -> Result<(Arc<Replica>, bool), EventualError> {
         let primary = self.place(range)?.holders.is_primary(self.node);
         let replica = self.replica(range)?;
-        let step = if primary {
-            Step::Accept {
-                key: store.key,
-                deltas: store.deltas,
-            }
-        } else {
+        if !primary {
             self.check_hint_room(&replica)?;
-            let wanted = u8::try_from(store.holders_wanted).unwrap_or(u8::MAX);
-            hints_step(&store.key, &store.deltas, wanted)?
-        };
-        replica.do_step_then(&step, done(primary))?;
-        Ok(primary)
+        }
+        Ok((replica, primary))
     }
 
     /// As `store_then`, for those who wait.
-    async fn take_store(&self, range: RangeId, store: Store) -> Result<Response, EventualError> {
+    async fn take_stores(&self, range: RangeId, stores: Stores) -> Result<Response, EventualError> {
         let (sender, receiver) = oneshot::channel();
         let answer = Box::new(move |response: EventualResponse| {
             // The receiver waits below.
             let _ = sender.send(response);
         });
-        self.store_then(range, store, answer);
+        self.store_then(range, stores, answer);
         let answered = receiver.await.ok().and_then(|answer| answer.response);
         answered.ok_or_else(|| EventualError::Log(Arc::new(LogError::Closed)))
     }
@@ -567,15 +573,6 @@ impl Inner {
 
 /// Sends an answer to a peer. Does not block.
 pub type Answer = Box<dyn FnOnce(EventualResponse) + Send>;
-
-/// Of several who may answer, the first one does.
-fn answer_once(answer: &Mutex<Option<Answer>>, response: Response) {
-    let answer = answer.lock().take();
-    if let Some(answer) = answer {
-        let response = Some(response);
-        answer(EventualResponse { response });
-    }
-}
 
 /// Trims all that is due: a record that is not settled differs from a peer's that is.
 pub(crate) async fn settle_all(replica: &Replica) -> Result<(), EventualError> {

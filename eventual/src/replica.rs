@@ -140,7 +140,7 @@ impl State {
 
 /// The hash of a key's record: equal on replicas that hold the same of it.
 fn record_hash(key: &[u8], record: &Record) -> Sum {
-    let mut bytes = Vec::with_capacity(key.len() + 64);
+    let mut bytes = Vec::with_capacity(key.len() + 96);
     bytes.extend_from_slice(&(key.len() as u64).to_be_bytes());
     bytes.extend_from_slice(key);
     for (dot, value) in record.live() {
@@ -498,44 +498,59 @@ impl Replica {
     /// change is in memory, and on its way to the disk.
     fn commit(&self, state: &mut State, step: &Step) -> Result<Synced, EventualError> {
         let (done, synced) = Synced::pair();
-        self.commit_then(state, step, done)?;
+        // Without an entry (a late copy): on disk once all that is queued is.
+        let entries = self.enter(state, step)?.into_iter().flatten().collect();
+        self.log.append(entries, done);
         Ok(synced)
     }
 
-    /// As `commit`, with what is called once the change, and all before it, are on disk.
-    fn commit_then(&self, state: &mut State, step: &Step, done: Done) -> Result<(), EventualError> {
-        let (seeds, begun) = self.begin_step(state, step)?;
-        let index = state.index + 1 + u64::from(seeds.is_some());
+    /// Does a step, and puts it into the table. Returns its entries of the log, which are to be
+    /// appended before the lock is given back: a late copy has none, one that begins a row beside
+    /// a log has two.
+    fn enter(
+        &self,
+        state: &mut State,
+        step: &Step,
+    ) -> Result<[Option<LogEntry>; 2], EventualError> {
+        let (seed, begun) = self.begin_step(state, step)?;
+        let index = state.index + 1 + u64::from(seed.is_some());
         let mut changes = Vec::new();
-        if self.take_in(state, step, begun, index, &mut changes)? {
-            if let Some((key, record)) = seeds {
-                self.append_seed(state, key, &record);
-            }
-            self.append(state, step, changes, done);
-        } else {
-            // A late copy: on disk once all that is queued is.
-            self.log.append(Vec::new(), done);
+        if !self.take_in(state, step, begun, index, &mut changes)? {
+            return Ok([None, None]);
         }
-        Ok(())
+        let seed = seed.map(|(key, record)| self.seeded(state, key, &record));
+        Ok([seed, Some(self.entered(state, step, changes))])
     }
 
-    /// Puts a step that was done in memory into log and table.
-    fn append(&self, state: &mut State, step: &Step, changes: Vec<Change>, done: Done) {
+    /// Puts a step that was done in memory into the table, and makes its entry of the log.
+    fn entered(&self, state: &mut State, step: &Step, changes: Vec<Change>) -> LogEntry {
         let (index, term) = (state.index + 1, u64::from(self.actor.start));
         state.index = index;
-        let entry = LogEntry {
+        self.table.apply(Position { term, index }, changes);
+        LogEntry {
             term,
             index,
             payload: step.encode(),
-        };
-        self.log.append(vec![entry], done);
-        self.table.apply(Position { term, index }, changes);
+        }
     }
 
-    /// Takes something in, and calls `done` once that is on disk: from the log's worker, so it
-    /// must not block. Where this fails, `done` is dropped.
-    pub(crate) fn do_step_then(&self, step: &Step, done: Done) -> Result<(), EventualError> {
-        self.commit_then(&mut self.state.lock(), step, done)
+    /// Takes several things in as one request to the log. `then` is told what was refused, by its
+    /// place, and makes what the log's worker calls once all else is on disk; neither may block.
+    pub(crate) fn do_each(
+        &self,
+        steps: impl Iterator<Item = Result<Step, EventualError>>,
+        then: impl FnOnce(Vec<(usize, EventualError)>) -> Done,
+    ) {
+        let (mut entries, mut refused) = (Vec::with_capacity(steps.size_hint().0), Vec::new());
+        let mut state = self.state.lock();
+        for (place, step) in steps.enumerate() {
+            match step.and_then(|step| self.enter(&mut state, &step)) {
+                Ok(entered) => entries.extend(entered.into_iter().flatten()),
+                Err(error) => refused.push((place, error)),
+            }
+        }
+        // Without entries (late copies alone): on disk once all that is queued is.
+        self.log.append(entries, then(refused));
     }
 
     /// Takes something in.
@@ -573,10 +588,9 @@ impl Replica {
         let planned = make(&view, self.actor, state.counter)?;
         let folds = planned.iter().any(|planned| planned.folds);
         let deltas = self.named(state, planned, times);
-        if before.is_seed() {
-            let record = before.record.clone();
-            self.append_seed(state, key.clone(), &record);
-        }
+        let seed = before
+            .is_seed()
+            .then(|| self.seeded(state, key.clone(), &before.record));
         let (index, mut changes) = (state.index + 1, Vec::new());
         let after = self.accept(state, (key, &before), &deltas, index, &mut changes);
         let encoded: Vec<Bytes> = deltas.iter().map(Delta::encode).collect();
@@ -585,7 +599,9 @@ impl Replica {
             deltas: encoded.clone(),
         };
         let (done, synced) = Synced::pair();
-        self.append(state, &step, changes, done);
+        let entry = self.entered(state, &step, changes);
+        let entries = seed.into_iter().chain([entry]);
+        self.log.append(entries.collect(), done);
         Ok(Written {
             dot: self.first_of(&deltas, state),
             deltas: encoded,

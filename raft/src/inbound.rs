@@ -380,7 +380,7 @@ impl Inner {
 pub(crate) fn eventual_class(request: &wire::EventualRequest) -> Class {
     use wire::eventual_request::Request;
     match &request.request {
-        Some(Request::Store(_) | Request::Fetch(_)) => Class::Consensus,
+        Some(Request::Stores(_) | Request::Fetch(_)) => Class::Consensus,
         Some(
             Request::HandOver(_)
             | Request::Page(_)

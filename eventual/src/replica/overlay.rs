@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_storage::engine::{Position, ScanRequest};
+use quorate_storage::engine::ScanRequest;
 use quorate_storage::log::LogEntry;
 use quorate_types::causal::{Dot, Dots, KeyState, Record, overlay};
 use tokio::time::Instant;
@@ -236,26 +236,16 @@ impl Replica {
         self.state.lock().overlay.rows
     }
 
-    /// Puts a new row into log and table, of a key that the step behind it changes: that one
-    /// tells tree and overlay of it.
-    pub(super) fn append_seed(&self, state: &mut State, key: Bytes, record: &Record) {
-        let (index, term) = (state.index + 1, u64::from(self.actor.start));
-        state.index = index;
-        let encoded = record.encode();
+    /// Puts a new row into the table, of a key that the step behind it changes: that one tells
+    /// tree and overlay of it. Returns its entry of the log.
+    pub(super) fn seeded(&self, state: &mut State, key: Bytes, record: &Record) -> LogEntry {
+        let index = state.index + 1;
+        let record = record.encode();
         let changes = vec![
-            self.put(self.rows.record(&key), encoded.clone(), index),
+            self.put(self.rows.record(&key), record.clone(), index),
             self.put(self.rows.leaf(&key), Bytes::new(), index),
         ];
-        let record = encoded;
-        let payload = Step::Seed { key, record }.encode();
-        let entry = LogEntry {
-            term,
-            index,
-            payload,
-        };
-        // Whoever waits, waits for the step behind it.
-        self.log.append(vec![entry], Box::new(|_| {}));
-        self.table.apply(Position { term, index }, changes);
+        self.entered(state, &Step::Seed { key, record }, changes)
     }
 }
 

@@ -10,15 +10,20 @@ use parking_lot::Mutex;
 use quorate_eventual::{EventualError, Faults, WriteRequest};
 use quorate_types::causal::{Reading, Update, evaluate};
 use quorate_types::{ClientId, ConflictPolicy, Copies, Effect, RequestId, Timestamp};
+use tokio::task::JoinHandle;
 
 use crate::clients::{read, rung, write_of};
-use crate::run::{must_be_found, run_all};
+use crate::run::{must_be_found, number_from, run_all};
 use crate::world::{COUNTERS, PRIMARIES, SETS, Settings, Shared};
 
 const CLIENTS: u64 = 8;
 const FAULTS: u64 = 6;
 /// Attempts of one write.
 const ATTEMPTS_MAX: usize = 4;
+/// Increments of the test that counts many, unless `QUORATE_INCREMENTS` says otherwise.
+const MANY_DEFAULT: u64 = 1_500;
+/// Rounds of faults while they are made.
+const MANY_ROUNDS: u64 = 3;
 
 fn key() -> Bytes {
     Bytes::from_static(b"key")
@@ -31,6 +36,15 @@ struct Tally {
     unknown: AtomicI64,
     added: Mutex<Vec<Bytes>>,
     stop: AtomicBool,
+    /// All clients increment, and never pause for long.
+    counts_alone: bool,
+}
+
+impl Tally {
+    fn increments(&self) -> u64 {
+        let sum = self.acknowledged.load(Ordering::Relaxed) + self.unknown.load(Ordering::Relaxed);
+        u64::try_from(sum).unwrap()
+    }
 }
 
 /// Tries a write until its outcome is known, or not to be known. `None`: it may have happened.
@@ -61,7 +75,8 @@ async fn client(world: Shared, tally: Arc<Tally>, number: u64) {
         if tally.stop.load(Ordering::Relaxed) {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(world.roll(40))).await;
+        let pause_max = if tally.counts_alone { 4 } else { 40 };
+        tokio::time::sleep(Duration::from_millis(world.roll(pause_max))).await;
         let at = world.any();
         let Some(node) = world.node(at) else { continue };
         let id = RequestId {
@@ -70,7 +85,7 @@ async fn client(world: Shared, tally: Arc<Tally>, number: u64) {
         };
         let name = Some((id, node.now()));
         let first = rung(Copies::One, Duration::ZERO);
-        if number.is_multiple_of(2) {
+        if tally.counts_alone || number.is_multiple_of(2) {
             let request = write_of(COUNTERS, key(), Update::Increment(1), first);
             match write(&world, WriteRequest { name, ..request }, at).await {
                 Some(true) => tally.acknowledged.fetch_add(1, Ordering::Relaxed),
@@ -136,12 +151,42 @@ async fn judge(world: &Shared, tally: &Tally) {
     }
 }
 
+fn start_clients(world: &Shared, tally: &Arc<Tally>) -> Vec<JoinHandle<()>> {
+    let start = |number| tokio::spawn(client(world.clone(), tally.clone(), number));
+    (1..=CLIENTS).map(start).collect()
+}
+
 async fn count(world: Shared) {
     let tally = Arc::new(Tally::default());
-    let clients: Vec<_> = (1..=CLIENTS)
-        .map(|number| tokio::spawn(client(world.clone(), tally.clone(), number)))
-        .collect();
+    let clients = start_clients(&world, &tally);
     disturb(&world).await;
+    settle(world, clients, &tally).await;
+}
+
+/// As `count`, until so many increments were acknowledged, or may have happened.
+async fn count_many(world: Shared) {
+    let wanted = number_from("QUORATE_INCREMENTS").unwrap_or(MANY_DEFAULT);
+    let tally = Arc::new(Tally {
+        counts_alone: true,
+        ..Tally::default()
+    });
+    let clients = start_clients(&world, &tally);
+    for round in 1..=MANY_ROUNDS {
+        disturb(&world).await;
+        world.network.heal();
+        while tally.increments() < wanted * round / MANY_ROUNDS {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    settle(world, clients, &tally).await;
+    println!(
+        "{} increments were acknowledged, {} more may have happened",
+        tally.acknowledged.load(Ordering::Relaxed),
+        tally.unknown.load(Ordering::Relaxed)
+    );
+}
+
+async fn settle(world: Shared, clients: Vec<JoinHandle<()>>, tally: &Tally) {
     tally.stop.store(true, Ordering::Relaxed);
     for client in clients {
         client.await.unwrap();
@@ -155,7 +200,7 @@ async fn count(world: Shared) {
             world.accuse(format!("node {at}: {broken}"));
         }
     }
-    judge(&world, &tally).await;
+    judge(&world, tally).await;
 }
 
 #[test]
@@ -165,6 +210,16 @@ fn increments_count_once_and_additions_are_all_there() {
         40,
         &Settings::default(),
         count,
+    );
+}
+
+#[test]
+fn many_increments_give_exactly_their_number() {
+    run_all(
+        "many_increments_give_exactly_their_number",
+        1,
+        &Settings::default(),
+        count_many,
     );
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_eventual::EventualNode;
 use quorate_proto::internal::{
-    ClockMerge, EventualRequest, Store, TreeRoot, eventual_request::Request,
+    ClockMerge, EventualRequest, Store, Stores, TreeRoot, eventual_request::Request,
     eventual_response::Response,
 };
 use quorate_types::causal::{Actor, Clock, Delta, Dot, Dots, Update};
@@ -50,11 +50,14 @@ fn delta(counter: u64, value: Option<&'static str>) -> Bytes {
 }
 
 fn store(number: u64, deltas: Vec<Bytes>, memory: bool) -> Request {
-    Request::Store(Store {
+    let store = Store {
         key: key(number),
         deltas,
-        memory,
         holders_wanted: 1,
+    };
+    Request::Stores(Stores {
+        stores: vec![store],
+        memory,
     })
 }
 
@@ -101,7 +104,7 @@ fn what_repair_was_told_of_survives_a_power_cut() {
     let shown = run(1, settings, |world: Shared| async move {
         let node = warm(&world, 0).await;
         let stored = ask(&node, store(1, vec![delta(1, Some("told"))], true)).await;
-        assert!(matches!(stored, Response::Stored(_)), "{stored:?}");
+        assert!(matches!(stored, Response::StoresTaken(_)), "{stored:?}");
         let told = ask(&node, Request::TreeRoot(TreeRoot::default())).await;
         assert!(matches!(told, Response::TreeSums(_)), "{told:?}");
         world.cut_power(0);
@@ -123,7 +126,9 @@ fn a_step_that_fails_leaves_the_clock_alone() {
         let node = world.node(0).unwrap();
         let torn = vec![delta(1, Some("good")), Bytes::from_static(b"torn")];
         let refused = ask(&node, store(1, torn, false)).await;
-        assert!(matches!(refused, Response::Problem(_)), "{refused:?}");
+        let is_refused =
+            matches!(&refused, Response::StoresTaken(taken) if taken.refused.len() == 1);
+        assert!(is_refused, "{refused:?}");
         ask(&node, store(1, vec![delta(1, Some("good"))], false)).await;
         let found = read(&node, SIBLINGS, key(1), Copies::One).await.unwrap();
         assert_eq!(found.state.live().len(), 1);
@@ -139,10 +144,11 @@ fn a_courtesy_that_is_counted_on_is_data() {
             let request = Store {
                 key: key(1),
                 deltas: vec![delta(1, Some("value"))],
-                memory: false,
                 holders_wanted,
             };
-            ask(&stand_in, Request::Store(request)).await;
+            let stores = vec![request];
+            let memory = false;
+            ask(&stand_in, Request::Stores(Stores { stores, memory })).await;
         }
         assert_eq!(world.report(3, SIBLINGS).unwrap().counted_hints, 1);
         world.kill(3);

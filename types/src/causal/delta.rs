@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::encoding::{DecodeError, Reader, Writer};
-use super::record::{KeyState, Value};
+use super::record::{KeyState, LIVE_USUAL_BYTES, Value};
 use super::{Dot, Dots};
 use crate::time::Timestamp;
 
@@ -46,7 +46,8 @@ impl Delta {
     /// Version byte, dot, context, then a byte 0 and the timestamp for a delete, or what a
     /// record holds of a value.
     pub fn encode(&self) -> Bytes {
-        let mut to = Writer::versioned(VERSION);
+        let payload = self.value.as_ref().map_or(0, Bytes::len);
+        let mut to = Writer::with_room(VERSION, 2 * LIVE_USUAL_BYTES + payload);
         to.dot(self.dot);
         self.context.encode(&mut to);
         match self.live_value() {

@@ -4,7 +4,7 @@
 //! bytes left over are refused. Reading takes memory in proportion to the input, whatever
 //! counts it claims. What the fields of a record or a delta are stands with those types.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use thiserror::Error;
 
 use super::{Actor, Dot};
@@ -45,7 +45,14 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn versioned(version: u8) -> Self {
-        Self { out: vec![version] }
+        Self::with_room(version, 0)
+    }
+
+    /// As `versioned`, with memory for so many more bytes set aside.
+    pub(super) fn with_room(version: u8, bytes: usize) -> Self {
+        let mut out = Vec::with_capacity(1 + bytes);
+        out.push(version);
+        Self { out }
     }
 
     pub(super) fn byte(&mut self, byte: u8) {
@@ -122,7 +129,9 @@ impl Reader {
     }
 
     pub(super) fn byte(&mut self, what: &'static str) -> Result<u8, DecodeError> {
-        Ok(self.raw(what, 1)?[0])
+        let first = *self.rest.first().ok_or(DecodeError::Truncated(what))?;
+        self.rest.advance(1);
+        Ok(first)
     }
 
     pub(super) fn number(&mut self, what: &'static str) -> Result<u64, DecodeError> {
@@ -136,7 +145,7 @@ impl Reader {
             }
             number |= bits << shift;
             if byte & 0x80 == 0 {
-                self.rest = self.rest.slice(index + 1..);
+                self.rest.advance(index + 1);
                 return Ok(number);
             }
         }

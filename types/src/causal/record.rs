@@ -14,6 +14,8 @@ const STATE_VERSION: u8 = 1;
 
 /// Fewest bytes that a live value takes with its dot: what bounds the count of an encoding.
 const LIVE_MIN_BYTES: usize = 6;
+/// What a live value usually takes beside its payload, at most.
+pub(super) const LIVE_USUAL_BYTES: usize = 48;
 
 /// The value of a live dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +89,13 @@ impl Live {
             to.dot(*dot);
             value.encode(to);
         }
+    }
+
+    /// Bytes of the encoding, with some to spare for what usually stands beside it.
+    fn room(&self) -> usize {
+        let values = self.0.iter();
+        let bytes = values.map(|(_, value)| LIVE_USUAL_BYTES + value.payload.len());
+        bytes.sum::<usize>() + LIVE_USUAL_BYTES
     }
 
     fn decode(from: &mut Reader) -> Result<Self, DecodeError> {
@@ -176,7 +185,7 @@ impl Record {
 
     /// Version byte, the number of live values, of each its dot and value, `beyond`.
     pub fn encode(&self) -> Bytes {
-        let mut to = Writer::versioned(RECORD_VERSION);
+        let mut to = Writer::with_room(RECORD_VERSION, self.live.room());
         self.live.encode(&mut to);
         self.beyond.encode(&mut to);
         to.finish()
@@ -240,7 +249,7 @@ impl KeyState {
 
     /// Version byte, live values as in a record, context.
     pub fn encode(&self) -> Bytes {
-        let mut to = Writer::versioned(STATE_VERSION);
+        let mut to = Writer::with_room(STATE_VERSION, self.live.room());
         self.live.encode(&mut to);
         self.context.encode(&mut to);
         to.finish()
