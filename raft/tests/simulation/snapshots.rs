@@ -19,7 +19,7 @@ const TRANSFER_MICROSECONDS: u64 = 20_000;
 /// Longer than a sender waits for a silent receiver.
 const BREAK: Duration = Duration::from_secs(35);
 /// Messages of a whole transfer, one way.
-const MESSAGES: u64 = 8;
+const MESSAGES: u64 = 13;
 /// A transfer that loses one message is over by then.
 const PROMPTLY: Duration = Duration::from_secs(5);
 
