@@ -25,7 +25,7 @@ use crate::read_index::Rounds;
 
 pub(crate) type RangeRaft = Raft<Consensus, RangeMachine>;
 
-/// Pause before a leader that has lost its quorum's ear is asked again.
+/// Pause before a leader that has its quorum's ear, and yet refused twice, is asked again.
 const LEASE_RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// Enough for a refusal, too little for a majority: see [`Faults`].
 const FAULTY_PATIENCE: Duration = Duration::from_micros(50);
@@ -182,10 +182,14 @@ impl Group {
         started: Instant,
         deadline: Instant,
     ) -> Result<Proposed, ProposeError> {
+        let mut refusals = 0;
         loop {
             match self.submit(bytes.clone(), deadline).await {
                 // Boxed: this is rare, and every write's future would be as large.
-                Err(Refused::LeaseExpired) => Box::pin(self.renew(deadline)).await?,
+                Err(Refused::LeaseExpired) => {
+                    Box::pin(self.renew(refusals, deadline)).await?;
+                    refusals += 1;
+                }
                 Err(Refused::Final(error)) => return Err(error),
                 Ok((applied, index)) => {
                     return Ok(Proposed {
@@ -245,8 +249,10 @@ impl Group {
     }
 
     /// A leader that was quiet, or cut off, refuses writes until a majority has answered again.
-    async fn renew(&self, deadline: Instant) -> Result<(), ProposeError> {
+    /// One round is enough, so only a leader that was refused before, after such a round, pauses.
+    async fn renew(&self, refusals: u32, deadline: Instant) -> Result<(), ProposeError> {
         match tokio::time::timeout_at(deadline, self.rounds.join()).await {
+            Ok(Ok(_)) if refusals == 0 => {}
             Ok(Ok(_)) => tokio::time::sleep(LEASE_RETRY_PAUSE).await,
             Ok(Err(ReadError::NotLeader { hint })) => {
                 return Err(ProposeError::NotLeader { hint });
@@ -345,18 +351,23 @@ impl Group {
         }
     }
 
+    /// Whether the replica's ticks are off, since nobody uses the range.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
+    }
+
     /// Marks the group as used. A leader's ticks start again if they had stopped; a follower's
     /// leader is woken by what the follower asks of it, and wakes the follower.
     pub(crate) fn wake(&self) {
         self.uses.fetch_add(1, Ordering::Relaxed);
-        if self.quiet.load(Ordering::Relaxed) && self.is_leader() {
+        if self.is_quiet() && self.is_leader() {
             self.start_ticks();
         }
     }
 
     /// The leader, or a candidate, has spoken: the group is not quiet any more.
     pub(crate) fn wake_by_leader(&self) {
-        if self.quiet.load(Ordering::Relaxed) {
+        if self.is_quiet() {
             self.start_ticks();
         }
     }

@@ -15,14 +15,14 @@ use quorate_types::{NodeId, RangeId, Revision, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::consensus::{log_id_from_wire, membership_from_wire, vote_from_wire, vote_to_wire};
+use crate::consensus::{log_id_from_wire, vote_from_wire};
 use crate::group::{Group, ReadError};
 use crate::network::{
     append_from_wire, append_response_to_wire, vote_request_from_wire, vote_response_to_wire,
 };
 use crate::node::Inner;
 use crate::peer::{Class, PeerHandler};
-use crate::snapshot::{SnapshotData, SnapshotError, Spool};
+use crate::transfer::Incoming;
 
 /// A peer that was not heard for so long counts as unreachable.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(600);
@@ -78,8 +78,6 @@ pub(crate) struct PeerState {
     pub(crate) clock_offset: i64,
 }
 
-type IncomingSnapshot = (String, Arc<Spool>);
-
 /// State of the receiving side.
 #[derive(Default)]
 pub(crate) struct Inbound {
@@ -87,7 +85,7 @@ pub(crate) struct Inbound {
     /// Requests of the eventual path: they may read the disk, and consensus does not wait for it.
     eventual_lanes: Mutex<HashMap<NodeId, mpsc::UnboundedSender<EventualAsked>>>,
     pub(crate) peers: Mutex<HashMap<NodeId, PeerState>>,
-    snapshots: Mutex<HashMap<(RangeId, NodeId), IncomingSnapshot>>,
+    pub(crate) snapshots: Mutex<HashMap<(RangeId, NodeId), Incoming>>,
 }
 
 impl Inbound {
@@ -152,7 +150,7 @@ impl Inner {
         }
     }
 
-    fn refuse(&self, from: NodeId, range: RangeId, id: u64, problem: &str) {
+    pub(crate) fn refuse(&self, from: NodeId, range: RangeId, id: u64, problem: &str) {
         let failure = Body::Failure(wire::Failure {
             problem: problem.to_string(),
         });
@@ -208,70 +206,6 @@ impl Inner {
             let answer = serve(&group, body).await;
             calls.answer(from, Class::Consensus, range.0, id, answer);
         });
-    }
-
-    /// Keeps a chunk; the last one has the snapshot installed.
-    fn take_snapshot(&self, from: NodeId, range: RangeId, id: u64, chunk: wire::SnapshotChunk) {
-        let Some(group) = self.group(range) else {
-            return self.refuse(from, range, id, "no replica of the range here");
-        };
-        let kept = match self.keep_chunk(from, range, &chunk) {
-            Ok(kept) => kept,
-            Err(error) => return self.refuse(from, range, id, &error.to_string()),
-        };
-        let calls = self.calls.clone();
-        tokio::spawn(async move {
-            let answer = match kept {
-                Kept::Wants(next) => wire::SnapshotResponse {
-                    vote: None,
-                    next,
-                    installed: false,
-                },
-                Kept::Whole(spool) => install(&group, &chunk, spool).await,
-            };
-            calls.answer(
-                from,
-                Class::Bulk,
-                range.0,
-                id,
-                Body::SnapshotResponse(answer),
-            );
-        });
-    }
-
-    fn keep_chunk(
-        &self,
-        from: NodeId,
-        range: RangeId,
-        chunk: &wire::SnapshotChunk,
-    ) -> Result<Kept, SnapshotError> {
-        let mut snapshots = self.inbound.snapshots.lock();
-        // Each attempt reads its export from the beginning, and no other can be continued with it:
-        // chunks may lie otherwise although position and id are the same.
-        let known = snapshots
-            .get(&(range, from))
-            .filter(|(id, _)| *id == chunk.snapshot_id && chunk.number > 0);
-        let spool = match known {
-            Some((_, spool)) => spool.clone(),
-            None => {
-                snapshots.remove(&(range, from));
-                let path = self
-                    .options
-                    .dir
-                    .join(format!("snapshot-{range}-{from}.part"));
-                let spool = Arc::new(Spool::create(self.seams.disk.clone(), path)?);
-                snapshots.insert((range, from), (chunk.snapshot_id.clone(), spool.clone()));
-                spool
-            }
-        };
-        if !chunk.end {
-            return Ok(Kept::Wants(spool.add(chunk.number, &chunk.data)?));
-        }
-        if spool.chunk_count() != chunk.number {
-            return Ok(Kept::Wants(spool.chunk_count()));
-        }
-        snapshots.remove(&(range, from));
-        Ok(Kept::Whole(spool))
     }
 
     fn serve_node(&self, from: NodeId, range: RangeId, id: u64, body: Body) {
@@ -395,11 +329,6 @@ pub(crate) fn eventual_class(request: &wire::EventualRequest) -> Class {
     }
 }
 
-enum Kept {
-    Wants(u64),
-    Whole(Arc<Spool>),
-}
-
 fn failure(problem: &str) -> Body {
     Body::Failure(wire::Failure {
         problem: problem.to_string(),
@@ -482,32 +411,4 @@ fn read_index_answer(group: &Group, result: Result<u64, ReadError>) -> Body {
         },
     };
     Body::ReadIndexResponse(answer)
-}
-
-async fn install(
-    group: &Group,
-    chunk: &wire::SnapshotChunk,
-    spool: Arc<Spool>,
-) -> wire::SnapshotResponse {
-    let vote = vote_from_wire(&chunk.vote.unwrap_or_default());
-    let membership = chunk.membership.clone().unwrap_or_default();
-    let meta = crate::consensus::SnapshotMeta {
-        last_log_id: chunk.last.as_ref().map(log_id_from_wire),
-        last_membership: membership_from_wire(&membership),
-    };
-    let snapshot = openraft::storage::Snapshot {
-        meta,
-        snapshot: SnapshotData::Incoming(spool),
-    };
-    match group.raft.install_full_snapshot(vote, snapshot).await {
-        Ok(response) => wire::SnapshotResponse {
-            vote: Some(vote_to_wire(&response.vote)),
-            next: 0,
-            installed: true,
-        },
-        Err(error) => {
-            tracing::error!(range = %group.range, %error, "a snapshot was not installed");
-            wire::SnapshotResponse::default()
-        }
-    }
 }

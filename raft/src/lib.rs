@@ -25,6 +25,7 @@ pub mod seam;
 mod snapshot;
 mod status;
 mod stop;
+mod transfer;
 mod upkeep;
 
 pub use apply::AppliedAt;

@@ -1,27 +1,27 @@
 //! openraft's network, on calls between peers: one value per group and target. Appends are
-//! pipelined in a bounded window; snapshots are fragmented here.
+//! pipelined in a bounded window; snapshots are fragmented in `transfer`.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::v2::RaftNetworkV2;
 use openraft::network::{RPCOption, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::{AnyError, OptionalSend, RPCTypes};
+use openraft::{AnyError, OptionalSend};
 use quorate_proto::internal as wire;
 use quorate_proto::internal::envelope::Body;
 use quorate_types::{NodeId, RangeId};
 
 use crate::appends::Merged;
 use crate::consensus::{
-    Consensus, LogId, Vote, log_id_from_wire, log_id_to_wire, membership_to_wire, payload_of,
-    vote_from_wire, vote_to_wire,
+    Consensus, LogId, Vote, log_id_from_wire, log_id_to_wire, payload_of, vote_from_wire,
+    vote_to_wire,
 };
 use crate::peer::{CallError, Calls, Class};
 use crate::snapshot::SnapshotData;
@@ -31,11 +31,8 @@ use crate::snapshot::SnapshotData;
 const APPENDS_IN_FLIGHT_MAX: usize = 32;
 /// A follower that has not answered an append by then is treated as unreachable.
 const APPEND_TIMEOUT: Duration = Duration::from_millis(2_000);
-/// The same for one chunk of a snapshot; installing the last one takes longer.
-const SNAPSHOT_CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
-const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-type Snapshot = openraft::type_config::alias::SnapshotOf<Consensus, SnapshotData>;
+pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Consensus, SnapshotData>;
 
 /// Makes the networks of one group.
 #[derive(Clone, Debug)]
@@ -59,13 +56,18 @@ impl RaftNetworkFactory<Consensus> for Factory {
 /// One group's way to one node.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
-    range: RangeId,
-    target: NodeId,
-    calls: Arc<Calls>,
+    pub(crate) range: RangeId,
+    pub(crate) target: NodeId,
+    pub(crate) calls: Arc<Calls>,
 }
 
 impl Network {
-    async fn call(&self, class: Class, body: Body, timeout: Duration) -> Result<Body, CallError> {
+    pub(crate) async fn call(
+        &self,
+        class: Class,
+        body: Body,
+        timeout: Duration,
+    ) -> Result<Body, CallError> {
         self.calls
             .call(self.target, class, self.range.0, body, timeout)
             .await
@@ -295,58 +297,3 @@ impl RaftNetworkV2<Consensus> for Network {
 type BoxedFuture<'s, T> = futures::future::BoxFuture<'s, T>;
 type AppendStream<'s> =
     futures::stream::BoxStream<'s, Result<StreamAppendResult<Consensus>, RPCError<Consensus>>>;
-
-impl Network {
-    /// Sends chunk by chunk; the receiver says which chunk it wants next. A transfer that broke
-    /// begins anew: the next attempt has an export of its own.
-    async fn send_snapshot(
-        &self,
-        vote: Vote,
-        snapshot: Snapshot,
-    ) -> Result<SnapshotResponse<Consensus>, StreamingError<Consensus>> {
-        let unreachable = |error: &dyn std::fmt::Display| {
-            StreamingError::Unreachable(Unreachable::new(&AnyError::error(error)))
-        };
-        let export = snapshot.snapshot.export().map_err(|e| unreachable(&e))?;
-        let mut number = 0;
-        loop {
-            let data = export.chunk(number).map_err(|e| unreachable(&e))?;
-            let end = data.is_none();
-            let chunk = wire::SnapshotChunk {
-                vote: Some(vote_to_wire(&vote)),
-                last: Some(wire::LogId {
-                    term: export.position().term,
-                    index: export.position().index,
-                }),
-                membership: Some(membership_to_wire(&snapshot.meta.last_membership)),
-                snapshot_id: export.id().to_string(),
-                number,
-                data: data.unwrap_or_default(),
-                end,
-            };
-            let timeout = if end {
-                SNAPSHOT_INSTALL_TIMEOUT
-            } else {
-                SNAPSHOT_CHUNK_TIMEOUT
-            };
-            let body = Body::Snapshot(Box::new(chunk));
-            match self.call(Class::Bulk, body, timeout).await {
-                Ok(Body::SnapshotResponse(answer)) if answer.installed => {
-                    let vote = answer.vote.map_or(vote, |v| vote_from_wire(&v));
-                    return Ok(SnapshotResponse::new(vote));
-                }
-                Ok(Body::SnapshotResponse(answer)) => number = answer.next,
-                Ok(_) => return Err(unreachable(&"an answer of another kind")),
-                Err(CallError::TimedOut) => {
-                    return Err(StreamingError::Timeout(Timeout {
-                        action: RPCTypes::InstallSnapshot,
-                        id: 0,
-                        target: self.target.0,
-                        timeout,
-                    }));
-                }
-                Err(error) => return Err(unreachable(&error)),
-            }
-        }
-    }
-}

@@ -1,7 +1,6 @@
 //! What a node tells of itself and of its replicas.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::ServerState;
@@ -187,7 +186,7 @@ fn replica_report(group: &Arc<Group>) -> wire::ReplicaReport {
         hash: String::new(),
         hash_applied: 0,
         durable: group.shared.table.durable().map_or(0, |p| p.index),
-        quiet: group.quiet.load(Ordering::Relaxed),
+        quiet: group.is_quiet(),
         eventual: None,
     };
     wire::ReplicaReport {

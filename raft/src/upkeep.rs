@@ -86,7 +86,7 @@ impl Inner {
 
     fn wake_groups_led_by(&self, peer: NodeId) {
         for group in self.all_groups() {
-            if group.quiet.load(Ordering::Relaxed) && group.leader() == Some(peer) {
+            if group.is_quiet() && group.leader() == Some(peer) {
                 group.start_ticks();
             }
         }
@@ -96,7 +96,7 @@ impl Inner {
     pub(crate) fn wake_groups_with(&self, peer: NodeId) {
         for group in self.all_groups() {
             let holds = group.raft.voter_ids().any(|id| id == peer.0);
-            if holds && group.quiet.load(Ordering::Relaxed) && group.is_leader() {
+            if holds && group.is_quiet() && group.is_leader() {
                 group.start_ticks();
             }
         }
@@ -239,7 +239,7 @@ impl Inner {
 
     /// Stops the ticks of a group that nobody uses, on all replicas, if they are equally far.
     fn quiesce(&self, group: &Arc<Group>) {
-        if group.quiet.load(Ordering::Relaxed) {
+        if group.is_quiet() {
             return;
         }
         let metrics = group.raft.metrics();

@@ -28,6 +28,7 @@ impl StoreBuilder<Consensus, LogStore, RangeMachine, Node> for Builder {
         };
         let options = LogOptions {
             segment_bytes: 1 << 20,
+            large_segment_bytes: 1 << 20,
             first_segment_bytes: 1 << 20,
             ..LogOptions::default()
         };

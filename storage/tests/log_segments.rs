@@ -153,6 +153,35 @@ fn an_entry_of_the_largest_size_fits() {
     });
 }
 
+/// Larger than a usual segment, written between small ones, moved while it is alive, read back.
+#[test]
+fn an_entry_larger_than_a_segment_gets_a_larger_one() {
+    let options = || LogOptions {
+        large_segment_bytes: 128 << 10,
+        ..options()
+    };
+    simulate(async {
+        let disk = SimDisk::new();
+        let largest = options().entry_bytes_max() as usize;
+        assert!(largest > 3 * options().segment_bytes as usize);
+        let log = open(&disk, options()).unwrap();
+        churn(&log, 2, 20).await;
+        append(&log.group(1), vec![entry(1, 1, vec![7; largest])])
+            .await
+            .unwrap();
+        churn(&log, 2, 1_000).await;
+        append(&log.group(1), vec![entry(1, 2, vec![8; largest])])
+            .await
+            .unwrap();
+        assert!(log.stats().moved_records > 0, "{:?}", log.stats());
+        assert!(log.stats().segments <= 8, "{:?}", log.stats());
+        let log = open(&disk.power_cut(9), options()).unwrap();
+        let found = log.group(1).read(1..3, u64::MAX).unwrap();
+        assert_eq!(found.len(), 2);
+        assert!(found.iter().all(|entry| entry.payload.len() == largest));
+    });
+}
+
 #[test]
 fn reads_are_limited_but_give_at_least_one() {
     simulate(async {

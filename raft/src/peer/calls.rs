@@ -59,6 +59,11 @@ impl Calls {
         &self.transport
     }
 
+    /// A number that no other call to this, of this process or one before it, has given.
+    pub fn unique(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Sends a message that expects no answer.
     pub fn tell(&self, to: NodeId, class: Class, group: u64, body: Body) -> Result<(), SendError> {
         let envelope = Envelope {
@@ -92,7 +97,7 @@ impl Calls {
         body: Body,
         timeout: Duration,
     ) -> Result<Body, CallError> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = self.unique();
         let (answer, receiver) = oneshot::channel();
         self.pending
             .lock()

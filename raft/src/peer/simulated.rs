@@ -36,6 +36,8 @@ struct State {
     busy_until: HashMap<Lane, Instant>,
     /// Crashes of each node so far: what a dead process sends goes nowhere.
     crashes: HashMap<NodeId, u64>,
+    /// How many more messages of a lane get through until one is lost.
+    losses: HashMap<Lane, u64>,
     last_number: u64,
     delivered: u64,
 }
@@ -106,6 +108,17 @@ impl SimulatedNetwork {
         self.state.lock().cut.clear();
     }
 
+    /// Loses one message of a lane, after so many more that get through.
+    pub fn lose_after(&self, passing: u64, from: NodeId, to: NodeId, class: Class) {
+        let mut state = self.state.lock();
+        state.losses.insert((from, to, class), passing);
+    }
+
+    /// Whether a message that is to be lost has not come yet.
+    pub fn loss_is_due(&self) -> bool {
+        !self.state.lock().losses.is_empty()
+    }
+
     /// Messages delivered so far.
     pub fn delivered(&self) -> u64 {
         self.state.lock().delivered
@@ -120,7 +133,7 @@ impl SimulatedNetwork {
         envelope: Envelope,
     ) -> Option<(Instant, u64)> {
         let mut state = self.state.lock();
-        if state.cut.contains(&(from, to)) {
+        if state.cut.contains(&(from, to)) || state.loses(&(from, to, class)) {
             return None;
         }
         state.last_number += 1;
@@ -157,6 +170,20 @@ impl SimulatedNetwork {
         drop(state);
         if let Some(handler) = handler {
             handler.receive(from, vec![envelope]);
+        }
+    }
+}
+
+impl State {
+    /// Counts a message of a lane; answers whether it is the one to be lost.
+    fn loses(&mut self, lane: &Lane) -> bool {
+        match self.losses.get_mut(lane) {
+            Some(0) => self.losses.remove(lane).is_some(),
+            Some(passing) => {
+                *passing -= 1;
+                false
+            }
+            None => false,
         }
     }
 }

@@ -16,6 +16,7 @@ mod damage;
 mod history;
 mod partition;
 mod power;
+mod quiet;
 mod sender;
 mod snapshots;
 mod stale;

@@ -63,10 +63,8 @@ pub(super) struct Committer {
     /// What is in the batch, with its place: in the batch first, in the
     /// segment once it is written.
     written: Vec<(u32, Written)>,
-    /// Whether the last batch lacks its seal.
+    /// Whether the last batch lacks its seal on disk.
     unsealed: bool,
-    /// Whether the seal is not synced.
-    seal_unsynced: bool,
     /// Whether the lazy delay has passed since there was work.
     has_waited: bool,
     stopped: bool,
@@ -97,7 +95,6 @@ impl Committer {
             buffer: Vec::new(),
             written: Vec::new(),
             unsealed: false,
-            seal_unsynced: false,
             has_waited: false,
             stopped: false,
             _lock: lock,
@@ -152,12 +149,11 @@ impl Committer {
 
     /// There is nothing that anybody waits for.
     fn idle(&mut self, found: &Taken) -> Result<Next, LogError> {
-        if std::mem::take(&mut self.unsealed) {
+        // Not at once: the next batch mostly comes soon, and proves the same.
+        if self.unsealed && (found.closing || self.has_waited) {
             self.write_seal()?;
-        }
-        if self.seal_unsynced && (found.closing || self.has_waited) {
             self.sync()?;
-            self.seal_unsynced = false;
+            self.unsealed = false;
         }
         if found.closing {
             self.stopped = true;
@@ -167,7 +163,7 @@ impl Committer {
             self.room.prepare_step();
             return Ok(Next::Again);
         }
-        if !found.has_lazy && !self.seal_unsynced {
+        if !found.has_lazy && !self.unsealed {
             return Ok(Next::Wait);
         }
         // The bell rings only for what is new: a step that finds nothing new
@@ -233,22 +229,20 @@ impl Committer {
         self.link = header.link(self.offset);
         self.first_needed = header.first_segment;
         self.offset += bytes;
-        (self.unsealed, self.seal_unsynced) = (true, false);
+        self.unsealed = true;
         Counts::add(&self.shared.counts.batches, 1);
         Counts::add(&self.shared.counts.records, u64::from(records));
         Ok(())
     }
 
     /// Writes, where the next batch will go, the proof that the last one was
-    /// synced. Not synced itself at once.
+    /// synced.
     fn write_seal(&mut self) -> Result<(), LogError> {
         self.start_batch();
         let mut header = self.header(BatchKind::Seal);
         header.encode(&mut self.buffer);
         self.buffer.resize(SECTOR_BYTES as usize, 0);
-        self.write_buffer()?;
-        self.seal_unsynced = true;
-        Ok(())
+        self.write_buffer()
     }
 
     fn header(&self, kind: BatchKind) -> BatchHeader {

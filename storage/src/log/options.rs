@@ -16,8 +16,11 @@ pub struct LogIdentity {
 /// Limits of a log. May differ from start to start.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// Size of a segment's file.
+    /// Size of a segment's file. Small ones are soon free again: until then each byte of log costs
+    /// another one of zeros.
     pub segment_bytes: u64,
+    /// Size up to which a segment is made larger for one entry that needs it.
+    pub large_segment_bytes: u64,
     /// Size of the first segment of a new log: small, since a start waits for
     /// its zeros.
     pub first_segment_bytes: u64,
@@ -46,7 +49,8 @@ const MIB: u64 = 1 << 20;
 impl Default for LogOptions {
     fn default() -> Self {
         Self {
-            segment_bytes: 32 * MIB,
+            segment_bytes: 8 * MIB,
+            large_segment_bytes: 32 * MIB,
             first_segment_bytes: 4 * MIB,
             batch_bytes_max: 4 * MIB,
             cache_bytes_max: 64 * MIB,
@@ -54,7 +58,7 @@ impl Default for LogOptions {
             fill_step_bytes: MIB / 2,
             move_bytes_max: MIB / 4,
             segments_kept_target: 4,
-            spare_segments_max: 2,
+            spare_segments_max: 8,
             lazy_delay: Duration::from_millis(500),
         }
     }
@@ -65,6 +69,7 @@ impl LogOptions {
     pub fn small(segment_bytes: u64) -> Self {
         Self {
             segment_bytes,
+            large_segment_bytes: segment_bytes,
             first_segment_bytes: segment_bytes / 2,
             batch_bytes_max: segment_bytes / 4,
             fill_step_bytes: segment_bytes / 8,
@@ -79,7 +84,7 @@ impl LogOptions {
             + (BATCH_HEADER_BYTES + RECORD_HEADER_BYTES) as u64
             // The padding of its batch, and the seal.
             + 2 * SECTOR_BYTES;
-        self.segment_bytes
+        self.large_segment_bytes
             .saturating_sub(around)
             .min(u64::from(u32::MAX / 4))
     }
@@ -92,6 +97,7 @@ impl LogOptions {
             bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end()) / SECTOR_BYTES * SECTOR_BYTES
         };
         self.segment_bytes = round(self.segment_bytes);
+        self.large_segment_bytes = round(self.large_segment_bytes).max(self.segment_bytes);
         self.first_segment_bytes = round(self.first_segment_bytes).min(self.segment_bytes);
         self.batch_bytes_max = self.batch_bytes_max.clamp(1, self.segment_bytes / 2);
         self.fill_step_bytes = self.fill_step_bytes.max(SECTOR_BYTES);
