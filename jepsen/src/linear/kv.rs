@@ -79,6 +79,20 @@ impl Model for Strings {
     fn observes_only(&self, action: Action) -> bool {
         matches!(action, Action::Get(_))
     }
+
+    fn discards(&self, action: Action) -> bool {
+        matches!(action, Action::Put(_))
+    }
+
+    fn leads_to(&self, state: State, action: Action) -> bool {
+        match action {
+            Action::Put(_) | Action::Append(_) => true,
+            Action::Get(seen) => {
+                let [seen, state] = [seen, state].map(|id| &*self.strings[id as usize]);
+                seen.starts_with(state)
+            }
+        }
+    }
 }
 
 /// The checker of all keys.

@@ -44,6 +44,18 @@ pub trait Model {
     /// Whether an action changes no state whatsoever. Such a call is placed as soon as it is
     /// possible, which loses nothing: it stands in nobody's way.
     fn observes_only(&self, action: Self::Action) -> bool;
+
+    /// Whether an action discards the state: after it, nothing that was done before shows. Where
+    /// no such action can come in between, [`Model::leads_to`] is asked.
+    fn discards(&self, _action: Self::Action) -> bool {
+        true
+    }
+
+    /// Whether an action may still become possible in a state by actions that do not discard it.
+    /// Orders in which it may not are given up early.
+    fn leads_to(&self, _state: State, _action: Self::Action) -> bool {
+        true
+    }
 }
 
 /// One call on an object.

@@ -16,6 +16,8 @@ use crate::hash::QuickMap;
 
 /// States that a failure names.
 const STATES_SHOWN_MAX: usize = 8;
+/// Returns that are looked ahead for a call that tells what the state must lead to.
+const AHEAD_MAX_RETURNS: usize = 64;
 /// Open calls that the widest search tells apart.
 const OPEN_CALLS_MAX: u32 = 1024;
 
@@ -51,7 +53,16 @@ struct Plan<'a, A> {
     /// The kinds of calls that never return: what they do, and the returns (as indexes) that each
     /// of them may come before, rising.
     lost: Vec<(A, Vec<u32>)>,
+    /// Per call, the number of its return.
+    return_of: Vec<u32>,
+    /// Per return, the next one at which a call that discards the state, and began after this
+    /// return, is open.
+    discard_from: Vec<u32>,
+    /// Per return, a later call that observes what no call discards before; else `NO_CALL`.
+    ahead: Vec<u32>,
 }
+
+const NO_CALL: u32 = u32::MAX;
 
 impl<'a, A: Copy + Eq + std::hash::Hash> Plan<'a, A> {
     fn new<M: Model<Action = A>>(model: &M, calls: &'a [Call<A>]) -> Self {
@@ -74,9 +85,51 @@ impl<'a, A: Copy + Eq + std::hash::Hash> Plan<'a, A> {
             slot: vec![0; calls.len()],
             slots: 0,
             lost: Vec::new(),
+            return_of: vec![NO_CALL; calls.len()],
+            discard_from: Vec::new(),
+            ahead: Vec::new(),
         };
         plan.lay_out(&events);
+        plan.look_ahead(model);
         plan
+    }
+
+    fn look_ahead<M: Model<Action = A>>(&mut self, model: &M) {
+        let returns = self.returns.len();
+        let lost = self.lost.iter();
+        let lost = lost.filter(|(action, _)| model.discards(*action));
+        let lost_from = lost.filter_map(|(_, from)| from.first()).min().copied();
+        let lost_from = lost_from.unwrap_or(NO_CALL);
+        // Rising positions of invocations that discard, each with the first return it is open at.
+        let mut from: Vec<(u64, u32)> = Vec::new();
+        for step in 0..returns as u32 {
+            for number in self.open_at(step) {
+                let call = &self.calls[*number as usize];
+                let known = from.last().is_some_and(|(invoked, _)| *invoked >= call.invoked);
+                if !known && model.discards(call.action) {
+                    from.push((call.invoked, step));
+                }
+            }
+        }
+        let next = (0..returns as u32).map(|step| {
+            let now = self.calls[self.returns[step as usize] as usize].returned;
+            let later = from.partition_point(|(invoked, _)| *invoked < now);
+            let later = from.get(later).map_or(NO_CALL, |(_, step)| *step);
+            later.min(lost_from.max(step))
+        });
+        self.discard_from = next.collect();
+        let ahead = (0..returns).map(|step| {
+            let now = self.calls[self.returns[step] as usize].returned;
+            let until = self.discard_from[step] as usize;
+            let range = step + 1..until.min(returns).min(step + AHEAD_MAX_RETURNS);
+            let mut later = self.returns.get(range).unwrap_or(&[]).iter().copied();
+            let observes = |number: &u32| {
+                let call = &self.calls[*number as usize];
+                call.invoked > now && model.observes_only(call.action)
+            };
+            later.find(observes).unwrap_or(NO_CALL)
+        });
+        self.ahead = ahead.collect();
     }
 
     fn lay_out(&mut self, events: &[(u64, u32, bool)]) {
@@ -86,6 +139,7 @@ impl<'a, A: Copy + Eq + std::hash::Hash> Plan<'a, A> {
         for (_, number, is_return) in events {
             let call = &self.calls[*number as usize];
             if *is_return {
+                self.return_of[*number as usize] = self.returns.len() as u32;
                 self.returns.push(*number);
                 self.open_from.push(self.open.len());
                 self.open.extend_from_slice(&open);
@@ -294,7 +348,7 @@ impl<'a, M: Model, const WORDS: usize> Search<'a, M, WORDS> {
         if !self.settle(&mut configuration) {
             return true;
         }
-        if !self.visit(configuration, used) {
+        if self.is_hopeless(&configuration) || !self.visit(configuration, used) {
             return false;
         }
         if configuration.step > self.furthest {
@@ -334,6 +388,32 @@ impl<'a, M: Model, const WORDS: usize> Search<'a, M, WORDS> {
             configuration.step += 1;
         }
         false
+    }
+
+    /// Whether a call that must still be placed can not be, whatever else is.
+    fn is_hopeless(&self, configuration: &Configuration<WORDS>) -> bool {
+        let plan = self.plan;
+        let until = plan.discard_from[configuration.step as usize];
+        if until == configuration.step {
+            return false;
+        }
+        let mut open = plan.open_at(configuration.step).iter().filter(|call| {
+            let placed = configuration.placed.contains(plan.slot[**call as usize]);
+            !placed
+        });
+        let discards = |call: &u32| self.model.discards(plan.calls[*call as usize].action);
+        if open.clone().any(discards) {
+            return false;
+        }
+        let cannot = |call: u32| {
+            let action = plan.calls[call as usize].action;
+            self.model.observes_only(action) && !self.model.leads_to(configuration.state, action)
+        };
+        let ahead = plan.ahead[configuration.step as usize];
+        if ahead != NO_CALL && cannot(ahead) {
+            return true;
+        }
+        open.any(|call| plan.return_of[*call as usize] < until && cannot(*call))
     }
 
     /// Remembers a configuration; false if one that can do as much was here before.
