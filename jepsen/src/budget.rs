@@ -12,6 +12,8 @@ pub struct Budget<'a> {
     memory_max_bytes: usize,
     steps: u32,
     spent: Option<Spent>,
+    /// Steps that the piece of work at hand may still take.
+    left: u64,
 }
 
 /// What ran out.
@@ -23,6 +25,8 @@ pub enum Spent {
     Memory,
     /// More operations are open at one time than the search can tell apart.
     OpenOperations,
+    /// The steps of one piece of work are used up; the caller may grant more.
+    Steps,
 }
 
 impl fmt::Display for Spent {
@@ -31,6 +35,7 @@ impl fmt::Display for Spent {
             Self::Time => "the deadline has passed",
             Self::Memory => "the memory limit is reached",
             Self::OpenOperations => "too many operations are open at one time",
+            Self::Steps => "the steps granted are used up",
         })
     }
 }
@@ -43,7 +48,13 @@ impl<'a> Budget<'a> {
             memory_max_bytes,
             steps: 0,
             spent: None,
+            left: u64::MAX,
         }
+    }
+
+    /// Grants so many steps to the next piece of work; `u64::MAX` for as many as it takes.
+    pub fn grant(&mut self, steps: u64) {
+        self.left = steps;
     }
 
     /// No bounds: for histories whose size is known to be small.
@@ -58,6 +69,10 @@ impl<'a> Budget<'a> {
     /// What ran out, again and again once it did.
     pub fn step(&mut self, memory_bytes: usize) -> Result<(), Spent> {
         self.steps += 1;
+        match self.left.checked_sub(1) {
+            Some(left) => self.left = left,
+            None => return Err(Spent::Steps),
+        }
         if memory_bytes > self.memory_max_bytes {
             self.spent = Some(Spent::Memory);
         }
