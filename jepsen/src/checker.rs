@@ -32,7 +32,10 @@ impl Misfit {
     /// A function that the model does not have.
     pub fn function(operation: &Operation, known: &str) -> Self {
         let f = &operation.f;
-        Self::new(operation, format!("its function is `{f}`, known are {known}"))
+        Self::new(
+            operation,
+            format!("its function is `{f}`, known are {known}"),
+        )
     }
 }
 

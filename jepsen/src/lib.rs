@@ -16,6 +16,7 @@ pub mod linear;
 pub mod model;
 pub mod report;
 pub mod state;
+pub mod txn;
 pub mod value;
 
 pub use budget::{Budget, Spent};

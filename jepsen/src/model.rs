@@ -12,6 +12,7 @@ use crate::independent::Independent;
 use crate::linear::{AppendKv, CasRegister, Mutex};
 use crate::report::Report;
 use crate::state::{Bank, Counter, LongFork, Set, SetFull};
+use crate::txn::{self, ListAppend, RwRegister};
 
 /// What a history is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,10 @@ pub enum Model {
     AppendKv,
     /// One lock, linearizable: acquire, release.
     Mutex,
+    /// Transactions of appends to lists, by Elle's inference.
+    ListAppend,
+    /// Transactions of writes to registers, by Elle's inference.
+    RwRegister,
     /// A set, read at the end.
     Set,
     /// A set, read all the time.
@@ -36,10 +41,12 @@ pub enum Model {
 
 impl Model {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::CasRegister,
         Self::AppendKv,
         Self::Mutex,
+        Self::ListAppend,
+        Self::RwRegister,
         Self::Set,
         Self::SetFull,
         Self::Counter,
@@ -53,6 +60,8 @@ impl Model {
             Self::CasRegister => "cas-register",
             Self::AppendKv => "append-kv",
             Self::Mutex => "mutex",
+            Self::ListAppend => "list-append",
+            Self::RwRegister => "rw-register",
             Self::Set => "set",
             Self::SetFull => "set-full",
             Self::Counter => "counter",
@@ -87,6 +96,8 @@ pub struct Options {
     pub independent: bool,
     /// The consistency that is asked for, where a model knows several.
     pub consistency: Option<String>,
+    /// Nobody else writes to the keys: reads of what nobody wrote are wrong, too.
+    pub closed: bool,
     /// Accounts may go below zero.
     pub negative_balances: bool,
     /// Keys that a read of the long-fork model takes.
@@ -98,6 +109,7 @@ impl Default for Options {
         Self {
             independent: false,
             consistency: None,
+            closed: false,
             negative_balances: false,
             group_size_keys: crate::state::GROUP_SIZE_DEFAULT_KEYS,
         }
@@ -140,13 +152,23 @@ pub fn checker(model: Model, options: &Options) -> Result<Box<dyn Checker>, Chec
 fn make(model: Model, options: &Options) -> Result<Box<dyn Checker>, CheckError> {
     let consistency = options.consistency.as_deref();
     let linearizable = consistency == Some("linearizable");
+    if let Model::ListAppend | Model::RwRegister = model {
+        let asked = consistency.unwrap_or(txn::STRICT);
+        let asked = txn::parse_consistency(asked).map_err(CheckError::Option)?;
+        return Ok(match model {
+            Model::ListAppend => Box::new(ListAppend::new(asked, options.closed)),
+            _ => Box::new(RwRegister::new(asked, options.closed)),
+        });
+    }
     if let Some(name) = consistency.filter(|_| !linearizable) {
-        return Err(CheckError::Option(format!("the model {model} knows no consistency `{name}`")));
+        let what = format!("the model {model} knows no consistency `{name}`");
+        return Err(CheckError::Option(what));
     }
     Ok(match model {
         Model::CasRegister => Box::new(CasRegister::default()),
         Model::AppendKv => Box::new(AppendKv::default()),
         Model::Mutex => Box::new(Mutex::default()),
+        Model::ListAppend | Model::RwRegister => unreachable!("these were made above"),
         Model::Set => Box::new(Set::default()),
         Model::SetFull => Box::new(SetFull::new(linearizable)),
         Model::Counter => Box::new(Counter::default()),

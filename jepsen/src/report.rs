@@ -160,7 +160,10 @@ impl Report {
 
     /// Adds a finding that by itself decides nothing.
     pub fn mention(&mut self, finding: Finding) {
-        let at = self.counts.iter().position(|(name, _)| *name == finding.anomaly);
+        let at = self
+            .counts
+            .iter()
+            .position(|(name, _)| *name == finding.anomaly);
         let at = at.unwrap_or_else(|| {
             self.counts.push((finding.anomaly.clone(), 0));
             self.counts.len() - 1
@@ -197,7 +200,9 @@ impl Report {
         }
         for mut finding in part.findings {
             let shown = self.findings.iter();
-            let shown = shown.filter(|other| other.anomaly == finding.anomaly).count();
+            let shown = shown
+                .filter(|other| other.anomaly == finding.anomaly)
+                .count();
             if shown < FINDINGS_SHOWN_MAX {
                 finding.key = Some(key.to_owned());
                 self.findings.push(finding);
@@ -209,7 +214,8 @@ impl Report {
             }
         }
         let remarks = part.remarks.into_iter();
-        self.remarks.extend(remarks.map(|remark| format!("key {key}: {remark}")));
+        self.remarks
+            .extend(remarks.map(|remark| format!("key {key}: {remark}")));
         self.remarks.truncate(FINDINGS_SHOWN_MAX);
         self.unknown = self.unknown.take().or(part.unknown);
     }
@@ -235,7 +241,10 @@ impl Report {
 
     /// For people.
     pub fn to_text(&self, model: &str) -> String {
-        let mut text = format!("{}: {model}, {} operations\n", self.verdict, self.operations);
+        let mut text = format!(
+            "{}: {model}, {} operations\n",
+            self.verdict, self.operations
+        );
         if let Some(because) = &self.unknown {
             text += &format!("not known: {because}\n");
         }

@@ -57,17 +57,29 @@ fn declared_verdicts_come_out() {
             panic!("verdicts.tsv: {line}");
         };
         let begin = Instant::now();
-        let model = model.parse().unwrap_or_else(|error| panic!("{model}: {error}"));
+        let model = model
+            .parse()
+            .unwrap_or_else(|error| panic!("{model}: {error}"));
         let report = checked(&folder.join(file), model, &options(given));
-        let sum = times.entry(file.split('/').next().unwrap_or(file)).or_default();
+        let sum = times
+            .entry(file.split('/').next().unwrap_or(file))
+            .or_default();
         *sum = (sum.0 + 1, sum.1 + begin.elapsed());
         if report.verdict.to_string() != declared {
-            wrong.push(format!("{file}: declared {declared}\n{}", report.to_text("found")));
+            wrong.push(format!(
+                "{file}: declared {declared}\n{}",
+                report.to_text("found")
+            ));
         }
     }
     for (group, (files, time)) in &times {
         eprintln!("{group}: {files} files in {} ms", time.as_millis());
     }
-    assert!(wrong.is_empty(), "{} disagree:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} disagree:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(!times.is_empty(), "verdicts.tsv names no file");
 }

@@ -36,7 +36,10 @@ pub(super) fn value<R: Read>(
             return Ok(None);
         };
         if levels == 0 {
-            return Err(ReadError::syntax(line, "collections lie too deep in each other"));
+            return Err(ReadError::syntax(
+                line,
+                "collections lie too deep in each other",
+            ));
         }
         let value = match byte {
             b'[' => collection(cursor, b']', levels)?,
@@ -73,10 +76,7 @@ fn inner<R: Read>(cursor: &mut Cursor<R>, levels: usize) -> Result<Value, ReadEr
 }
 
 /// What stands behind `#`: a set, a discarded value (none), or a tag with its value.
-fn dispatched<R: Read>(
-    cursor: &mut Cursor<R>,
-    levels: usize,
-) -> Result<Option<Value>, ReadError> {
+fn dispatched<R: Read>(cursor: &mut Cursor<R>, levels: usize) -> Result<Option<Value>, ReadError> {
     match cursor.peek()? {
         Some(b'{') => collection(cursor, b'}', levels).map(Some),
         Some(b'_') => {
@@ -159,7 +159,9 @@ fn string<R: Read>(cursor: &mut Cursor<R>) -> Result<String, ReadError> {
 fn escape<R: Read>(cursor: &mut Cursor<R>, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
     let mut code = 0;
     for _ in 0..4 {
-        let digit = cursor.next()?.and_then(|byte| char::from(byte).to_digit(16));
+        let digit = cursor
+            .next()?
+            .and_then(|byte| char::from(byte).to_digit(16));
         let digit = digit.ok_or_else(|| {
             ReadError::syntax(cursor.line(), "`\\u` without four hexadecimal digits")
         })?;

@@ -163,9 +163,11 @@ fn unicode<R: Read>(cursor: &mut Cursor<R>, line: u64) -> Result<char, ReadError
 fn hexadecimal<R: Read>(cursor: &mut Cursor<R>, line: u64) -> Result<u32, ReadError> {
     let mut code = 0;
     for _ in 0..4 {
-        let digit = cursor.next()?.and_then(|byte| char::from(byte).to_digit(16));
-        let digit =
-            digit.ok_or_else(|| ReadError::syntax(line, "`\\u` without four hexadecimal digits"))?;
+        let digit = cursor
+            .next()?
+            .and_then(|byte| char::from(byte).to_digit(16));
+        let digit = digit
+            .ok_or_else(|| ReadError::syntax(line, "`\\u` without four hexadecimal digits"))?;
         code = code * 16 + digit;
     }
     Ok(code)

@@ -26,7 +26,8 @@ pub(super) fn line(text: &str, number: u64) -> Result<Option<Line>, ReadError> {
             return Err(ReadError::syntax(number, WANTED));
         }
     }
-    let (Some(process), Some(Value::Text(kind)), Some(Value::Text(f))) = (next()?, next()?, next()?)
+    let (Some(process), Some(Value::Text(kind)), Some(Value::Text(f))) =
+        (next()?, next()?, next()?)
     else {
         return Err(ReadError::syntax(number, WANTED));
     };

@@ -28,7 +28,11 @@ pub struct Pairing {
 #[derive(Debug)]
 enum Standing {
     Open(Box<Event>, u64),
-    Done { invoked: u64, completed: u64, time: Option<i64> },
+    Done {
+        invoked: u64,
+        completed: u64,
+        time: Option<i64>,
+    },
 }
 
 impl Pairing {
@@ -93,7 +97,9 @@ impl Pairing {
                 };
                 return Err(ReadError::new(event.line, problem));
             }
-            Some(Standing::Done { completed, time, .. }) => not_before(&event, *time, *completed)?,
+            Some(Standing::Done {
+                completed, time, ..
+            }) => not_before(&event, *time, *completed)?,
             None => {}
         }
         let process = event.process.clone();
@@ -106,7 +112,9 @@ impl Pairing {
         let standing = self.processes.remove(&event.process);
         let (invocation, invoked_at) = match standing {
             Some(Standing::Open(invocation, position)) => (invocation, position),
-            Some(Standing::Done { invoked, completed, .. }) => {
+            Some(Standing::Done {
+                invoked, completed, ..
+            }) => {
                 let problem = Problem::CompletedTwice {
                     process: event.process.to_string(),
                     f: event.f.to_string(),

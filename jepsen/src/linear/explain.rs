@@ -61,7 +61,9 @@ impl<A: Copy> Told<'_, A> {
         earlier.sort_unstable_by_key(|number| self.calls[*number as usize].returned);
         let shown = earlier.split_off(earlier.len().saturating_sub(BEFORE_SHOWN_MAX));
         let shown = shown.iter();
-        shown.map(|number| format!("before it: {}", self.call(*number))).collect()
+        shown
+            .map(|number| format!("before it: {}", self.call(*number)))
+            .collect()
     }
 
     /// A clash of values that are written once.

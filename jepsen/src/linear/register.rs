@@ -156,7 +156,9 @@ impl Checker for CasRegister {
             },
         };
         match unique(&calls, INITIAL) {
-            Unique::NotApplicable => told.conclude(search(&mut Register, &calls, budget), &mut report),
+            Unique::NotApplicable => {
+                told.conclude(search(&mut Register, &calls, budget), &mut report)
+            }
             Unique::Valid => {}
             wrong => report.invalid(told.clash(&wrong)),
         }

@@ -105,7 +105,9 @@ impl<'a, A: Copy + Eq + std::hash::Hash> Plan<'a, A> {
         for step in 0..returns as u32 {
             for number in self.open_at(step) {
                 let call = &self.calls[*number as usize];
-                let known = from.last().is_some_and(|(invoked, _)| *invoked >= call.invoked);
+                let known = from
+                    .last()
+                    .is_some_and(|(invoked, _)| *invoked >= call.invoked);
                 if !known && model.discards(call.action) {
                     from.push((call.invoked, step));
                 }
@@ -427,7 +429,10 @@ impl<'a, M: Model, const WORDS: usize> Search<'a, M, WORDS> {
             return false;
         }
         let others = self.more.entry(configuration).or_default();
-        if others.iter().any(|other| within(&self.used[*other as usize], now)) {
+        if others
+            .iter()
+            .any(|other| within(&self.used[*other as usize], now))
+        {
             return false;
         }
         others.retain(|other| !within(now, &self.used[*other as usize]));

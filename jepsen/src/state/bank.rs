@@ -32,7 +32,10 @@ impl Bank {
 
 fn balances(operation: &Operation) -> Result<Balances, Misfit> {
     let wrong = || {
-        let what = format!("a read answers a map of balances, not `{}`", operation.answered);
+        let what = format!(
+            "a read answers a map of balances, not `{}`",
+            operation.answered
+        );
         Misfit::new(operation, what)
     };
     let entries = operation.answered.as_map().ok_or_else(wrong)?;

@@ -48,11 +48,17 @@ impl LongFork {
         let mut seen: BTreeMap<String, bool> = BTreeMap::new();
         for part in parts {
             let Some([_, key, value]) = part.as_list() else {
-                return Err(Misfit::new(operation, format!("`{part}` is not [r KEY VALUE]")));
+                return Err(Misfit::new(
+                    operation,
+                    format!("`{part}` is not [r KEY VALUE]"),
+                ));
             };
             let key = key.to_string();
             if !value.is_nil() {
-                let known = self.values.entry(key.clone()).or_insert_with(|| value.clone());
+                let known = self
+                    .values
+                    .entry(key.clone())
+                    .or_insert_with(|| value.clone());
                 if known != value {
                     let what = format!("key {key} has two values, {known} and {value}");
                     return Err(Misfit::new(operation, what));
@@ -73,7 +79,10 @@ impl Checker for LongFork {
     fn operation(&mut self, operation: &Operation) -> Result<(), Misfit> {
         self.operations += 1;
         let Some(parts) = operation.known().as_list() else {
-            let what = format!("wanted a list of reads or writes, found `{}`", operation.known());
+            let what = format!(
+                "wanted a list of reads or writes, found `{}`",
+                operation.known()
+            );
             return Err(Misfit::new(operation, what));
         };
         let does = |name: &str| {

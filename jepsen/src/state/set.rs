@@ -30,7 +30,11 @@ impl Checker for Set {
                     return Err(Misfit::new(operation, what));
                 };
                 let begin = operation.invoked.position;
-                if self.last_read.as_ref().is_none_or(|(last, ..)| *last < begin) {
+                if self
+                    .last_read
+                    .as_ref()
+                    .is_none_or(|(last, ..)| *last < begin)
+                {
                     let read = values.iter().map(|value| self.elements.id(value)).collect();
                     self.last_read = Some((begin, read, Place::of(operation)));
                 }
@@ -58,7 +62,9 @@ impl Checker for Set {
             match outcome {
                 Outcome::Ok if !here => report.invalid(Finding::new(
                     "lost",
-                    format!("{value} was added ({place}) and is not in the last read ({read_place})"),
+                    format!(
+                        "{value} was added ({place}) and is not in the last read ({read_place})"
+                    ),
                 )),
                 Outcome::Ok | Outcome::Unknown => attempted[*element as usize] = true,
                 Outcome::Fail => refused[*element as usize] = Some(*place),

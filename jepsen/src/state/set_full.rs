@@ -108,7 +108,11 @@ impl SetFull {
     fn judge(&self, element: u32, life: &Life, report: &mut Report) -> Fate {
         let value = self.elements.value(element);
         if !life.attempted && !life.seen.is_empty() {
-            let why = if life.refused { "adding it failed" } else { "nobody added it" };
+            let why = if life.refused {
+                "adding it failed"
+            } else {
+                "nobody added it"
+            };
             let read = &self.reads[life.seen[0] as usize];
             let summary = format!("{value} was read ({}), but {why}", read.place);
             report.invalid(Finding::new("unexpected", summary));
@@ -126,9 +130,15 @@ impl SetFull {
             if read.invoked < known {
                 break;
             }
-            let place = life.place.map(|place| format!(" ({place})")).unwrap_or_default();
+            let place = life
+                .place
+                .map(|place| format!(" ({place})"))
+                .unwrap_or_default();
             let Some(after) = after else {
-                let summary = format!("{value}, added{place}, is missing in the last read that could show it ({})", read.place);
+                let summary = format!(
+                    "{value}, added{place}, is missing in the last read that could show it ({})",
+                    read.place
+                );
                 report.invalid(Finding::new("lost", summary));
                 return Fate::Lost;
             };
@@ -143,7 +153,11 @@ impl SetFull {
             }
             return Fate::Stale(read.time);
         }
-        if life.seen.is_empty() { Fate::Unread } else { Fate::Stable }
+        if life.seen.is_empty() {
+            Fate::Unread
+        } else {
+            Fate::Stable
+        }
     }
 }
 
@@ -197,7 +211,9 @@ impl Checker for SetFull {
                 Fate::Stale(missing) => {
                     stable += 1;
                     let known = life.known.and_then(|(_, time)| time);
-                    let late = missing.zip(known).map_or(0, |(missing, known)| missing - known);
+                    let late = missing
+                        .zip(known)
+                        .map_or(0, |(missing, known)| missing - known);
                     slowest = slowest.max(late);
                 }
                 Fate::Lost => {}
