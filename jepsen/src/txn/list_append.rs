@@ -287,42 +287,37 @@ impl Walk<'_> {
             .checked_sub(1)
             .map(|at| self.versions.order(self.store, key)[at as usize]);
         let append = last.and_then(|element| self.appends.get(&(key, element)));
-        let Some(append) = append.filter(|append| !append.last && append.transaction != number)
-        else {
+        let Some(append) = append else {
             return;
         };
-        if self.store.rows[append.transaction as usize].outcome != Outcome::Fail {
-            let key = self.store.keys.value(key);
-            let summary = format!("a read of key {key} shows a transaction half done");
-            let steps = vec![self.told(append.transaction), self.told(number)];
-            self.report
-                .mention(Finding::new("G1b", summary).steps(steps));
-        }
+        let own = append.transaction == number;
+        let failed = self.store.rows[append.transaction as usize].outcome == Outcome::Fail;
+        let key = self.store.keys.value(key);
+        let (anomaly, what) = match (own, failed, append.last) {
+            (true, ..) => ("future-read", "what it appends only later"),
+            (false, false, false) => ("G1b", "another transaction half done"),
+            (false, true, _) | (false, false, true) => return,
+        };
+        let summary = format!("a transaction's read of key {key} shows {what}");
+        let mut steps = vec![self.told(append.transaction), self.told(number)];
+        steps.dedup();
+        let finding = Finding::new(anomaly, summary).steps(steps);
+        self.report.mention(finding);
     }
 
     fn internal(&mut self, number: u32, known: &Known, list: &[u32]) {
-        let own = |element: &u32| {
-            let append = self.appends.get(&(known.key, *element));
-            append.is_some_and(|append| append.transaction == number)
-        };
-        let later = list
-            .iter()
-            .any(|element| own(element) && !known.appended.contains(element))
-            && known.read.is_none_or(|(begin, length)| {
-                let before = self.store.list(begin, length);
-                list.iter().any(|element| {
-                    own(element) && !known.appended.contains(element) && !before.contains(element)
-                })
-            });
         let key = self.store.keys.value(known.key);
-        let (anomaly, what) = match later {
-            true => ("future-read", "shows what it appends later"),
-            false => ("internal", "does not fit what it read and appended before"),
-        };
-        let summary = format!("a transaction's read of key {key} {what}");
+        let list: Vec<String> = list
+            .iter()
+            .map(|id| self.store.values.value(*id).to_string())
+            .collect();
+        let summary = format!(
+            "a transaction's read of key {key}, [{}], does not fit what it read and appended before",
+            list.join(" ")
+        );
         let steps = vec![self.told(number)];
         self.report
-            .mention(Finding::new(anomaly, summary).steps(steps));
+            .mention(Finding::new("internal", summary).steps(steps));
     }
 
     fn incompatible(&mut self, number: u32, key: u32, list: &[u32]) {
