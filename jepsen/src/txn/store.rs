@@ -48,6 +48,8 @@ pub(super) struct Store {
     pub(super) keys: Interner,
     pub(super) values: Interner,
     processes: QuickMap<Process, u32>,
+    /// Per key, the longest list that was read so far: where it begins, and how long it is.
+    longest: Vec<(u32, u32)>,
 }
 
 impl Store {
@@ -105,29 +107,55 @@ impl Store {
         let key = self.keys.id(key);
         let act = match name {
             "r" | "read" if operation.outcome != Outcome::Ok => Act::Read(UNREAD, 0),
-            "r" | "read" => self.read(value, lists).ok_or_else(wrong)?,
+            "r" | "read" => self.read(key, value, lists).ok_or_else(wrong)?,
             _ if name == write || (!lists && name == "write") => Act::Write(self.values.id(value)),
             _ => return Err(wrong()),
         };
         Ok(Step { key, act })
     }
 
-    fn read(&mut self, value: &Value, lists: bool) -> Option<Act> {
-        let begin = self.seen.len() as u32;
-        match (lists, value) {
-            (true, Value::Nil) => {}
-            (true, list) => {
-                for element in list.as_list()? {
-                    let element = self.values.id(element);
-                    self.seen.push(element);
-                }
-            }
-            (false, value) => {
-                let value = self.values.id(value);
-                self.seen.push(value);
-            }
+    fn read(&mut self, key: u32, value: &Value, lists: bool) -> Option<Act> {
+        if lists {
+            let list = if value.is_nil() {
+                &[]
+            } else {
+                value.as_list()?
+            };
+            return Some(self.read_list(key, list));
         }
-        Some(Act::Read(begin, self.seen.len() as u32 - begin))
+        let begin = self.seen.len() as u32;
+        let value = self.values.id(value);
+        self.seen.push(value);
+        Some(Act::Read(begin, 1))
+    }
+
+    /// Most lists begin as the longest one so far does: comparing is quicker than looking up, and
+    /// what is a part of it is not kept again.
+    fn read_list(&mut self, key: u32, list: &[Value]) -> Act {
+        let key = key as usize;
+        if self.longest.len() <= key {
+            self.longest.resize(key + 1, (0, 0));
+        }
+        let (begin, length) = self.longest[key];
+        let known = begin as usize..(begin + length) as usize;
+        let same = list.iter().zip(&self.seen[known]);
+        let same = same.take_while(|(value, id)| self.values.value(**id) == *value);
+        let same = same.count();
+        if same == list.len() {
+            return Act::Read(begin, same as u32);
+        }
+        let fresh = self.seen.len() as u32;
+        self.seen
+            .extend_from_within(begin as usize..begin as usize + same);
+        for value in &list[same..] {
+            let id = self.values.id(value);
+            self.seen.push(id);
+        }
+        let count = list.len() as u32;
+        if count > length {
+            self.longest[key] = (fresh, count);
+        }
+        Act::Read(fresh, count)
     }
 
     /// The steps of a transaction.
