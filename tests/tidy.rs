@@ -18,7 +18,7 @@ const FILE_MAX_LINES: usize = 800;
 const TEXT_MAX_BYTES: u64 = 4 << 20;
 
 /// Which of our crates each one may name, for code that runs. Everything else points back.
-const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("quorate-types", &[]),
     ("quorate-proto", &["quorate-types"]),
     ("quorate-storage", &["quorate-types"]),
@@ -41,6 +41,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
         ],
     ),
     ("quorate-client", &["quorate-types", "quorate-proto"]),
+    ("quorate-jepsen", &[]),
     (
         "quorate",
         &[
@@ -51,6 +52,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
             "quorate-eventual",
             "quorate-gateway",
             "quorate-client",
+            "quorate-jepsen",
         ],
     ),
 ];
