@@ -77,6 +77,8 @@ pub struct Receipt {
     pub range: RangeId,
     /// The new session token; empty: none was given.
     pub session_token: Bytes,
+    /// Of a ladder: why the rungs above the one that was met were not.
+    pub failed: Vec<String>,
 }
 
 /// The answer to a get.
@@ -279,6 +281,7 @@ pub(crate) fn receipt(wire: Option<v1::Receipt>) -> Receipt {
         },
         range: RangeId(wire.range),
         session_token: wire.session_token,
+        failed: wire.failed,
     }
 }
 

@@ -16,8 +16,9 @@ use quorate_types::{Ack, Copies, FieldError, Ladder, Level, Rung};
 pub(crate) fn consistency(
     ladder: Option<&Ladder>,
     token: &Bytes,
+    fence: bool,
 ) -> Result<Option<v1::Consistency>, FieldError> {
-    if ladder.is_none() && token.is_empty() {
+    if ladder.is_none() && token.is_empty() && !fence {
         return Ok(None);
     }
     let rungs = ladder
@@ -29,6 +30,7 @@ pub(crate) fn consistency(
     Ok(Some(v1::Consistency {
         rungs,
         session_token: token.clone(),
+        fence,
     }))
 }
 
@@ -130,7 +132,9 @@ mod tests {
             "linearizable@200ms > eventual:quorum,strict,memory@100ms > eventual:3",
         ] {
             let ladder: Ladder = text.parse().unwrap();
-            let wire = consistency(Some(&ladder), &Bytes::new()).unwrap().unwrap();
+            let wire = consistency(Some(&ladder), &Bytes::new(), false)
+                .unwrap()
+                .unwrap();
             let back = Ladder(
                 wire.rungs
                     .iter()
@@ -148,8 +152,8 @@ mod tests {
 
     #[test]
     fn nothing_said_is_nothing_sent() {
-        assert_eq!(consistency(None, &Bytes::new()), Ok(None));
-        let with_token = consistency(None, &Bytes::from_static(b"t"))
+        assert_eq!(consistency(None, &Bytes::new(), false), Ok(None));
+        let with_token = consistency(None, &Bytes::from_static(b"t"), false)
             .unwrap()
             .unwrap();
         assert!(with_token.rungs.is_empty());
@@ -159,7 +163,7 @@ mod tests {
     #[test]
     fn times_that_the_wire_cannot_say_are_refused() {
         let ladder = Ladder::from(Level::Bounded(Duration::from_micros(10)));
-        let refused = consistency(Some(&ladder), &Bytes::new()).unwrap_err();
+        let refused = consistency(Some(&ladder), &Bytes::new(), false).unwrap_err();
         assert_eq!(refused.field, "consistency.rungs.staleness_max_ms");
     }
 }

@@ -96,6 +96,9 @@ pub struct ReadOptions {
     pub at: Option<Revision>,
     /// A session token from an earlier receipt; empty: none.
     pub token: Bytes,
+    /// Linearizable requests of one key, in keyspaces of mode mixed: see every eventual write that
+    /// a majority of the key's primaries had acknowledged before.
+    pub fence: bool,
     /// Instead of the client's.
     pub timeout: Option<Duration>,
 }
@@ -109,6 +112,9 @@ pub struct WriteOptions {
     pub ttl: Option<Duration>,
     /// A session token from an earlier receipt; empty: none.
     pub token: Bytes,
+    /// Linearizable requests of one key, in keyspaces of mode mixed: see every eventual write that
+    /// a majority of the key's primaries had acknowledged before.
+    pub fence: bool,
     /// Instead of the client's.
     pub timeout: Option<Duration>,
     /// Take up a write of this id, which was tried before: it is applied once over all

@@ -36,7 +36,7 @@ impl Client {
         let request = Request::Get(v1::GetRequest {
             keyspace: self.keyspace.to_string(),
             key: key.into(),
-            consistency: consistency(options.ladder.as_ref(), &options.token)?,
+            consistency: consistency(options.ladder.as_ref(), &options.token, options.fence)?,
             at_revision: options.at.unwrap_or(Revision::ZERO).0,
         });
         match self.run(request, Call::read(options.timeout)).await? {
@@ -69,7 +69,7 @@ impl Client {
             keyspace: self.keyspace.to_string(),
             key: key.into(),
             limit,
-            consistency: consistency(options.ladder.as_ref(), &options.token)?,
+            consistency: consistency(options.ladder.as_ref(), &options.token, options.fence)?,
         });
         match self.run(request, Call::read(options.timeout)).await? {
             Response::History(answer) => Ok(answer.into()),

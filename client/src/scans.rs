@@ -31,7 +31,11 @@ impl Client {
             bytes_max: options.bytes_max,
             at_revision: options.read.at.unwrap_or(Revision::ZERO).0,
             page_token: options.page_token,
-            consistency: consistency(options.read.ladder.as_ref(), &options.read.token)?,
+            consistency: consistency(
+                options.read.ladder.as_ref(),
+                &options.read.token,
+                options.read.fence,
+            )?,
         });
         match self.run(request, Call::read(options.read.timeout)).await? {
             Response::Scan(answer) => Ok(answer.into()),

@@ -36,7 +36,7 @@ impl Client {
             keyspace: self.keyspace.to_string(),
             key: key.into(),
             change: Some(change.into_wire()),
-            consistency: consistency(options.ladder.as_ref(), &options.token)?,
+            consistency: consistency(options.ladder.as_ref(), &options.token, options.fence)?,
             context: options.context.clone(),
             request_id: None,
         });

@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::node::Inner;
 use crate::replica::Replica;
+use crate::seam::Proposal;
 
 /// How often a range is looked at.
 const ABSORB_INTERVAL: Duration = Duration::from_millis(100);
+/// An entry is given this long.
+const ABSORB_TIMEOUT: Duration = Duration::from_secs(5);
 /// Entries of one range in a row, before others have their turn.
 const ENTRIES_PER_ROUND: usize = 64;
 
@@ -38,7 +42,7 @@ pub(crate) fn start(inner: &Arc<Inner>) -> AbortHandle {
 impl Inner {
     async fn absorb(&self, replica: &Replica) {
         for _ in 0..ENTRIES_PER_ROUND {
-            if !self.decisions.leads(replica.range) {
+            if self.decisions.leader(replica.range) != Some(self.node) {
                 return;
             }
             let next = match replica.next_absorption() {
@@ -51,10 +55,13 @@ impl Inner {
             };
             let keys = next.items.len() as u64;
             let base = next.base.map(|base| base.to_bytes());
+            let items = next.items.clone();
+            let proposal = Proposal::Absorb { items, base };
+            let deadline = Instant::now() + ABSORB_TIMEOUT;
             let asked = self
                 .decisions
-                .absorb(replica.range, next.items.clone(), base);
-            let asked = asked.await;
+                .decide(replica.range, proposal, deadline)
+                .await;
             if let Err(error) = asked {
                 tracing::debug!(range = %replica.range, %error, "not absorbed");
                 replica.absorb_again(next.items);

@@ -18,7 +18,7 @@ use quorate_proto::internal::{
 use quorate_types::causal::{
     Actor, Context, Dot, Dots, KeyState, Limits, Planned, Seen, Update, plan,
 };
-use quorate_types::{Ack, Copies, NodeId, RangeId, RequestId, Timestamp};
+use quorate_types::{Ack, Copies, NodeId, RangeId, RequestId, Revision, Timestamp};
 use tokio::time::Instant;
 
 use crate::error::EventualError;
@@ -69,6 +69,8 @@ pub struct WriteRequest {
     pub timestamp: Timestamp,
     /// The client's name for it, and when it was first tried.
     pub name: Option<(RequestId, Timestamp)>,
+    /// Until when the log of the range is tried first, in a ladder that begins with it.
+    pub strong: Vec<Instant>,
     /// The preferred rung first; at least one.
     pub rungs: Vec<WriteRung>,
 }
@@ -76,8 +78,12 @@ pub struct WriteRequest {
 /// What became of a write.
 #[derive(Clone, Debug)]
 pub struct WriteDone {
-    /// Which rung was met.
+    /// Which rung was met: the strong ones first.
     pub rung: usize,
+    /// Where the log has decided it, as which revision.
+    pub decided: Option<Revision>,
+    /// Why rungs above the one that was met were not.
+    pub failed: Vec<&'static str>,
     /// The write's name; of several parts the first one's.
     pub dot: Dot,
     /// Who had it when the rung was met.
@@ -126,7 +132,10 @@ impl EventualNode {
         let me = inner.node;
         let primary = place.holders.is_primary(me);
         let spread = place.holders.spread(me, |node| inner.peers.reachable(node));
-        let rungs = meetable(&place, primary, &spread, &request)?;
+        let rungs = match meetable(&place, primary, &spread, &request) {
+            Err(_) if !request.strong.is_empty() => Vec::new(),
+            rungs => rungs?,
+        };
         if !primary {
             inner.check_hint_room(&replica)?;
         }
@@ -141,6 +150,7 @@ impl EventualNode {
             written.synced.wait().await?;
         }
         let stored_after = began.elapsed();
+        let strong = self.strong_rungs(&request, &written.deltas).await;
         let stored = Stored {
             range: request.range,
             key: request.key.clone(),
@@ -152,7 +162,13 @@ impl EventualNode {
             primary_here: primary,
         };
         let waiter = Spreading::begin(inner, stored, spread);
-        let met = wait_for_rung(&waiter, &rungs).await;
+        // What the log has decided travels on, too: clocks stay without gaps.
+        let met = match strong.met {
+            Some((at, _)) => Some(at),
+            None => wait_for_rung(&waiter, &rungs)
+                .await
+                .map(|at| request.strong.len() + at),
+        };
         let tally = waiter.tally();
         drop(waiter);
         let Some(rung) = met else {
@@ -166,6 +182,8 @@ impl EventualNode {
         };
         Ok(WriteDone {
             rung,
+            decided: strong.met.map(|(_, revision)| revision),
+            failed: strong.failed,
             dot: written.dot,
             tally,
             state: written.state,

@@ -12,6 +12,7 @@
 
 mod absorb;
 mod coordinator;
+mod decide;
 mod error;
 mod faults;
 mod hand_over;
@@ -39,4 +40,4 @@ pub use node::{Answer, EventualNode, EventualOptions, WeakEventualNode};
 pub use repair::Repaired;
 pub use report::{BackgroundWork, RangeReport};
 pub use scan::{ScanDone, ScanRequest};
-pub use seam::{Decisions, NoLogs, PeerFailure, Peers, Place, Places};
+pub use seam::{Decisions, NoLogs, PeerFailure, Peers, Place, Places, Proposal};

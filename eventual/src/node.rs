@@ -389,7 +389,12 @@ impl Inner {
                     replica.fetch_hinted(&fetch.key)?
                 };
                 let state = state.map(|state| state.encode()).unwrap_or_default();
-                Ok(Response::Fetched(Fetched { primary, state }))
+                let tentative = primary && replica.has_row(&fetch.key)?;
+                Ok(Response::Fetched(Fetched {
+                    primary,
+                    state,
+                    tentative,
+                }))
             }
             Request::HandOver(hand_over) => self.take_hand_over(&replica, primary, hand_over).await,
             Request::Join(join) => {
@@ -406,6 +411,7 @@ impl Inner {
                 Ok(Response::RepairedNow(repaired))
             }
             Request::Page(_) => Err(EventualError::NoRange(range)),
+            Request::Decide(decide) => self.serve_decide(range, decide).await,
             Request::TreeRoot(root) => {
                 told(&replica, crate::repair::serve_root(&replica, &root)?).await
             }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_proto::internal::{EventualRequest, EventualResponse};
 use quorate_types::causal::KeyState;
-use quorate_types::{ConflictPolicy, NodeId, RangeId, Timestamp};
+use quorate_types::{ConflictPolicy, NodeId, RangeId, Revision, Timestamp};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use crate::error::EventualError;
 use crate::quorum::Holders;
@@ -88,24 +89,42 @@ pub trait Decisions: Send + Sync {
     /// The last entry applied here, and the last whose effects are on this disk.
     fn applied_and_durable(&self, range: RangeId) -> (u64, u64);
 
-    /// Whether this node leads the range's log, as far as it knows.
-    fn leads(&self, range: RangeId) -> bool;
+    /// Who leads the range's log, as far as this node knows.
+    fn leader(&self, range: RangeId) -> Option<NodeId>;
 
     /// Brings what is applied to the disk, soon.
     async fn flush(&self, range: RangeId);
 
-    /// Has the log take in what is known of some keys, and with `base`, that this is all that is
-    /// known of any dot in it. Returns once that is applied here; after an error it may be
-    /// decided late, or never.
+    /// Has the log decide. Returns once that is applied here; only a leader can do it. After an
+    /// error it may be decided late, or never.
     ///
     /// # Errors
-    /// [`EventualError`] where it was not decided in time.
-    async fn absorb(
+    /// [`EventualError`] where it was not decided by `deadline`.
+    async fn decide(
         &self,
         range: RangeId,
+        proposal: Proposal,
+        deadline: Instant,
+    ) -> Result<Revision, EventualError>;
+}
+
+/// What a log is to decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proposal {
+    /// What is known of some keys is to be joined into what is committed.
+    Absorb {
+        /// Encoded keys, with their states.
         items: Vec<(Bytes, Bytes)>,
+        /// The dots of which the log then knows all that this node does.
         base: Option<Bytes>,
-    ) -> Result<(), EventualError>;
+    },
+    /// The strong attempt of a ladder.
+    Tentative {
+        /// The encoded key.
+        key: Bytes,
+        /// Its deltas, encoded.
+        deltas: Vec<Bytes>,
+    },
 }
 
 /// Where no range has a log.
@@ -121,18 +140,18 @@ impl Decisions for NoLogs {
         (0, 0)
     }
 
-    fn leads(&self, _: RangeId) -> bool {
-        false
+    fn leader(&self, _: RangeId) -> Option<NodeId> {
+        None
     }
 
     async fn flush(&self, _: RangeId) {}
 
-    async fn absorb(
+    async fn decide(
         &self,
         range: RangeId,
-        _: Vec<(Bytes, Bytes)>,
-        _: Option<Bytes>,
-    ) -> Result<(), EventualError> {
+        _: Proposal,
+        _: Instant,
+    ) -> Result<Revision, EventualError> {
         Err(EventualError::NoRange(range))
     }
 }

@@ -1,6 +1,8 @@
 //! The eventual plane's requests: which node coordinates, what its answer means for the client,
 //! and contexts in their sealed form. Holding, spreading and joining are `quorate_eventual`'s.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::StreamExt;
 use quorate_eventual::{EventualError, ReadDone, ReadRequest, WriteDone, WriteRequest, WriteRung};
@@ -16,7 +18,7 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::errors::GatewayError;
 use crate::gateway::{Gateway, keyspace, range_of};
-use crate::level::{self, EventualRung, WritePlan};
+use crate::level::{self, EventualPlan, WritePlan};
 use crate::names::WriteName;
 use crate::range_page::{Bounds, MORE, PageLimit, Scan};
 use crate::write::wire_name;
@@ -42,7 +44,7 @@ pub(crate) struct Place<'a> {
 /// A write of the eventual plane.
 pub(crate) struct EventualWrite<'a> {
     pub(crate) place: Place<'a>,
-    pub(crate) rungs: &'a [EventualRung],
+    pub(crate) plan: &'a EventualPlan,
     pub(crate) update: Update,
     /// Sealed, if the client sent one.
     pub(crate) context: Option<&'a Bytes>,
@@ -73,6 +75,11 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
+    /// What its reader sends back with its next write.
+    pub(crate) fn context(self) -> Bytes {
+        self.context
+    }
+
     /// As the answer of a get.
     pub(crate) fn answer(self, mut receipt: v1::Receipt) -> v1::GetResponse {
         receipt.siblings = u32::try_from(self.beside).unwrap_or(u32::MAX);
@@ -192,8 +199,7 @@ impl Gateway {
         } else {
             v1::Role::StandIn
         };
-        let micros =
-            |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         v1::Receipt {
             level: Some(rung),
             node: here.0,
@@ -226,17 +232,17 @@ impl Gateway {
         let now = self.node().clock();
         let expiry = (write.ttl > 0).then(|| Timestamp(now.0.saturating_add(write.ttl)));
         let mut deadline = context.arrived;
-        let rungs = write.rungs.iter().map(|rung| {
-            deadline = rung
-                .budget
-                .map_or(context.deadline, |budget| deadline + budget)
-                .min(context.deadline);
-            WriteRung {
-                copies: rung.copies,
-                strict: rung.strict,
-                ack: rung.ack,
-                deadline,
-            }
+        let mut until = |budget: Option<Duration>| {
+            let next = budget.map_or(context.deadline, |budget| deadline + budget);
+            deadline = next.min(context.deadline);
+            deadline
+        };
+        let strong: Vec<Instant> = write.plan.strong.iter().copied().map(&mut until).collect();
+        let rungs = write.plan.rungs.iter().map(|rung| WriteRung {
+            copies: rung.copies,
+            strict: rung.strict,
+            ack: rung.ack,
+            deadline: until(rung.budget),
         });
         let request = WriteRequest {
             range: place.range.id,
@@ -246,6 +252,7 @@ impl Gateway {
             expiry,
             timestamp: now,
             name: Some((write.name.id, write.name.first_tried)),
+            strong,
             rungs: rungs.collect(),
         };
         let done = self.eventual().write(request).await?;
@@ -259,13 +266,15 @@ impl Gateway {
         context: &Context,
     ) -> Result<EventualWritten, GatewayError> {
         let place = &write.place;
-        let rung = write.rungs.get(done.rung).copied();
+        let rung = write.plan.rung_to_wire(done.rung);
         let rung = rung.ok_or_else(|| GatewayError::internal("a rung that was not asked for"))?;
         let holders = (&done.tally.primaries[..], &done.tally.stand_ins[..]);
-        let mut receipt = self.eventual_receipt(place.range, rung.to_wire(), holders, context);
+        let mut receipt = self.eventual_receipt(place.range, rung, holders, context);
+        receipt.revision = done.decided.map_or(0, |revision| revision.0);
+        receipt.failed = done.failed.iter().map(|why| (*why).to_owned()).collect();
         receipt.rung = u32::try_from(done.rung).unwrap_or(u32::MAX);
         receipt.replayed = done.replayed;
-        receipt.tentative = place.keyspace.options.mode == Mode::Mixed;
+        receipt.tentative = place.keyspace.options.mode == Mode::Mixed && done.decided.is_none();
         let siblings = done.state.live().len().saturating_sub(1);
         receipt.siblings = u32::try_from(siblings).unwrap_or(u32::MAX);
         receipt.context = place.with_binding(self.node().cluster(), |binding| {
@@ -299,14 +308,14 @@ impl Gateway {
     pub(crate) async fn eventual_put(
         &self,
         keyspace: &KeyspaceView,
-        rungs: &[EventualRung],
+        plan: &EventualPlan,
         ttl: u64,
         (consistency, request): Asked<v1::PutRequest>,
         context: Context,
     ) -> Result<v1::PutResponse, GatewayError> {
         let write = EventualWrite {
             place: Self::eventual_place(keyspace, &request.key, &context)?,
-            rungs,
+            plan,
             update: Update::Put(request.value.clone()),
             context: request.context.as_ref(),
             ttl,
@@ -322,7 +331,7 @@ impl Gateway {
         };
         let answer = |written: EventualWritten| {
             Ok(v1::PutResponse {
-                revision: 0,
+                revision: written.receipt.revision,
                 receipt: Some(written.receipt),
                 dot: written.dot,
             })
@@ -334,13 +343,13 @@ impl Gateway {
     pub(crate) async fn eventual_delete(
         &self,
         keyspace: &KeyspaceView,
-        rungs: &[EventualRung],
+        plan: &EventualPlan,
         (consistency, request): Asked<v1::DeleteRequest>,
         context: Context,
     ) -> Result<v1::DeleteResponse, GatewayError> {
         let write = EventualWrite {
             place: Self::eventual_place(keyspace, &request.key, &context)?,
-            rungs,
+            plan,
             update: Update::Delete,
             context: request.context.as_ref(),
             ttl: 0,
@@ -382,15 +391,24 @@ impl Gateway {
         let consistency = request.consistency.take();
         let mode = keyspace.options.mode;
         let plan = level::write_plan(&keyspace.name, mode, Operation::Write, consistency.as_ref())?;
-        let WritePlan::Eventual(rungs) = plan else {
-            return Err(GatewayError::NotImplemented {
-                what: "a change of a counter, set or map at linearizable".to_owned(),
-                instead: "such changes are served at eventual levels",
-            });
+        let plan = match plan {
+            WritePlan::Eventual(plan) => plan,
+            // A name is needed all the same: the log decides on deltas.
+            WritePlan::Strong(budget) if mode == Mode::Mixed => EventualPlan {
+                strong: vec![budget],
+                rungs: Vec::new(),
+            },
+            WritePlan::Strong(_) => {
+                return Err(GatewayError::NotImplemented {
+                    what: "a change of a counter, set or map in a keyspace of mode strong"
+                        .to_owned(),
+                    instead: "modes mixed and eventual have them",
+                });
+            }
         };
         let write = EventualWrite {
             place: Self::eventual_place(keyspace, &request.key, &context)?,
-            rungs: &rungs,
+            plan: &plan,
             update,
             context: request.context.as_ref(),
             ttl: validate::ttl("ttl_ms", 0, &keyspace.options)?,
@@ -472,17 +490,52 @@ impl Gateway {
         if place.keyspace.options.mode != Mode::Mixed {
             return Ok(false);
         }
-        let Some(group) = self.node().group(place.range.id) else {
-            return Ok(state.live().len() > 0);
+        let differs = self
+            .eventual()
+            .differs_from_log(place.range.id, &place.key, state)?;
+        Ok(differs.unwrap_or(state.live().len() > 0))
+    }
+
+    /// Does what a request's fence asks for, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// A fence where there is none to be had, or that is not decided in time: without an effect
+    /// but that the log may know more.
+    pub(crate) async fn fence(
+        &self,
+        keyspace: &KeyspaceView,
+        user_key: &Bytes,
+        consistency: Option<&v1::Consistency>,
+        context: &Context,
+    ) -> Result<(), GatewayError> {
+        let Some(consistency) = consistency.filter(|consistency| consistency.fence) else {
+            return Ok(());
         };
-        let decided = group.decided(&place.key).map_err(crate::write::stored)?;
-        let undecided = state
-            .live()
-            .any(|(dot, _)| !decided.state.context().contains(*dot));
-        let replaced = decided.state.live().any(|(dot, _)| {
-            state.context().contains(*dot) && state.live().all(|(live, _)| live != dot)
-        });
-        Ok(undecided || replaced)
+        let is_strong = |rung: &v1::Rung| {
+            [
+                v1::Level::Linearizable as i32,
+                v1::Level::Unspecified as i32,
+            ]
+            .contains(&rung.level)
+        };
+        if keyspace.options.mode != Mode::Mixed || !consistency.rungs.iter().all(is_strong) {
+            let problem = "fences are for level linearizable in keyspaces of mode mixed";
+            return Err(GatewayError::field("consistency.fence", problem));
+        }
+        let (range, key) = range_of(keyspace, user_key, context)?;
+        let fenced = self.eventual().fence(range.id, &key, context.deadline);
+        match fenced.await {
+            Ok(_) => Ok(()),
+            // Whatever was decided of it, the request itself was not begun.
+            Err(EventualError::NotDecided { range, .. }) => Err(EventualError::TooFewAnswers {
+                range,
+                wanted: 1,
+                answered: 0,
+            }
+            .into()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The dots that the client of a strong write says to have seen, as its entry carries them.

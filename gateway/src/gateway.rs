@@ -173,6 +173,7 @@ impl Gateway {
     async fn execute(&self, request: Request, context: Context) -> Result<Response, GatewayError> {
         // Boxed each on its own: the future of a request is as large as what is in it, and whoever
         // holds many of them should not hold the largest of all kinds.
+        no_fence(&request)?;
         match request {
             Request::Get(get) => Box::pin(self.get(get, context)).await.map(Answer::pack),
             Request::Put(put) => Box::pin(self.put(put, context)).await.map(Answer::pack),
@@ -308,5 +309,27 @@ pub(crate) fn range_of<'a>(
             range: forwarded.range,
         }),
         Some(_) | None => Ok((range, encoded)),
+    }
+}
+
+/// Fences are of one key: of other requests they are refused.
+fn no_fence(request: &Request) -> Result<(), GatewayError> {
+    let consistency = match request {
+        Request::Get(get) if get.at_revision != 0 => get.consistency.as_ref(),
+        Request::Delete(delete) if delete.prefix => delete.consistency.as_ref(),
+        Request::Get(_) | Request::Put(_) | Request::Delete(_) | Request::CompareAndSet(_) => None,
+        Request::Scan(scan) => scan.consistency.as_ref(),
+        Request::Batch(batch) => batch.consistency.as_ref(),
+        Request::Txn(txn) => txn.consistency.as_ref(),
+        Request::History(history) => history.consistency.as_ref(),
+        Request::Update(update) => update.consistency.as_ref(),
+        Request::Outcome(_) => None,
+    };
+    match consistency {
+        Some(consistency) if consistency.fence => Err(GatewayError::field(
+            "consistency.fence",
+            "fences are for gets, puts, deletes and compare-and-sets of one key as of now",
+        )),
+        Some(_) | None => Ok(()),
     }
 }

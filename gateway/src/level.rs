@@ -126,8 +126,28 @@ pub enum WritePlan {
     /// The range's log, within the time that the rungs give it together; none: no limit of their
     /// own. Such rungs are all `linearizable`, so they are one attempt.
     Strong(Option<Duration>),
-    /// The eventual path, the preferred rung first.
-    Eventual(Vec<EventualRung>),
+    /// The eventual path, or a ladder over both planes.
+    Eventual(EventualPlan),
+}
+
+/// The rungs of a write that has a name of the eventual plane: on all of them it is the same
+/// write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventualPlan {
+    /// Times that the log is given first; none: what is left.
+    pub strong: Vec<Option<Duration>>,
+    /// The preferred rung first.
+    pub rungs: Vec<EventualRung>,
+}
+
+impl EventualPlan {
+    /// A rung as a receipt names it.
+    pub fn rung_to_wire(&self, at: usize) -> Option<v1::Rung> {
+        match at.checked_sub(self.strong.len()) {
+            None => Some(write_rung_to_wire()),
+            Some(at) => self.rungs.get(at).map(|rung| rung.to_wire()),
+        }
+    }
 }
 
 /// Checks the levels of a write.
@@ -150,8 +170,7 @@ pub fn write_plan(
     count_within_limit(rungs.len())?;
     let unnamed = [v1::Rung::default()];
     let rungs = if rungs.is_empty() { &unnamed } else { rungs };
-    let mut strong = Some(Duration::ZERO);
-    let mut eventual = Vec::new();
+    let (mut strong, mut eventual) = (Vec::new(), Vec::new());
     for (at, rung) in rungs.iter().enumerate() {
         match place.check(at, rung)? {
             Level::Eventual {
@@ -165,20 +184,28 @@ pub fn write_plan(
                 budget: budget_of(rung),
             }),
             Level::Linearizable | Level::Bounded(_) | Level::Session | Level::Stale => {
-                strong = budget_of(rung)
-                    .zip(strong)
-                    .map(|(budget, sum)| sum + budget);
+                if !eventual.is_empty() {
+                    let problem = "a rung of the log stands below an eventual one, \
+                                   which would promise less and be tried first";
+                    return Err(refused_kind(at, problem));
+                }
+                strong.push(budget_of(rung));
             }
         }
     }
-    match eventual.len() {
-        0 => Ok(WritePlan::Strong(strong)),
-        all if all == rungs.len() => Ok(WritePlan::Eventual(eventual)),
-        _ => Err(GatewayError::NotImplemented {
-            what: "a write at a ladder of linearizable and eventual rungs".to_owned(),
-            instead: "ladders of one kind are served",
-        }),
+    if eventual.is_empty() {
+        let sum = strong.into_iter().sum::<Option<Duration>>();
+        return Ok(WritePlan::Strong(sum));
     }
+    if strong.contains(&None) {
+        let problem = "a rung without a budget leaves no time for those below it: \
+                       say one, as in linearizable@200ms > eventual:one";
+        return Err(GatewayError::field("consistency.rungs", problem));
+    }
+    Ok(WritePlan::Eventual(EventualPlan {
+        strong,
+        rungs: eventual,
+    }))
 }
 
 /// Whether a request with these rungs, or with none, belongs to the eventual plane alone.
@@ -395,12 +422,17 @@ mod tests {
     use tonic::Code;
 
     fn consistency(levels: &[&str]) -> v1::Consistency {
-        let rungs = levels
-            .iter()
-            .map(|text| to_wire(text.parse().unwrap()))
-            .collect();
+        let rung = |text: &&str| {
+            let (level, budget) = text.split_once('@').unwrap_or((text, "0ms"));
+            let budget = budget.trim_end_matches("ms").parse().unwrap();
+            v1::Rung {
+                budget_ms: budget,
+                ..to_wire(level.parse().unwrap())
+            }
+        };
         v1::Consistency {
-            rungs,
+            fence: false,
+            rungs: levels.iter().map(rung).collect(),
             session_token: vec![0].into(),
         }
     }
@@ -467,9 +499,37 @@ mod tests {
         let error = read(Mode::Eventual, Operation::Read, &["session"]).unwrap_err();
         assert_eq!(error.code(), Code::Unimplemented);
         assert_eq!(error.reason(), Some(Reason::NotImplemented));
-        let both = consistency(&["linearizable", "eventual:one"]);
-        let error = write_plan("shop", Mode::Mixed, Operation::Write, Some(&both)).unwrap_err();
-        assert_eq!(error.reason(), Some(Reason::NotImplemented));
+    }
+
+    #[test]
+    fn a_ladder_goes_from_the_log_to_the_eventual_plane_and_not_back() {
+        let plan = |levels: &[&str]| {
+            write_plan(
+                "shop",
+                Mode::Mixed,
+                Operation::Write,
+                Some(&consistency(levels)),
+            )
+        };
+        for levels in [
+            ["eventual:one@5ms", "linearizable"],
+            ["linearizable", "eventual:one"],
+        ] {
+            let error = plan(&levels).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        }
+        let both = ["linearizable@200ms", "linearizable@5ms", "eventual:one"];
+        let Ok(WritePlan::Eventual(ladder)) = plan(&both) else {
+            panic!("the ladder is refused")
+        };
+        assert_eq!((ladder.strong.len(), ladder.rungs.len()), (2, 1));
+        let met = |at| ladder.rung_to_wire(at).map(|rung| rung.level);
+        assert_eq!(met(1), Some(v1::Level::Linearizable as i32));
+        assert_eq!(met(2), Some(v1::Level::Eventual as i32));
+        assert_eq!(met(3), None);
+        let strong = plan(&["linearizable@2ms", "linearizable@3ms"]);
+        let sum = Duration::from_millis(5);
+        assert_eq!(strong.unwrap(), WritePlan::Strong(Some(sum)));
     }
 
     #[test]
@@ -485,13 +545,15 @@ mod tests {
         assert!(read(Mode::Eventual, Operation::Read, &["eventual:quorum"]).is_ok());
         let ladder = consistency(&["eventual:all,strict", "eventual:one,memory"]);
         let plan = write_plan("shop", Mode::Mixed, Operation::Write, Some(&ladder)).unwrap();
-        let WritePlan::Eventual(rungs) = plan else {
+        let WritePlan::Eventual(EventualPlan { rungs, .. }) = plan else {
             panic!("{plan:?}")
         };
         assert_eq!((rungs[0].copies, rungs[0].strict), (Copies::All, true));
         assert_eq!((rungs[1].copies, rungs[1].ack), (Copies::One, Ack::Memory));
         let plan = write_plan("shop", Mode::Eventual, Operation::Write, None).unwrap();
-        assert!(matches!(plan, WritePlan::Eventual(rungs) if rungs[0].copies == Copies::Quorum));
+        assert!(
+            matches!(plan, WritePlan::Eventual(plan) if plan.rungs[0].copies == Copies::Quorum)
+        );
     }
 
     #[test]

@@ -5,20 +5,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::RwLock;
 use quorate_eventual::quorum::Holders;
 use quorate_eventual::{
     Decisions, EventualError, EventualNode, EventualOptions, PeerFailure, Peers, Place, Places,
-    WeakEventualNode,
+    Proposal, WeakEventualNode,
 };
 use quorate_proto::internal::{
-    Absorb, EventualRequest, EventualResponse, absorb, eventual_response,
+    Absorb, Command, EventualRequest, EventualResponse, Tentative, absorb, command,
+    eventual_response,
 };
 use quorate_proto::v1::EventualStatus;
 use quorate_raft::{CallError, CatalogView, EventualAnswer, EventualHandler, RaftNode};
 use quorate_types::causal::KeyState;
-use quorate_types::{Mode, NodeId, RangeId, Ring, Timestamp};
+use quorate_types::{Mode, NodeId, RangeId, Revision, Ring, Timestamp};
 use tokio::time::Instant;
 
 /// Starts a node's eventual path beside its Raft groups: same log, same engine, same connections.
@@ -71,9 +71,6 @@ impl Peers for RaftPeers {
 /// What logs have decided, by this node's replicas of them.
 struct RaftDecisions(RaftNode);
 
-/// An entry that absorbs is given this long.
-const ABSORB_TIMEOUT: Duration = Duration::from_secs(5);
-
 #[tonic::async_trait]
 impl Decisions for RaftDecisions {
     fn decided(
@@ -100,8 +97,8 @@ impl Decisions for RaftDecisions {
         group.map_or((0, 0), |group| group.applied_and_durable())
     }
 
-    fn leads(&self, range: RangeId) -> bool {
-        self.0.group(range).is_some_and(|group| group.is_leader())
+    fn leader(&self, range: RangeId) -> Option<NodeId> {
+        self.0.group(range)?.leader()
     }
 
     async fn flush(&self, range: RangeId) {
@@ -110,25 +107,36 @@ impl Decisions for RaftDecisions {
         }
     }
 
-    async fn absorb(
+    async fn decide(
         &self,
         range: RangeId,
-        items: Vec<(Bytes, Bytes)>,
-        base: Option<Bytes>,
-    ) -> Result<(), EventualError> {
+        proposal: Proposal,
+        deadline: Instant,
+    ) -> Result<Revision, EventualError> {
         let group = self.0.group(range).ok_or(EventualError::NoRange(range))?;
-        let items = items.into_iter();
-        let absorb = Absorb {
-            items: items
-                .map(|(key, state)| absorb::Item { key, state })
-                .collect(),
-            base: base.unwrap_or_default(),
+        let operation = match proposal {
+            Proposal::Absorb { items, base } => command::Operation::Absorb(Absorb {
+                items: items
+                    .into_iter()
+                    .map(|(key, state)| absorb::Item { key, state })
+                    .collect(),
+                base: base.unwrap_or_default(),
+            }),
+            Proposal::Tentative { key, deltas } => {
+                command::Operation::Tentative(Tentative { key, deltas })
+            }
         };
-        let asked = group.absorb(absorb, Instant::now() + ABSORB_TIMEOUT).await;
-        asked.map(drop).map_err(|error| EventualError::NotDecided {
-            range,
-            why: error.to_string(),
-        })
+        let command = Command {
+            operation: Some(operation),
+            ..Command::default()
+        };
+        match group.propose(command, deadline).await {
+            Ok(proposed) => Ok(proposed.applied.revision),
+            Err(error) => Err(EventualError::NotDecided {
+                range,
+                why: error.to_string(),
+            }),
+        }
     }
 }
 

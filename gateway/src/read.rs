@@ -51,6 +51,8 @@ impl Read<'_> {
 /// One level and a session, on the wire.
 pub(crate) fn consistency_of(level: ReadLevel, session_token: Bytes) -> v1::Consistency {
     v1::Consistency {
+        // Done before.
+        fence: false,
         rungs: vec![level::read_rung_to_wire(level)],
         session_token,
     }
@@ -85,6 +87,8 @@ impl Gateway {
         let keyspace = keyspace(&catalog, &request.keyspace)?;
         validate::key("key", &request.key, &keyspace.options)?;
         let at = Revision(request.at_revision);
+        let fence = request.consistency.as_ref();
+        self.fence(keyspace, &request.key, fence, &context).await?;
         let read = self.read_of(keyspace, &request.key, at, request.consistency, &context)?;
         let (request, read) = (&request.key, &read);
         let name = &keyspace.name;
@@ -189,7 +193,11 @@ impl Gateway {
             }
         };
         // After the table was read.
-        let receipt = self.read_receipt(&read.session, group, standing, level, context);
+        let mut receipt = self.read_receipt(&read.session, group, standing, level, context);
+        if standing.at.is_none() && place.keyspace.options.mode == Mode::Mixed {
+            let range = place.range.id;
+            receipt.tentative = self.eventual().is_tentative(range, &place.key)?;
+        }
         Ok(shown.answer(receipt))
     }
 

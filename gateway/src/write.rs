@@ -14,8 +14,9 @@ use quorate_types::{Operation, RangeId, RequestHandle, Revision};
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::errors::GatewayError;
+use crate::eventual::Place;
 use crate::gateway::{Gateway, keyspace, range_of};
-use crate::level::{self, EventualRung, WritePlan};
+use crate::level::{self, EventualPlan, WritePlan};
 use crate::names::WriteName;
 use crate::receipt::{Session, Spent, receipt};
 use crate::route::{Errand, Prefer, Tried};
@@ -54,6 +55,8 @@ impl Write<'_> {
             return None;
         }
         Some(v1::Consistency {
+            // Done before.
+            fence: false,
             rungs: Vec::new(),
             session_token: self.token.clone(),
         })
@@ -244,9 +247,11 @@ impl Gateway {
         validate::key("key", &request.key, options)?;
         validate::value("value", &request.value, options)?;
         let ttl = validate::ttl("ttl_ms", request.ttl_ms, options)?;
-        if let Some(rungs) = eventual_rungs(keyspace, leveled.1.as_ref())? {
+        self.fence(keyspace, &request.key, leveled.1.as_ref(), &context)
+            .await?;
+        if let Some(plan) = eventual_plan(keyspace, leveled.1.as_ref())? {
             return self
-                .eventual_put(keyspace, &rungs, ttl, (leveled.1, request), context)
+                .eventual_put(keyspace, &plan, ttl, (leveled.1, request), context)
                 .await;
         }
         let seen = self.seen_of(keyspace, &request.key, request.context.as_ref())?;
@@ -271,8 +276,17 @@ impl Gateway {
                 context: request.context.clone(),
             })
         };
-        let answer = |decided: Decided<'_>| {
+        let answer = |mut decided: Decided<'_>| {
             let revision = decided.receipt.revision;
+            if request.context.is_some() {
+                let place = Place {
+                    keyspace,
+                    range: write.range,
+                    user_key: &request.key,
+                    key: write.key.clone(),
+                };
+                decided.receipt.context = self.decided_key(&place, decided.group)?.context();
+            }
             Ok(v1::PutResponse {
                 revision,
                 receipt: Some(decided.receipt),
@@ -312,11 +326,13 @@ impl Gateway {
             Operation::CompareAndSet
         };
         let leveled = (kind, request.consistency.take());
+        self.fence(keyspace, &request.key, leveled.1.as_ref(), &context)
+            .await?;
         if expected.is_none()
-            && let Some(rungs) = eventual_rungs(keyspace, leveled.1.as_ref())?
+            && let Some(plan) = eventual_plan(keyspace, leveled.1.as_ref())?
         {
             return self
-                .eventual_delete(keyspace, &rungs, (leveled.1, request), context)
+                .eventual_delete(keyspace, &plan, (leveled.1, request), context)
                 .await;
         }
         let seen = self.seen_of(keyspace, &request.key, request.context.as_ref())?;
@@ -355,6 +371,8 @@ impl Gateway {
         validate::value("value", &request.value, options)?;
         validate::expect("expect", request.expect.as_ref())?;
         let ttl = validate::ttl("ttl_ms", request.ttl_ms, options)?;
+        let fence = request.consistency.as_ref();
+        self.fence(keyspace, &request.key, fence, &context).await?;
         let leveled = (Operation::CompareAndSet, request.consistency);
         let id = request.request_id.as_ref();
         let write = self.write_of(keyspace, &request.key, leveled, id, context)?;
@@ -387,15 +405,15 @@ impl Gateway {
     }
 }
 
-/// The rungs of a write that the eventual plane takes; `None`: the log takes it.
-fn eventual_rungs(
+/// The rungs of a write that has a name of the eventual plane; `None`: the log alone takes it.
+fn eventual_plan(
     keyspace: &KeyspaceView,
     consistency: Option<&v1::Consistency>,
-) -> Result<Option<Vec<EventualRung>>, GatewayError> {
+) -> Result<Option<EventualPlan>, GatewayError> {
     let mode = keyspace.options.mode;
     match level::write_plan(&keyspace.name, mode, Operation::Write, consistency)? {
         WritePlan::Strong(_) => Ok(None),
-        WritePlan::Eventual(rungs) => Ok(Some(rungs)),
+        WritePlan::Eventual(plan) => Ok(Some(plan)),
     }
 }
 

@@ -1,12 +1,10 @@
-//! What a range's log has decided of its keys, for the plane beside it: one key's causal state,
-//! how much of it is on this disk, and entries that absorb what that plane holds.
+//! What a range's log has decided of its keys, for the plane beside it: one key's causal state and
+//! how much of it is on this disk.
 
-use quorate_proto::internal::{Absorb, Command, command};
 use quorate_storage::engine::{EngineError, Version};
 use quorate_types::causal::{Dots, KeyState};
-use tokio::time::Instant;
 
-use crate::group::{Group, ProposeError, Proposed};
+use crate::group::Group;
 
 /// One key as the log has decided it.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,21 +56,5 @@ impl Group {
         if let Err(error) = frozen.await {
             tracing::debug!(range = %self.range, %error, "not flushed");
         }
-    }
-
-    /// Has the log decide what the plane beside it holds. Only a leader can do it.
-    ///
-    /// # Errors
-    /// [`ProposeError`]; after [`ProposeError::Unknown`] it may be decided still, and late.
-    pub async fn absorb(
-        &self,
-        absorb: Absorb,
-        deadline: Instant,
-    ) -> Result<Proposed, ProposeError> {
-        let command = Command {
-            operation: Some(command::Operation::Absorb(absorb)),
-            ..Command::default()
-        };
-        self.propose(command, deadline).await
     }
 }

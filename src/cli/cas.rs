@@ -32,6 +32,10 @@ pub(super) struct CasArgs {
     /// The key goes after this time [default: the keyspace's]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     ttl: Option<Duration>,
+    /// Compare after the log has taken in every eventual write that a majority of the key's
+    /// primaries had acknowledged (keyspaces of mode mixed)
+    #[arg(long)]
+    fence: bool,
     #[command(flatten)]
     level: LevelArgs,
 }
@@ -65,6 +69,7 @@ pub(super) async fn run(args: CasArgs, session: Session) -> Result<(), CliError>
     let key = input::argument(&args.key);
     let options = WriteOptions {
         ttl: args.ttl,
+        fence: args.fence,
         ..args.level.write()?
     };
     let outcome = client

@@ -27,16 +27,24 @@ pub(super) struct KeyArgs {
     /// nothing, so the value becomes a sibling
     #[arg(long, value_name = "FILE")]
     context: Option<PathBuf>,
+    /// See every eventual write that a majority of the key's primaries had acknowledged
+    /// (linearizable, in keyspaces of mode mixed)
+    #[arg(long)]
+    fence: bool,
 }
 
 impl KeyArgs {
     pub(super) fn read(&self) -> Result<ReadOptions, CliError> {
-        self.level.read()
+        Ok(ReadOptions {
+            fence: self.fence,
+            ..self.level.read()?
+        })
     }
 
     pub(super) fn write(&self) -> Result<WriteOptions, CliError> {
         Ok(WriteOptions {
             context: self.read_context()?,
+            fence: self.fence,
             ..self.level.write()?
         })
     }

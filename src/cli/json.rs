@@ -125,6 +125,7 @@ pub fn receipt(receipt: &Receipt) -> Value {
         "siblings": receipt.siblings,
         "replaced_unseen": receipt.replaced_unseen,
         "replayed": receipt.replayed,
+        "failed": receipt.failed,
         "range": receipt.range,
         "micros": {
             "queue": receipt.micros.queue,
@@ -264,6 +265,7 @@ mod tests {
             },
             range: RangeId(4),
             session_token: Bytes::new(),
+            failed: Vec::new(),
         }
     }
 
@@ -274,7 +276,7 @@ mod tests {
             receipt,
             json!({"level":"linearizable","rung":0,"node":2,"role":"leader","replicas":[1,2],
                    "stand_ins":[],"revision":7,"context":null,"staleness_ms":3,
-                   "tentative":false,"siblings":0,"replaced_unseen":0,"replayed":false,
+                   "tentative":false,"siblings":0,"replaced_unseen":0,"replayed":false,"failed":[],
                    "range":4,"micros":{"queue":1,"consensus":2,"disk":3,"total":6}})
         );
     }

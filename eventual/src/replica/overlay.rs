@@ -231,6 +231,11 @@ impl Replica {
         stuck
     }
 
+    /// Whether the log's state on this disk may not know all of a key.
+    pub(crate) fn has_row(&self, key: &[u8]) -> Result<bool, EventualError> {
+        Ok(self.overlay_rows() > 0 && self.row(key)?.is_stored)
+    }
+
     /// Rows that the log's state on this disk may not know yet.
     pub(crate) fn overlay_rows(&self) -> usize {
         self.state.lock().overlay.rows

@@ -65,6 +65,7 @@ fn a_session_reads_its_own_writes_anywhere() {
                 unreachable!()
             };
             let consistency = Some(v1::Consistency {
+                fence: false,
                 rungs: Vec::new(),
                 session_token: token.clone(),
             });

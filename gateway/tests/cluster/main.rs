@@ -7,6 +7,7 @@ mod failures;
 mod keys;
 mod levels;
 mod pipelines;
+mod planes;
 mod scans;
 mod wire;
 mod world;

@@ -228,6 +228,7 @@ pub fn level(text: &str) -> Option<v1::Consistency> {
     };
     let rungs = text.split('>').map(rung).collect();
     Some(v1::Consistency {
+        fence: false,
         rungs,
         session_token: Bytes::new(),
     })

@@ -1,0 +1,339 @@
+//! Where a write of this path asks the log of a `mixed` range as well: the strong attempt of a
+//! ladder, and fences.
+//!
+//! The strong attempt proposes the very deltas that the next rung may spread, so that a late
+//! attempt is a late copy. A fence collects what a majority of primaries shows of a key and has
+//! the log absorb it: a read of the log that starts afterwards sees every write that a majority
+//! of primaries had acknowledged before.
+//!
+//! Not here: the log, which is behind `seam::Decisions`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use quorate_proto::internal::{
+    Decide, Decided, Fetch, eventual_request::Request, eventual_response::Response,
+};
+use quorate_types::causal::{Actor, Dots, KeyState};
+use quorate_types::{NodeId, RangeId, Revision};
+use tokio::time::Instant;
+
+use crate::coordinator::WriteRequest;
+use crate::error::EventualError;
+use crate::node::{EventualNode, Inner};
+use crate::replica::Replica;
+use crate::seam::{Place, Proposal};
+
+/// Pause before a log that did not decide is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// A primary that has not told a fence what it shows after this is left out.
+const FENCE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a rung of the log was not met.
+pub(crate) enum Unmet {
+    /// No majority of primaries is in reach: it was not tried.
+    NoMajority,
+    /// It was tried; it may be decided yet.
+    NotInTime,
+}
+
+impl Inner {
+    /// Has the log of a range decide something, whoever leads it, until `deadline`.
+    pub(crate) async fn decide(
+        &self,
+        range: RangeId,
+        proposal: &Proposal,
+        deadline: Instant,
+    ) -> Result<Revision, Unmet> {
+        let Ok(place) = self.place(range) else {
+            return Err(Unmet::NoMajority);
+        };
+        if self.primaries_in_reach(&place) * 2 <= place.holders.primaries.len() {
+            return Err(Unmet::NoMajority);
+        }
+        let attempts = async {
+            let mut turn = 0;
+            loop {
+                let to = self.next_to_decide(range, &place, turn);
+                turn += 1;
+                match self.decide_at(to, range, proposal, deadline).await {
+                    Ok(revision) => return revision,
+                    Err(error) => tracing::debug!(%range, %error, "not decided"),
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        };
+        let decided = tokio::time::timeout_at(deadline, attempts).await;
+        decided.map_err(|_| Unmet::NotInTime)
+    }
+
+    fn primaries_in_reach(&self, place: &Place) -> usize {
+        let in_reach = |node: &&NodeId| **node == self.node || self.peers.reachable(**node);
+        place.holders.primaries.iter().filter(in_reach).count()
+    }
+
+    /// The leader where it is known, else one primary after the other.
+    fn next_to_decide(&self, range: RangeId, place: &Place, turn: usize) -> NodeId {
+        let primaries = &place.holders.primaries;
+        let guessed = primaries.get(turn % primaries.len().max(1)).copied();
+        let leader = self.decisions.leader(range);
+        // A leader that did not decide may have been deposed unheard.
+        let leader = leader.filter(|_| turn.is_multiple_of(2));
+        leader.or(guessed).unwrap_or(self.node)
+    }
+
+    async fn decide_at(
+        &self,
+        to: NodeId,
+        range: RangeId,
+        proposal: &Proposal,
+        deadline: Instant,
+    ) -> Result<Revision, EventualError> {
+        if to == self.node {
+            let decided = self.decisions.decide(range, proposal.clone(), deadline);
+            return decided.await;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+        let request = Request::Decide(proposal.to_wire(timeout_ms));
+        match self.ask(to, range, request, left).await? {
+            Response::Decided(decided) => Ok(Revision(decided.revision)),
+            _ => Err(EventualError::Peer("an answer of another kind".to_owned())),
+        }
+    }
+
+    /// Proposes what a peer asks for, if this node leads.
+    pub(crate) async fn serve_decide(
+        &self,
+        range: RangeId,
+        decide: Decide,
+    ) -> Result<Response, EventualError> {
+        let deadline = Instant::now() + Duration::from_millis(u64::from(decide.timeout_ms));
+        let proposal = Proposal::from_wire(decide);
+        let revision = self.decisions.decide(range, proposal, deadline).await?;
+        let revision = revision.0;
+        Ok(Response::Decided(Decided { revision }))
+    }
+
+    /// What a majority of primaries shows of a key, joined, and whether any of them shows what
+    /// its log may not know.
+    async fn collect(
+        &self,
+        range: RangeId,
+        key: &Bytes,
+        replica: &Replica,
+        deadline: Instant,
+    ) -> Result<(KeyState, bool), EventualError> {
+        let place = self.place(range)?;
+        let primaries = &place.holders.primaries;
+        let wanted = primaries.len() / 2 + 1;
+        let (mut state, mut told, mut tentative) = (KeyState::default(), 0, false);
+        let mut asked = FuturesUnordered::new();
+        for node in primaries {
+            if *node == self.node {
+                tentative |= replica.has_row(key)?;
+                state.join(&replica.fetch(key)?);
+                told += 1;
+                continue;
+            }
+            let request = Request::Fetch(Fetch { key: key.clone() });
+            let answer = self.ask(*node, range, request, FENCE_TIMEOUT);
+            asked.push(async move { (*node, answer.await) });
+        }
+        while told < wanted {
+            let next = tokio::time::timeout_at(deadline, asked.next()).await;
+            let Ok(Some((node, answer))) = next else {
+                break;
+            };
+            let fetched = answer
+                .map_err(EventualError::from)
+                .and_then(|answer| match answer {
+                    Response::Fetched(fetched) if fetched.primary => {
+                        Ok((KeyState::decode(&fetched.state)?, fetched.tentative))
+                    }
+                    _ => Err(EventualError::Peer("an answer of another kind".to_owned())),
+                });
+            match fetched {
+                Ok((known, row)) => {
+                    tentative |= row;
+                    state.join(&known);
+                    told += 1;
+                }
+                Err(error) => tracing::debug!(%range, %node, %error, "a fence goes on without"),
+            }
+        }
+        if told < wanted {
+            return Err(EventualError::TooFewAnswers {
+                range,
+                wanted,
+                answered: told,
+            });
+        }
+        Ok((state, tentative))
+    }
+}
+
+impl EventualNode {
+    /// Brings into a range's log what a majority of primaries shows of a key. Returns whether
+    /// there was anything.
+    ///
+    /// # Errors
+    /// [`EventualError`] where no majority answers, or the log does not decide in time; what it
+    /// absorbs late is no harm.
+    pub async fn fence(
+        &self,
+        range: RangeId,
+        key: &Bytes,
+        deadline: Instant,
+    ) -> Result<bool, EventualError> {
+        let inner = &self.inner;
+        let replica = inner.replica(range)?;
+        let (state, tentative) = inner.collect(range, key, &replica, deadline).await?;
+        if !tentative {
+            return Ok(false);
+        }
+        if let Some((decided, _)) = inner.decisions.decided(range, key)?
+            && !is_news(&state, &decided)
+        {
+            return Ok(false);
+        }
+        metrics::counter!("quorate_fences_absorbed_total").increment(1);
+        let items = vec![(key.clone(), state.encode())];
+        let proposal = Proposal::Absorb { items, base: None };
+        match inner.decide(range, &proposal, deadline).await {
+            Ok(_) => Ok(true),
+            Err(Unmet::NoMajority | Unmet::NotInTime) => Err(EventualError::NotDecided {
+                range,
+                why: "no majority decided on a fence in time".to_owned(),
+            }),
+        }
+    }
+
+    /// Whether this node shows of a key what the log has not decided. Cheap where no key of the
+    /// range waits for the log.
+    ///
+    /// # Errors
+    /// [`EventualError`] where what is stored cannot be read.
+    pub fn is_tentative(&self, range: RangeId, key: &Bytes) -> Result<bool, EventualError> {
+        let replica = self.inner.replicas.read().get(&range).cloned();
+        let Some(replica) = replica.filter(|replica| replica.overlay_rows() > 0) else {
+            return Ok(false);
+        };
+        let shown = replica.held(key)?;
+        let decided = self.inner.decisions.decided(range, key)?;
+        Ok(decided.is_some_and(|(decided, _)| differs(&shown, &decided)))
+    }
+
+    /// Whether what was read of a key differs from what the log has decided, as far as this node
+    /// has applied it; `None`: it is no replica of the log.
+    ///
+    /// # Errors
+    /// [`EventualError`] where what is stored cannot be read.
+    pub fn differs_from_log(
+        &self,
+        range: RangeId,
+        key: &Bytes,
+        state: &KeyState,
+    ) -> Result<Option<bool>, EventualError> {
+        let decided = self.inner.decisions.decided(range, key)?;
+        Ok(decided.map(|(decided, _)| differs(state, &decided)))
+    }
+}
+
+/// Whether a view shows a value that the log does not know, or lacks one that it knows and the
+/// log shows.
+fn differs(view: &KeyState, decided: &KeyState) -> bool {
+    let is_live = |state: &KeyState, dot| state.live().any(|(live, _)| *live == dot);
+    let undecided = view
+        .live()
+        .any(|(dot, _)| !decided.context().contains(*dot));
+    let replaced = decided
+        .live()
+        .any(|(dot, _)| view.context().contains(*dot) && !is_live(view, *dot));
+    undecided || replaced
+}
+
+/// Whether a view knows anything of the key's tentative writes that the log does not.
+fn is_news(view: &KeyState, decided: &KeyState) -> bool {
+    let tentative = view.context().actors();
+    let tentative: Dots = tentative.filter(|(actor, _)| *actor != Actor::LOG).fold(
+        Dots::new(),
+        |mut all, (actor, counters)| {
+            all.insert_all(actor, counters);
+            all
+        },
+    );
+    differs(view, decided) || !tentative.is_within(decided.context())
+}
+
+/// What the log is asked for, on the wire.
+impl Proposal {
+    fn to_wire(&self, timeout_ms: u32) -> Decide {
+        match self {
+            Proposal::Tentative { key, deltas } => Decide {
+                key: key.clone(),
+                deltas: deltas.clone(),
+                timeout_ms,
+                ..Decide::default()
+            },
+            Proposal::Absorb { items, .. } => {
+                let (key, state) = items.first().cloned().unwrap_or_default();
+                Decide {
+                    key,
+                    state,
+                    timeout_ms,
+                    ..Decide::default()
+                }
+            }
+        }
+    }
+
+    fn from_wire(decide: Decide) -> Proposal {
+        if decide.state.is_empty() {
+            return Proposal::Tentative {
+                key: decide.key,
+                deltas: decide.deltas,
+            };
+        }
+        Proposal::Absorb {
+            items: vec![(decide.key, decide.state)],
+            base: None,
+        }
+    }
+}
+
+/// What the strong rungs of a ladder came to.
+#[derive(Default)]
+pub(crate) struct Strong {
+    /// The rung that was met, and the revision.
+    pub(crate) met: Option<(usize, Revision)>,
+    /// Why those above it were not.
+    pub(crate) failed: Vec<&'static str>,
+}
+
+impl EventualNode {
+    /// Tries the strong rungs of a ladder, each until its deadline.
+    pub(crate) async fn strong_rungs(&self, request: &WriteRequest, deltas: &[Bytes]) -> Strong {
+        let mut strong = Strong::default();
+        if request.strong.is_empty() {
+            return strong;
+        }
+        let proposal = Proposal::Tentative {
+            key: request.key.clone(),
+            deltas: deltas.to_vec(),
+        };
+        for (at, deadline) in request.strong.iter().enumerate() {
+            match self.inner.decide(request.range, &proposal, *deadline).await {
+                Ok(revision) => {
+                    strong.met = Some((at, revision));
+                    return strong;
+                }
+                Err(Unmet::NoMajority) => strong.failed.push("no majority in reach"),
+                Err(Unmet::NotInTime) => strong.failed.push("not decided in time"),
+            }
+        }
+        strong
+    }
+}
