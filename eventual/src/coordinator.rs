@@ -140,6 +140,7 @@ impl EventualNode {
             inner.check_hint_room(&replica)?;
         }
         inner.log.ready().await;
+        self.look_up(&request).await;
         let holders_wanted = rungs.iter().map(|rung| rung.wanted).max().unwrap_or(1);
         let holders_wanted = u8::try_from(holders_wanted).unwrap_or(u8::MAX);
         let began = Instant::now();

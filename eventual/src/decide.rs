@@ -218,7 +218,7 @@ impl EventualNode {
     /// [`EventualError`] where what is stored cannot be read.
     pub fn is_tentative(&self, range: RangeId, key: &Bytes) -> Result<bool, EventualError> {
         let replica = self.inner.replicas.read().get(&range).cloned();
-        let Some(replica) = replica.filter(|replica| replica.overlay_rows() > 0) else {
+        let Some(replica) = replica.filter(|replica| replica.may_have_rows()) else {
             return Ok(false);
         };
         let shown = replica.held(key)?;
@@ -246,9 +246,10 @@ impl EventualNode {
 /// log shows.
 fn differs(view: &KeyState, decided: &KeyState) -> bool {
     let is_live = |state: &KeyState, dot| state.live().any(|(live, _)| *live == dot);
+    // What the log has named is decided, known here or not.
     let undecided = view
         .live()
-        .any(|(dot, _)| !decided.context().contains(*dot));
+        .any(|(dot, _)| dot.actor != Actor::LOG && !decided.context().contains(*dot));
     let replaced = decided
         .live()
         .any(|(dot, _)| view.context().contains(*dot) && !is_live(view, *dot));
@@ -314,6 +315,27 @@ pub(crate) struct Strong {
 }
 
 impl EventualNode {
+    /// Before a ladder's write is planned from what this node sees: brings that up to date with
+    /// the log, where it can be had in half the time of the first rung. Else a put that follows
+    /// another one would stand beside it wherever the coordinator lags.
+    pub(crate) async fn look_up(&self, request: &WriteRequest) {
+        let Some(first) = request.strong.first().filter(|_| request.seen.is_none()) else {
+            return;
+        };
+        let inner = &self.inner;
+        let Ok(place) = inner.place(request.range) else {
+            return;
+        };
+        if inner.primaries_in_reach(&place) * 2 <= place.holders.primaries.len() {
+            return;
+        }
+        let now = Instant::now();
+        let half = now + first.saturating_duration_since(now) / 2;
+        if !inner.decisions.catch_up(request.range, half).await {
+            tracing::debug!(range = %request.range, "a ladder begins with what is seen here");
+        }
+    }
+
     /// Tries the strong rungs of a ladder, each until its deadline.
     pub(crate) async fn strong_rungs(&self, request: &WriteRequest, deltas: &[Bytes]) -> Strong {
         let mut strong = Strong::default();

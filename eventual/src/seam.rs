@@ -95,6 +95,10 @@ pub trait Decisions: Send + Sync {
     /// Brings what is applied to the disk, soon.
     async fn flush(&self, range: RangeId);
 
+    /// Waits until all is applied here that the log had decided when this was called. Returns
+    /// whether it is.
+    async fn catch_up(&self, range: RangeId, deadline: Instant) -> bool;
+
     /// Has the log decide. Returns once that is applied here; only a leader can do it. After an
     /// error it may be decided late, or never.
     ///
@@ -145,6 +149,10 @@ impl Decisions for NoLogs {
     }
 
     async fn flush(&self, _: RangeId) {}
+
+    async fn catch_up(&self, _: RangeId, _: Instant) -> bool {
+        false
+    }
 
     async fn decide(
         &self,

@@ -68,6 +68,9 @@ impl Peers for RaftPeers {
     }
 }
 
+/// Before a replica that has no leader asks again.
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(5);
+
 /// What logs have decided, by this node's replicas of them.
 struct RaftDecisions(RaftNode);
 
@@ -105,6 +108,20 @@ impl Decisions for RaftDecisions {
         if let Some(group) = self.0.group(range) {
             group.flush().await;
         }
+    }
+
+    async fn catch_up(&self, range: RangeId, deadline: Instant) -> bool {
+        let Some(group) = self.0.group(range) else {
+            return false;
+        };
+        // A replica that has not heard of a leader yet may do so in a moment.
+        while group.read_barrier(deadline).await.is_err() {
+            if Instant::now() + CATCH_UP_PAUSE >= deadline {
+                return false;
+            }
+            tokio::time::sleep(CATCH_UP_PAUSE).await;
+        }
+        true
     }
 
     async fn decide(

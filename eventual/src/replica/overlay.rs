@@ -233,7 +233,13 @@ impl Replica {
 
     /// Whether the log's state on this disk may not know all of a key.
     pub(crate) fn has_row(&self, key: &[u8]) -> Result<bool, EventualError> {
-        Ok(self.overlay_rows() > 0 && self.row(key)?.is_stored)
+        Ok(self.may_have_rows() && self.row(key)?.is_stored)
+    }
+
+    /// Whether it may have any rows. They are counted while the tree is built.
+    pub(crate) fn may_have_rows(&self) -> bool {
+        let state = self.state.lock();
+        state.warming.is_some() || state.overlay.rows > 0
     }
 
     /// Rows that the log's state on this disk may not know yet.

@@ -104,9 +104,19 @@ fn a_fence_shows_what_a_majority_had_acknowledged() {
 #[test]
 fn a_ladder_falls_to_the_eventual_plane_and_climbs_back() {
     in_world(73, |world| async move {
-        const LADDER: &str = "linearizable@200 > eventual";
-        world.put(0, "default", "k", "old").await;
+        const LADDER: &str = "linearizable@200 > eventual:one";
+        let old = world.put(0, "default", "k", "old").await;
         let (holders, _) = world.holders("default", "k");
+        // A coordinator that knows no leader plans from what it sees.
+        let range = world.nodes[0].catalog();
+        let range = range.keyspace("default").unwrap().route(b"k").0.id;
+        eventually("all replicas follow", || {
+            holders.iter().all(|node| {
+                let group = world.nodes[*node].group(range);
+                group.is_some_and(|group| group.applied_revision().0 >= old.revision)
+            })
+        })
+        .await;
         let first = put_at(&world, 0, "k", "first", LADDER).await;
         let receipt = first.receipt.unwrap();
         assert_eq!((receipt.rung, receipt.tentative), (0, false));
@@ -152,7 +162,7 @@ fn writes_on_both_sides_of_a_cut_stand_beside_each_other() {
         let alone = holders[0];
         assert_eq!(values(&world, alone, "k", "eventual").await, ["old"]);
         world.isolate(alone);
-        put_at(&world, alone, "k", "minority", "eventual").await;
+        put_at(&world, alone, "k", "minority", "eventual:one").await;
         world.put(holders[1], "default", "k", "majority").await;
         world.network.heal();
         become_one(&world, holders[2], "k", &["majority", "minority"]).await;

@@ -211,7 +211,12 @@ pub fn get(keyspace: &str, key: &str) -> v1::GetRequest {
 pub fn level(text: &str) -> Option<v1::Consistency> {
     let rung = |text: &str| {
         let (name, budget) = text.trim().split_once('@').unwrap_or((text.trim(), "0"));
+        let copies = match name {
+            "eventual:one" => v1::Copies::One,
+            _ => v1::Copies::Unspecified,
+        };
         let (level, staleness_max_ms) = match name.split_once(':') {
+            Some(("eventual", _)) => (v1::Level::Eventual, 0),
             Some((_, age)) => (v1::Level::Bounded, age.parse().unwrap()),
             None => (
                 v1::Level::from_str_name(&format!("LEVEL_{}", name.to_uppercase())).unwrap(),
@@ -223,6 +228,7 @@ pub fn level(text: &str) -> Option<v1::Consistency> {
             level: level as i32,
             staleness_max_ms,
             budget_ms,
+            copies: copies as i32,
             ..v1::Rung::default()
         }
     };
