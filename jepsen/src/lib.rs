@@ -7,6 +7,7 @@
 //! What each checker proves, and what it does not, is in `docs/JEPSEN.md`.
 
 pub mod budget;
+pub mod causal;
 pub mod checker;
 pub mod hash;
 pub mod history;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::budget::Budget;
+use crate::causal::{Mixed, Sessions, Siblings};
 use crate::checker::{Checker, Misfit, OPERATIONS_MAX};
 use crate::history::{Operation, ReadError};
 use crate::independent::Independent;
@@ -37,11 +38,17 @@ pub enum Model {
     Bank,
     /// Reads that saw two writes in opposite orders.
     LongFork,
+    /// The four session guarantees, by versions.
+    Sessions,
+    /// Siblings: nothing lost, nothing resurrected, all the same in the end.
+    Causal,
+    /// Strong operations linearizable with eventual writes taken in.
+    Mixed,
 }
 
 impl Model {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::CasRegister,
         Self::AppendKv,
         Self::Mutex,
@@ -52,6 +59,9 @@ impl Model {
         Self::Counter,
         Self::Bank,
         Self::LongFork,
+        Self::Sessions,
+        Self::Causal,
+        Self::Mixed,
     ];
 
     /// Its name on the command line.
@@ -67,6 +77,9 @@ impl Model {
             Self::Counter => "counter",
             Self::Bank => "bank",
             Self::LongFork => "long-fork",
+            Self::Sessions => "sessions",
+            Self::Causal => "causal",
+            Self::Mixed => "mixed",
         }
     }
 }
@@ -174,6 +187,9 @@ fn make(model: Model, options: &Options) -> Result<Box<dyn Checker>, CheckError>
         Model::Counter => Box::new(Counter::default()),
         Model::Bank => Box::new(Bank::new(options.negative_balances)),
         Model::LongFork => Box::new(LongFork::new(options.group_size_keys)),
+        Model::Sessions => Box::new(Sessions::default()),
+        Model::Causal => Box::new(Siblings::default()),
+        Model::Mixed => Box::new(Mixed::default()),
     })
 }
 
