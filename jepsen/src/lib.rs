@@ -15,6 +15,7 @@ pub mod independent;
 pub mod intern;
 pub mod linear;
 pub mod model;
+pub mod picture;
 pub mod report;
 pub mod state;
 pub mod txn;

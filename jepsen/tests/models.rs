@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use quorate_jepsen::history::operations;
+use quorate_jepsen::picture::html;
 use quorate_jepsen::{Budget, Model, Options, Report, Verdict, check};
 
 /// Holds a history in EDN against a model, with options as on the command line.
@@ -547,4 +548,24 @@ fn strong_reads_see_eventual_writes_once_and_for_all() {
         &["nonlinearizable"],
         &sequence(&[write, eventual, read(":value [1 2]"), read(":value [1]")]),
     );
+}
+
+#[test]
+fn findings_are_drawn_and_their_text_cannot_break_the_page() {
+    let stale = sequence(&[
+        (0, "write", ":value \"<b>\"", ":value \"<b>\""),
+        (1, "cas", ":value [\"<b>\" 2]", ":value [\"<b>\" 2]"),
+        (2, "read", "", ":value \"<b>\""),
+    ]);
+    let page = html(&report("cas-register", "", &stale), "cas-register");
+    for wanted in ["<svg", "invalid", "process 2", "read &lt;b&gt;"] {
+        assert!(page.contains(wanted), "no {wanted} in {page}");
+    }
+    assert!(!page.contains("<b>\""), "{page}");
+    let circle = concurrent(&[
+        "[[:append :x 1] [:r :y [2]]]",
+        "[[:append :y 2] [:r :x [1]]]",
+    ]);
+    let page = html(&report("list-append", "", &circle), "list-append");
+    assert_eq!(page.matches("class=\"why\"").count(), 2, "{page}");
 }

@@ -1,12 +1,13 @@
 //! `quorate jepsen check`: holds a recorded history against a model.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use quorate_jepsen::history::operations;
+use quorate_jepsen::picture::html;
 use quorate_jepsen::{Budget, CheckError, Model, Options, Report, Verdict, check};
 use quorate_types::{chain, parse_duration};
 use serde_json::json;
@@ -26,6 +27,7 @@ pub(super) enum JepsenCommand {
   quorate jepsen check --model cas-register history.edn
   quorate jepsen check --model list-append --consistency serializable history.jsonl
   quorate jepsen check --model cas-register --independent --output json history.json
+  quorate jepsen check --model mutex --report report.html history.edn
 
 Exit codes: 0 valid, 1 invalid, 2 not known, or the file is no history of the model.")]
 pub(super) struct CheckArgs {
@@ -55,6 +57,9 @@ pub(super) struct CheckArgs {
     /// How much memory to search in before the answer is: not known
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     memory_mib: usize,
+    /// Write a page with pictures of what is wrong
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     /// The recorded history: .edn, .json, .jsonl, or a log of Jepsen's console
     file: PathBuf,
 }
@@ -66,6 +71,10 @@ fn parse_deadline(text: &str) -> Result<Duration, String> {
 pub(super) fn run(command: JepsenCommand, output: Output) -> Result<(), CliError> {
     let JepsenCommand::Check(args) = command;
     let report = checked(&args)?;
+    if let Some(path) = &args.report {
+        let page = html(&report, args.model.name());
+        fs::write(path, page).map_err(|error| CliError::file("write", path, error))?;
+    }
     tell(&args, &report, output)?;
     match report.verdict {
         Verdict::Valid => Ok(()),

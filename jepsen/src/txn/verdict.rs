@@ -4,6 +4,7 @@ use super::cycles::{Cycle, Cycles};
 use super::graph::{Ground, Kind, Why};
 use super::lattice;
 use super::store::{Act, Store, UNREAD};
+use crate::picture::Picture;
 use crate::report::{Finding, Report, Verdict};
 
 /// The names by which a model calls its steps.
@@ -58,7 +59,9 @@ fn finding(name: &str, cycle: &Cycle, store: &Store, words: &Words) -> Finding {
         let why = because(store, *node, cycle[next].0, *kind, words);
         steps.push(format!("T{} < T{}: {why}", at + 1, next + 1));
     }
-    Finding::new(name, summary).steps(steps)
+    let nodes = steps[..count].iter().cloned();
+    let picture = Picture::Circle(nodes.zip(steps[count..].iter().cloned()).collect());
+    Finding::new(name, summary).steps(steps).picture(picture)
 }
 
 /// Why one transaction comes before another, in words.
