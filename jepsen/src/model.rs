@@ -165,15 +165,22 @@ pub fn checker(model: Model, options: &Options) -> Result<Box<dyn Checker>, Chec
 fn make(model: Model, options: &Options) -> Result<Box<dyn Checker>, CheckError> {
     let consistency = options.consistency.as_deref();
     let linearizable = consistency == Some("linearizable");
-    if let Model::ListAppend | Model::RwRegister = model {
+    let transactions = || {
         let asked = consistency.unwrap_or(txn::STRICT);
-        let asked = txn::parse_consistency(asked).map_err(CheckError::Option)?;
-        return Ok(match model {
-            Model::ListAppend => Box::new(ListAppend::new(asked, options.closed)),
-            _ => Box::new(RwRegister::new(asked, options.closed)),
-        });
-    }
-    if let Some(name) = consistency.filter(|_| !linearizable) {
+        txn::parse_consistency(asked).map_err(CheckError::Option)
+    };
+    let known = match model {
+        Model::ListAppend | Model::RwRegister => true,
+        Model::CasRegister | Model::AppendKv | Model::Mutex | Model::SetFull => linearizable,
+        Model::Set
+        | Model::Counter
+        | Model::Bank
+        | Model::LongFork
+        | Model::Sessions
+        | Model::Causal
+        | Model::Mixed => false,
+    };
+    if let Some(name) = consistency.filter(|_| !known) {
         let what = format!("the model {model} knows no consistency `{name}`");
         return Err(CheckError::Option(what));
     }
@@ -181,7 +188,8 @@ fn make(model: Model, options: &Options) -> Result<Box<dyn Checker>, CheckError>
         Model::CasRegister => Box::new(CasRegister::default()),
         Model::AppendKv => Box::new(AppendKv::default()),
         Model::Mutex => Box::new(Mutex::default()),
-        Model::ListAppend | Model::RwRegister => unreachable!("these were made above"),
+        Model::ListAppend => Box::new(ListAppend::new(transactions()?, options.closed)),
+        Model::RwRegister => Box::new(RwRegister::new(transactions()?, options.closed)),
         Model::Set => Box::new(Set::default()),
         Model::SetFull => Box::new(SetFull::new(linearizable)),
         Model::Counter => Box::new(Counter::default()),
