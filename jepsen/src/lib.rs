@@ -7,6 +7,7 @@
 //! What each checker proves, and what it does not, is in `docs/JEPSEN.md`.
 
 pub mod budget;
+pub mod causal;
 pub mod checker;
 pub mod hash;
 pub mod history;
@@ -14,6 +15,7 @@ pub mod independent;
 pub mod intern;
 pub mod linear;
 pub mod model;
+pub mod picture;
 pub mod report;
 pub mod state;
 pub mod txn;

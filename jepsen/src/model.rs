@@ -6,6 +6,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::budget::Budget;
+use crate::causal::{Mixed, Sessions, Siblings};
 use crate::checker::{Checker, Misfit, OPERATIONS_MAX};
 use crate::history::{Operation, ReadError};
 use crate::independent::Independent;
@@ -37,11 +38,17 @@ pub enum Model {
     Bank,
     /// Reads that saw two writes in opposite orders.
     LongFork,
+    /// The four session guarantees, by versions.
+    Sessions,
+    /// Siblings: nothing lost, nothing resurrected, all the same in the end.
+    Causal,
+    /// Strong operations linearizable with eventual writes taken in.
+    Mixed,
 }
 
 impl Model {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::CasRegister,
         Self::AppendKv,
         Self::Mutex,
@@ -52,6 +59,9 @@ impl Model {
         Self::Counter,
         Self::Bank,
         Self::LongFork,
+        Self::Sessions,
+        Self::Causal,
+        Self::Mixed,
     ];
 
     /// Its name on the command line.
@@ -67,6 +77,9 @@ impl Model {
             Self::Counter => "counter",
             Self::Bank => "bank",
             Self::LongFork => "long-fork",
+            Self::Sessions => "sessions",
+            Self::Causal => "causal",
+            Self::Mixed => "mixed",
         }
     }
 }
@@ -152,15 +165,22 @@ pub fn checker(model: Model, options: &Options) -> Result<Box<dyn Checker>, Chec
 fn make(model: Model, options: &Options) -> Result<Box<dyn Checker>, CheckError> {
     let consistency = options.consistency.as_deref();
     let linearizable = consistency == Some("linearizable");
-    if let Model::ListAppend | Model::RwRegister = model {
+    let transactions = || {
         let asked = consistency.unwrap_or(txn::STRICT);
-        let asked = txn::parse_consistency(asked).map_err(CheckError::Option)?;
-        return Ok(match model {
-            Model::ListAppend => Box::new(ListAppend::new(asked, options.closed)),
-            _ => Box::new(RwRegister::new(asked, options.closed)),
-        });
-    }
-    if let Some(name) = consistency.filter(|_| !linearizable) {
+        txn::parse_consistency(asked).map_err(CheckError::Option)
+    };
+    let known = match model {
+        Model::ListAppend | Model::RwRegister => true,
+        Model::CasRegister | Model::AppendKv | Model::Mutex | Model::SetFull => linearizable,
+        Model::Set
+        | Model::Counter
+        | Model::Bank
+        | Model::LongFork
+        | Model::Sessions
+        | Model::Causal
+        | Model::Mixed => false,
+    };
+    if let Some(name) = consistency.filter(|_| !known) {
         let what = format!("the model {model} knows no consistency `{name}`");
         return Err(CheckError::Option(what));
     }
@@ -168,12 +188,16 @@ fn make(model: Model, options: &Options) -> Result<Box<dyn Checker>, CheckError>
         Model::CasRegister => Box::new(CasRegister::default()),
         Model::AppendKv => Box::new(AppendKv::default()),
         Model::Mutex => Box::new(Mutex::default()),
-        Model::ListAppend | Model::RwRegister => unreachable!("these were made above"),
+        Model::ListAppend => Box::new(ListAppend::new(transactions()?, options.closed)),
+        Model::RwRegister => Box::new(RwRegister::new(transactions()?, options.closed)),
         Model::Set => Box::new(Set::default()),
         Model::SetFull => Box::new(SetFull::new(linearizable)),
         Model::Counter => Box::new(Counter::default()),
         Model::Bank => Box::new(Bank::new(options.negative_balances)),
         Model::LongFork => Box::new(LongFork::new(options.group_size_keys)),
+        Model::Sessions => Box::new(Sessions::default()),
+        Model::Causal => Box::new(Siblings::default()),
+        Model::Mixed => Box::new(Mixed::default()),
     })
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::budget::Spent;
 use crate::history::{Operation, Process};
+use crate::picture::Picture;
 
 /// Findings of one name that are told in full; further ones are counted.
 pub const FINDINGS_SHOWN_MAX: usize = 5;
@@ -62,6 +63,14 @@ impl Place {
             completed: operation.completed.map(|moment| moment.line),
         }
     }
+
+    /// Who did it, as a row of a timeline.
+    pub fn row(&self) -> String {
+        self.process.map_or_else(
+            || "no process".to_owned(),
+            |process| format!("process {process}"),
+        )
+    }
 }
 
 impl fmt::Display for Place {
@@ -87,6 +96,8 @@ pub struct Finding {
     pub summary: String,
     /// The smallest piece of the history that shows it, step by step.
     pub steps: Vec<String>,
+    /// The same as a picture, where there is one.
+    pub picture: Option<Picture>,
 }
 
 impl Finding {
@@ -97,6 +108,7 @@ impl Finding {
             key: None,
             summary: summary.into(),
             steps: Vec::new(),
+            picture: None,
         }
     }
 
@@ -104,6 +116,13 @@ impl Finding {
     #[must_use]
     pub fn steps(mut self, steps: Vec<String>) -> Self {
         self.steps = steps;
+        self
+    }
+
+    /// With a picture of it.
+    #[must_use]
+    pub fn picture(mut self, picture: Picture) -> Self {
+        self.picture = Some(picture);
         self
     }
 

@@ -18,6 +18,7 @@ mod get;
 mod global;
 mod history;
 mod input;
+mod jepsen;
 pub mod json;
 mod keyspace;
 mod metrics;
@@ -133,6 +134,9 @@ enum Command {
     /// Look into a stopped node's folder
     #[command(subcommand)]
     Storage(storage::StorageCommand),
+    /// Check recorded histories
+    #[command(subcommand)]
+    Jepsen(jepsen::JepsenCommand),
     /// Print completions for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -181,6 +185,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Dev(args) => dev::run(args).await,
         Command::Server(args) => server::run(*args).await,
         Command::Storage(command) => storage::run(command, global.output()),
+        Command::Jepsen(command) => jepsen::run(command, global.output()),
         Command::Completions(args) => completions::run(&args, global.output()),
         Command::Put(args) => put::run(args, global.session()?).await,
         Command::Get(args) => get::run(args, global.session()?).await,
@@ -304,6 +309,10 @@ mod tests {
             "quorate node replace 3",
             "quorate bench --workload mixed:0.9 --clients 4 --depth 8 --value-bytes 256 --keys 100 --duration 10s --level stale --output json",
             "quorate storage inspect d",
+            "quorate jepsen check --model cas-register h.edn",
+            "quorate jepsen check --model list-append --independent --consistency serializable --output json h.edn",
+            "quorate jepsen check --model bank --negative-balances h.edn",
+            "quorate jepsen check --model long-fork --group-size 3 h.edn",
             "quorate completions bash",
         ] {
             if let Err(error) = parse(line) {
@@ -336,6 +345,8 @@ mod tests {
             "quorate map-put k field",
             "quorate resolve k --pick 1 --delete",
             "quorate ring --of ks",
+            "quorate jepsen check h.edn",
+            "quorate jepsen check --model clock h.edn",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -127,10 +127,8 @@ pub struct Operation {
 impl Operation {
     /// What is known of it: the answer where there is one, else what was asked.
     pub fn known(&self) -> &Value {
-        match (self.outcome, &self.answered) {
-            (Outcome::Ok, answered) if !answered.is_nil() => answered,
-            _ => &self.asked,
-        }
+        let told = self.outcome == Outcome::Ok && !self.answered.is_nil();
+        if told { &self.answered } else { &self.asked }
     }
 
     /// Where the effect lies at the latest, as a position; past every event if that is unknown.

@@ -1,7 +1,8 @@
 //! Why no order exists, in words: the call that cannot be placed, what was open beside it, and
 //! what the object could have been.
 
-use super::{Call, Linear, State, Stuck, Unique};
+use super::{Call, Linear, NEVER_RETURNED, State, Stuck, Unique};
+use crate::picture::{Bar, Picture};
 use crate::report::{Finding, Place, Report};
 
 /// Calls that an explanation lists.
@@ -40,30 +41,49 @@ impl<A: Copy> Told<'_, A> {
             self.call(stuck.call),
             states.join(", ")
         );
-        let mut steps: Vec<String> = self.before(stuck);
-        for open in &stuck.open {
-            if *open != stuck.call {
-                steps.push(format!("at the same time: {}", self.call(*open)));
-            }
+        let before = self.before(stuck);
+        let beside = stuck
+            .open
+            .iter()
+            .copied()
+            .filter(|open| *open != stuck.call);
+        let beside: Vec<u32> = beside.take(CALLS_SHOWN_MAX).collect();
+        let told = |what: &str, number: &u32| format!("{what}: {}", self.call(*number));
+        let mut steps: Vec<String> = before
+            .iter()
+            .map(|number| told("before it", number))
+            .collect();
+        steps.extend(beside.iter().map(|number| told("at the same time", number)));
+        steps.push(told("cannot be placed", &stuck.call));
+        let drawn = before.iter().chain(&beside).chain([&stuck.call]);
+        let bars = drawn
+            .map(|number| self.bar(*number, *number == stuck.call))
+            .collect();
+        Finding::new(ANOMALY, summary)
+            .steps(steps)
+            .picture(Picture::Timeline(bars))
+    }
+
+    fn bar(&self, number: u32, wrong: bool) -> Bar {
+        let call = &self.calls[number as usize];
+        Bar {
+            row: self.places[call.source as usize].row(),
+            begin: call.invoked,
+            end: (call.returned != NEVER_RETURNED).then_some(call.returned),
+            label: (self.describe)(call.action),
+            wrong,
         }
-        steps.truncate(CALLS_SHOWN_MAX);
-        steps.push(format!("cannot be placed: {}", self.call(stuck.call)));
-        Finding::new(ANOMALY, summary).steps(steps)
     }
 
     /// The calls that returned last before the one that is stuck was invoked.
-    fn before(&self, stuck: &Stuck) -> Vec<String> {
+    fn before(&self, stuck: &Stuck) -> Vec<u32> {
         const BEFORE_SHOWN_MAX: usize = 6;
         let begin = self.calls[stuck.call as usize].invoked;
         let earlier = (0..self.calls.len() as u32)
             .filter(|number| self.calls[*number as usize].returned < begin);
         let mut earlier: Vec<u32> = earlier.collect();
         earlier.sort_unstable_by_key(|number| self.calls[*number as usize].returned);
-        let shown = earlier.split_off(earlier.len().saturating_sub(BEFORE_SHOWN_MAX));
-        let shown = shown.iter();
-        shown
-            .map(|number| format!("before it: {}", self.call(*number)))
-            .collect()
+        earlier.split_off(earlier.len().saturating_sub(BEFORE_SHOWN_MAX))
     }
 
     /// A clash of values that are written once.
@@ -95,12 +115,19 @@ impl<A: Copy> Told<'_, A> {
             (other.1, "the other value was still there after this began"),
             (one.1, "but so was the first value after this began"),
         ];
-        for (call, what) in ends {
-            match self.calls.get(call as usize) {
-                Some(_) => steps.push(format!("{what}: {}", self.call(call))),
+        let mut bars = Vec::new();
+        for (number, what) in ends {
+            match self.calls.get(number as usize) {
+                Some(_) => {
+                    steps.push(format!("{what}: {}", self.call(number)));
+                    bars.push(self.bar(number, number == one.1));
+                }
                 None => steps.push(format!("{what}: the initial value")),
             }
         }
-        Finding::new(ANOMALY, summary).steps(steps)
+        bars.dedup();
+        Finding::new(ANOMALY, summary)
+            .steps(steps)
+            .picture(Picture::Timeline(bars))
     }
 }

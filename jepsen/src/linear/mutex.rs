@@ -27,11 +27,11 @@ impl Model for Lock {
     }
 
     fn step(&mut self, state: State, action: Action) -> Option<State> {
-        match (action, state) {
-            (Action::Acquire, FREE) => Some(HELD),
-            (Action::Release, HELD) => Some(FREE),
-            _ => None,
-        }
+        let (wanted, next) = match action {
+            Action::Acquire => (FREE, HELD),
+            Action::Release => (HELD, FREE),
+        };
+        (state == wanted).then_some(next)
     }
 
     fn observes_only(&self, _action: Action) -> bool {

@@ -8,17 +8,18 @@
 //! Kingsbury and Alvaro, "Elle", 2020.)
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 
 use super::components::components;
 use super::graph::{Allowed, Graph, Ground, Kind, Why};
 use crate::budget::{Budget, Spent};
-use crate::hash::QuickMap;
+use crate::hash::{QuickMap, QuickSet};
 use crate::report::FINDINGS_SHOWN_MAX;
 
 /// Edges that one search of a kind of cycle starts from, at most, in one component.
 const STARTS_MAX: usize = 2_000;
 /// Nodes that all searches of a kind visit together, at most, in one component.
-const VISITS_MAX: usize = 20_000_000;
+const VISITS_MAX: usize = 2_000_000;
 
 /// A cycle: transactions, each with why the next one (the first, after the last) comes after it.
 pub type Cycle = Vec<(u32, Kind)>;
@@ -131,19 +132,20 @@ pub fn cycles(graph: &Graph, ground: Ground, budget: &mut Budget<'_>) -> Result<
 }
 
 /// Any cycle of a component, where no search got to one: a transaction, and a way back to it.
-fn any(graph: &Graph, all: Allowed, knot: &[u32]) -> Cycle {
-    let members: QuickMap<u32, ()> = knot.iter().map(|node| (*node, ())).collect();
-    let inside = |node: u32| members.contains_key(&node);
-    let real = knot.iter().copied();
-    let mut starts = real.filter(|node| graph.is_transaction(*node));
+fn any(graph: &Graph, allowed: Allowed, knot: &[u32]) -> Cycle {
+    let way = Way {
+        graph,
+        allowed,
+        members: &knot.iter().copied().collect(),
+        nonadjacent: false,
+    };
+    let mut starts = knot.iter().filter(|node| graph.is_transaction(**node));
     let found = starts.find_map(|start| {
-        let mut first = graph.from(start).iter();
+        let mut first = graph.from(*start).iter();
         first.find_map(|(to, kind)| {
-            let may = |_, kind| all.has(kind);
-            let wanted = all.has(*kind) && inside(*to);
-            let path = path(graph, *to, start, *kind, &inside, &may, false, &mut 0);
-            let path = path.filter(|_| wanted)?;
-            Some(cycle(graph, start, *kind, &path))
+            let wanted = allowed.has(*kind) && way.members.contains(to);
+            let path = wanted.then(|| way.find((*to, *start), *kind, &mut 0))??;
+            Some(cycle(graph, *start, *kind, &path))
         })
     });
     found.expect("a strongly connected component has a way back to each of its transactions")
@@ -174,26 +176,22 @@ impl Search<'_> {
 
     /// Looks in one component; true if enough were found.
     fn part(&mut self, part: &[u32], budget: &mut Budget<'_>) -> Result<bool, Spent> {
-        let members: QuickMap<u32, ()> = part.iter().map(|node| (*node, ())).collect();
-        let inside = |node: u32| members.contains_key(&node);
         let (graph, wanted) = (self.graph, self.wanted);
-        let allowed = Allowed {
-            why: wanted.rest,
-            ground: self.ground,
-        };
-        let may = |after_rw: bool, kind: Kind| {
-            let adjacent = after_rw && kind.why == Why::ReadWrite;
-            allowed.has(kind) && !(wanted.nonadjacent && adjacent)
+        let members: QuickSet<u32> = part.iter().copied().collect();
+        let way = Way {
+            graph,
+            allowed: Allowed {
+                why: wanted.rest,
+                ground: self.ground,
+            },
+            members: &members,
+            nonadjacent: wanted.nonadjacent,
         };
         let (mut starts, mut visits) = (0, 0);
-        for node in part
-            .iter()
-            .copied()
-            .filter(|node| graph.is_transaction(*node))
-        {
-            for (to, kind) in graph.from(node) {
-                let starts_here = kind.why == wanted.start && kind.ground <= allowed.ground;
-                if !starts_here || !inside(*to) {
+        for node in part.iter().filter(|node| graph.is_transaction(**node)) {
+            for (to, kind) in graph.from(*node) {
+                let starts_here = kind.why == wanted.start && kind.ground <= self.ground;
+                if !starts_here || !members.contains(to) {
                     continue;
                 }
                 if starts >= STARTS_MAX || visits >= VISITS_MAX {
@@ -202,18 +200,8 @@ impl Search<'_> {
                 }
                 starts += 1;
                 budget.look()?;
-                let nonadjacent = wanted.nonadjacent;
-                let way = path(
-                    graph,
-                    *to,
-                    node,
-                    *kind,
-                    &inside,
-                    &may,
-                    nonadjacent,
-                    &mut visits,
-                );
-                if way.is_some_and(|way| self.take(cycle(graph, node, *kind, &way))) {
+                let found = way.find((*to, *node), *kind, &mut visits);
+                if found.is_some_and(|way| self.take(cycle(graph, *node, *kind, &way))) {
                     return Ok(true);
                 }
             }
@@ -249,46 +237,58 @@ impl Search<'_> {
 /// A node of the search, with whether the way came there over a read-write edge.
 type Spot = (u32, bool);
 
-#[allow(clippy::too_many_arguments)]
-/// The shortest way from one node to another: nodes, each with the edge that leaves it. The way
-/// came over an edge of the kind `over`, and that edge comes again after it.
-fn path(
-    graph: &Graph,
-    from: u32,
-    to: u32,
-    over: Kind,
-    inside: &dyn Fn(u32) -> bool,
-    may: &dyn Fn(bool, Kind) -> bool,
+/// A way that is looked for, to close a circle.
+struct Way<'a> {
+    graph: &'a Graph,
+    allowed: Allowed,
+    /// The nodes that it may lead through.
+    members: &'a QuickSet<u32>,
+    /// No read-write edge next to another.
     nonadjacent: bool,
-    visits: &mut usize,
-) -> Option<Vec<(u32, Kind)>> {
-    let start = (from, over.why == Why::ReadWrite);
-    let mut came: QuickMap<Spot, (Spot, Kind)> = QuickMap::default();
-    let mut queue = VecDeque::from([start]);
-    came.insert(start, (start, over));
-    while let Some(spot) = queue.pop_front() {
-        // Back at the start: the first edge follows, and must be allowed there.
-        if spot.0 == to && !(nonadjacent && spot.1 && over.why == Why::ReadWrite) {
-            return Some(back(&came, start, spot));
-        }
-        for (next, kind) in graph.from(spot.0) {
-            if !inside(*next) || !may(spot.1, *kind) {
-                continue;
-            }
-            *visits += 1;
-            let after_rw = match kind.why {
-                Why::Link => spot.1,
-                Why::WriteWrite | Why::WriteRead | Why::Order => false,
-                Why::ReadWrite => true,
-            };
-            let next = (*next, after_rw);
-            if let std::collections::hash_map::Entry::Vacant(place) = came.entry(next) {
-                place.insert((spot, *kind));
-                queue.push_back(next);
-            }
-        }
+}
+
+impl Way<'_> {
+    fn may(&self, after_rw: bool, kind: Kind) -> bool {
+        let adjacent = after_rw && kind.why == Why::ReadWrite;
+        self.allowed.has(kind) && !(self.nonadjacent && adjacent)
     }
-    None
+
+    /// The shortest way from one node to another: nodes, each with the edge that leaves it. The
+    /// way came over an edge of the kind `over`, and that edge comes again after it.
+    fn find(
+        &self,
+        (from, to): (u32, u32),
+        over: Kind,
+        visits: &mut usize,
+    ) -> Option<Vec<(u32, Kind)>> {
+        let over_rw = over.why == Why::ReadWrite;
+        let start = (from, over_rw);
+        let mut came: QuickMap<Spot, (Spot, Kind)> = QuickMap::default();
+        let mut queue = VecDeque::from([start]);
+        came.insert(start, (start, over));
+        while let Some(spot) = queue.pop_front() {
+            // Back at the start: the first edge follows, and must be allowed there.
+            if spot.0 == to && !(self.nonadjacent && spot.1 && over_rw) {
+                return Some(back(&came, start, spot));
+            }
+            for (next, kind) in self.graph.from(spot.0) {
+                if !self.members.contains(next) || !self.may(spot.1, *kind) {
+                    continue;
+                }
+                *visits += 1;
+                let after_rw = match kind.why {
+                    Why::Link => spot.1,
+                    Why::WriteWrite | Why::WriteRead | Why::Order => false,
+                    Why::ReadWrite => true,
+                };
+                if let Entry::Vacant(place) = came.entry((*next, after_rw)) {
+                    place.insert((spot, *kind));
+                    queue.push_back((*next, after_rw));
+                }
+            }
+        }
+        None
+    }
 }
 
 /// The way back along a search's traces.

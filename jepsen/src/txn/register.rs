@@ -94,6 +94,7 @@ impl RwRegister {
             self.transaction(number, &mut touches, &mut garbage, report);
         }
         budget.look()?;
+        self.lost_updates(&touches, report);
         self.say_garbage(garbage, report);
         let ground = lattice::ground(self.asked);
         let took_place: Vec<bool> = self.took_place();
@@ -197,6 +198,26 @@ impl RwRegister {
         let summary = format!("a read of key {key} shows {value}, {what}");
         let steps = vec![self.told(writer), self.told(number)];
         report.mention(Finding::new(anomaly, summary).steps(steps));
+    }
+
+    /// Transactions that both built on one version.
+    fn lost_updates(&self, touches: &[Touch], report: &mut Report) {
+        let mut updates: QuickMap<u32, u32> = QuickMap::default();
+        for touch in touches {
+            let (Some(read), Some(_)) = (touch.read, touch.wrote) else {
+                continue;
+            };
+            let first = *updates.entry(read).or_insert(touch.transaction);
+            let known = self.versions[read as usize].writer != NONE || self.is_nil(read);
+            if first != touch.transaction && known {
+                let key = self.store.keys.value(touch.key);
+                let summary = format!(
+                    "two transactions read the same version of key {key}, and both wrote it"
+                );
+                let steps = vec![self.told(first), self.told(touch.transaction)];
+                report.mention(Finding::new("lost-update", summary).steps(steps));
+            }
+        }
     }
 
     fn say_garbage(&self, count: u64, report: &mut Report) {

@@ -4,6 +4,7 @@ use super::cycles::{Cycle, Cycles};
 use super::graph::{Ground, Kind, Why};
 use super::lattice;
 use super::store::{Act, Store, UNREAD};
+use crate::picture::Picture;
 use crate::report::{Finding, Report, Verdict};
 
 /// The names by which a model calls its steps.
@@ -58,7 +59,9 @@ fn finding(name: &str, cycle: &Cycle, store: &Store, words: &Words) -> Finding {
         let why = because(store, *node, cycle[next].0, *kind, words);
         steps.push(format!("T{} < T{}: {why}", at + 1, next + 1));
     }
-    Finding::new(name, summary).steps(steps)
+    let nodes = steps[..count].iter().cloned();
+    let picture = Picture::Circle(nodes.zip(steps[count..].iter().cloned()).collect());
+    Finding::new(name, summary).steps(steps).picture(picture)
 }
 
 /// Why one transaction comes before another, in words.
@@ -86,7 +89,7 @@ fn because(store: &Store, from: u32, to: u32, kind: Kind, words: &Words) -> Stri
     }
 }
 
-/// A key that both touch in the way that the reason says.
+/// The keys that both touch in the way that the reason says: it holds for one of them at least.
 fn shared_key(store: &Store, from: u32, to: u32, why: Why) -> Option<String> {
     let writes = |act: Act| matches!(act, Act::Write(_));
     let reads = |act: Act| matches!(act, Act::Read(begin, _) if begin != UNREAD);
@@ -104,9 +107,9 @@ fn shared_key(store: &Store, from: u32, to: u32, why: Why) -> Option<String> {
         .filter(|(first, second)| first.key == second.key && fits(first.act, second.act))
         .map(|(first, _)| first.key)
         .collect();
+    keys.sort_unstable();
     keys.dedup();
-    match keys[..] {
-        [key] => Some(store.keys.value(key).to_string()),
-        _ => None,
-    }
+    let keys = keys.iter().map(|key| store.keys.value(*key).to_string());
+    let keys: Vec<String> = keys.collect();
+    (!keys.is_empty()).then(|| keys.join(" or "))
 }

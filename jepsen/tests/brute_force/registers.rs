@@ -52,7 +52,10 @@ fn play(dice: &mut Dice, slots: &mut [Slot], unique: bool) -> Vec<Call> {
         }
         match step(state, calls[slot]) {
             Some(next) => state = next,
-            None if matches!(calls[slot], Call::Cas(..)) => slots[slot].outcome = Outcome::Fail,
+            // A client that never hears does not learn that it failed.
+            None if matches!(calls[slot], Call::Cas(..)) && slots[slot].completed.is_some() => {
+                slots[slot].outcome = Outcome::Fail;
+            }
             None => {}
         }
     }

@@ -169,11 +169,11 @@ fn values(steps: &[Step], lists: bool, answered: bool) -> Value {
                 ])
             }
             Step::Read(key, seen) => {
-                let ints = seen.iter().copied().map(Value::Int);
+                let mut ints = seen.iter().copied().map(Value::Int);
                 let value = match (answered, lists) {
                     (false, _) => Value::Nil,
                     (true, true) => Value::list(ints.collect::<Vec<_>>()),
-                    (true, false) => ints.last().unwrap_or_default(),
+                    (true, false) => ints.next_back().unwrap_or_default(),
                 };
                 Value::list([Value::text("r"), Value::Int(*key as i64), value])
             }
