@@ -205,7 +205,7 @@ impl Inner {
         let spool = match known.map(|known| &known.stage) {
             Some(Stage::Collecting(spool)) => spool.clone(),
             Some(Stage::Installing) => return Ok(Taken::Answer(installing())),
-            Some(Stage::Installed(answer)) => return Ok(Taken::Answer(answer.clone())),
+            Some(Stage::Installed(answer)) => return Ok(Taken::Answer(*answer)),
             // Late, of an attempt that is over, or of one whose beginning a restart has taken away.
             None if chunk.number > 0 => return wants(0),
             None => {
@@ -250,7 +250,7 @@ impl Inner {
                 let known = incoming.get_mut(&(range, from));
                 match known.filter(|known| known.attempt == chunk.snapshot_id) {
                     Some(known) if answer.installed => {
-                        known.stage = Stage::Installed(answer.clone());
+                        known.stage = Stage::Installed(answer);
                     }
                     Some(_) => drop(incoming.remove(&(range, from))),
                     None => {}
