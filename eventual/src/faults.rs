@@ -20,6 +20,8 @@ pub struct Faults {
     pub clock_newer: bool,
     /// What is in memory is said to be on disk.
     pub acknowledge_before_sync: bool,
+    /// Values expire by a clock that is far from all others.
+    pub trust_any_clock: bool,
     /// A retry takes a new name.
     pub rename_retries: bool,
 }

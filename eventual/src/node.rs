@@ -16,6 +16,7 @@ use quorate_proto::internal::{
 use quorate_storage::engine::Engine;
 use quorate_storage::log::{LogError, NodeLog, Vote};
 use quorate_types::causal::{Actor, Clock};
+use quorate_types::limits::CLOCK_OFFSET_MAX;
 use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -33,6 +34,8 @@ use crate::step::Step;
 
 /// How often replicas are tended.
 const TEND_INTERVAL: Duration = Duration::from_millis(200);
+/// Steps of expired values that one round removes from a replica; the rest follows.
+const EXPIRE_STEPS_MAX: usize = 16;
 
 /// How a node's eventual path behaves.
 #[derive(Clone, Debug)]
@@ -523,11 +526,31 @@ impl Inner {
                     }
                 }
             }
+            if let Err(error) = self.expire(&replica).await {
+                tracing::error!(range = %replica.range, %error, "expired values stay");
+            }
             if let Ok(place) = self.place(replica.range) {
                 self.sweep_hints(&replica, &place);
             }
         }
         metrics::gauge!("quorate_hint_bytes").set(self.hint_bytes() as f64);
+    }
+
+    /// Removes values whose time is over by any clock that is within bounds: reads hide them
+    /// already.
+    async fn expire(&self, replica: &Replica) -> Result<(), EventualError> {
+        if !self.peers.clock_is_sound() && !self.options.faults.trust_any_clock {
+            return Ok(());
+        }
+        let offset = u64::try_from(CLOCK_OFFSET_MAX.as_micros()).unwrap_or(u64::MAX);
+        let deadline = Timestamp(self.peers.now().0.saturating_sub(offset));
+        for _ in 0..EXPIRE_STEPS_MAX {
+            if !replica.expire_some(deadline)? {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// The keyspace is gone, and what is left of it here.

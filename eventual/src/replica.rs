@@ -4,6 +4,7 @@
 //!
 //! Not here: who is asked, and when (`coordinator`, `hand_over`, `repair`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,8 @@ use parking_lot::Mutex;
 use quorate_storage::engine::{Change, Engine, Position, RangeTable, Version};
 use quorate_storage::log::{Done, GroupLog, LogEntry, LogError, LogId, NodeLog};
 use quorate_types::causal::{
-    Actor, Clock, Delta, Dot, Dots, KeyState, Planned, Record, Unsettled, accept, join_key, settle,
+    Actor, Clock, Delta, Dot, Dots, KeyState, Planned, Record, Unsettled, accept, expire, join_key,
+    settle,
 };
 use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
@@ -154,6 +156,11 @@ fn record_hash(key: &[u8], record: &Record) -> Sum {
         }
     }
     hash_of(bytes)
+}
+
+/// When the first value of a record expires.
+fn first_expiry(record: &Record) -> Option<Timestamp> {
+    record.live().filter_map(|(_, value)| value.expiry).min()
 }
 
 fn hash_if_any(key: &[u8], record: &Record) -> Option<Sum> {
@@ -331,6 +338,7 @@ impl Replica {
                 Ok(!changes.is_empty())
             }
             Step::Filled => Ok(!std::mem::replace(&mut state.filled, true)),
+            Step::Expire { deadline, keys } => self.expire(state, *deadline, keys, index, changes),
         }
     }
 
@@ -390,6 +398,11 @@ impl Replica {
                 changes.push(self.put(self.rows.leaf(key), Bytes::new(), index));
             }
         }
+        let (first, next) = (first_expiry(before), first_expiry(after));
+        if first != next {
+            changes.extend(first.map(|at| self.remove(self.rows.expiry(at, key), index)));
+            changes.extend(next.map(|at| self.put(self.rows.expiry(at, key), Bytes::new(), index)));
+        }
         if state.is_warm(key) {
             let (old, new) = (hash_if_any(key, before), hash_if_any(key, after));
             state.tree.change(key, old, new);
@@ -419,6 +432,26 @@ impl Replica {
                 Err(error) => tracing::error!(range = %self.range, %error, "a record stays due"),
             }
         }
+    }
+
+    /// Values whose time is over are dead from now on, here and wherever these records are joined.
+    fn expire(
+        &self,
+        state: &mut State,
+        deadline: Timestamp,
+        keys: &[Bytes],
+        index: u64,
+        changes: &mut Vec<Change>,
+    ) -> Result<bool, EventualError> {
+        let keys: BTreeSet<&Bytes> = keys.iter().collect();
+        // All are read before the first one changes.
+        let records = keys.into_iter().map(|key| Ok((key, self.record(key)?)));
+        let records = records.collect::<Result<Vec<_>, EventualError>>()?;
+        for (key, before) in records {
+            let after = expire(&state.clock, &before, deadline);
+            self.put_record(state, key, &before, after.as_ref(), index, changes);
+        }
+        Ok(!changes.is_empty())
     }
 
     fn note_held(
@@ -617,6 +650,21 @@ impl Replica {
         wanted: u8,
     ) -> Result<Synced, EventualError> {
         self.do_step(&hints_step(key, deltas, wanted)?)
+    }
+
+    /// Removes some of the values that expired at or before `deadline`: the clock of this node,
+    /// which is known to be within bounds, less what it may be wrong. Returns whether there was
+    /// any.
+    pub(crate) fn expire_some(&self, deadline: Timestamp) -> Result<bool, EventualError> {
+        let keys = self.expired(deadline)?;
+        if keys.is_empty() {
+            return Ok(false);
+        }
+        let mut state = self.state.lock();
+        let index = state.index;
+        metrics::counter!("quorate_keys_expired_total").increment(keys.len() as u64);
+        drop(self.commit(&mut state, &Step::Expire { deadline, keys })?);
+        Ok(state.index > index)
     }
 
     /// Trims some of what is due. Returns whether there was any.

@@ -4,8 +4,8 @@
 //! Each entry opens with its kind (one byte). Lengths are `u32`, big-endian.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use quorate_types::NodeId;
 use quorate_types::causal::{Actor, Dot};
+use quorate_types::{NodeId, Timestamp};
 
 const ACCEPT: u8 = 1;
 const JOIN: u8 = 2;
@@ -14,6 +14,7 @@ const KEEP: u8 = 4;
 const HELD: u8 = 5;
 const FORGET: u8 = 6;
 const FILLED: u8 = 7;
+const EXPIRE: u8 = 8;
 
 /// A hint as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,13 @@ pub enum Step {
     },
     /// A new primary has been filled: it may answer.
     Filled,
+    /// Values that expired at or before a moment are dead.
+    Expire {
+        /// The node's clock, less what it may be wrong.
+        deadline: Timestamp,
+        /// Whose values.
+        keys: Vec<Bytes>,
+    },
 }
 
 fn put_bytes(to: &mut BytesMut, bytes: &[u8]) {
@@ -203,6 +211,14 @@ impl Step {
                 put_dots(&mut to, dots);
             }
             Step::Filled => to.put_u8(FILLED),
+            Step::Expire { deadline, keys } => {
+                to.put_u8(EXPIRE);
+                to.put_u64(deadline.0);
+                put_count(&mut to, keys.len());
+                for key in keys {
+                    put_bytes(&mut to, key);
+                }
+            }
         }
         to.freeze()
     }
@@ -232,6 +248,10 @@ impl Step {
                 dots: take_list(&mut from, take_dot)?,
             },
             FILLED => Step::Filled,
+            EXPIRE => Step::Expire {
+                deadline: Timestamp(from.try_get_u64().ok()?),
+                keys: take_list(&mut from, take_bytes)?,
+            },
             _ => return None,
         };
         from.is_empty().then_some(step)
@@ -271,6 +291,10 @@ mod tests {
             },
             Step::Forget { dots: vec![dot] },
             Step::Filled,
+            Step::Expire {
+                deadline: Timestamp(9),
+                keys: vec![hint.key.clone()],
+            },
         ];
         for step in steps {
             let bytes = step.encode();

@@ -14,6 +14,7 @@ mod clients;
 mod converge;
 mod counters;
 mod deletes;
+mod expiry;
 mod merkle;
 mod mistakes;
 mod network;
