@@ -22,6 +22,10 @@ pub struct Faults {
     pub acknowledge_before_sync: bool,
     /// Values expire by a clock that is far from all others.
     pub trust_any_clock: bool,
+    /// Starts are closed before primaries are compared.
+    pub close_before_repair: bool,
+    /// Starts are closed of which some node keeps hints.
+    pub close_despite_hints: bool,
     /// A retry takes a new name.
     pub rename_retries: bool,
 }

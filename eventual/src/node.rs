@@ -26,6 +26,7 @@ use crate::faults::{Faults, Witness};
 use crate::lanes::Lanes;
 use crate::latency::Latencies;
 use crate::names::Names;
+use crate::repair::AllCompared;
 use crate::replica::{Replica, Synced, hints_step};
 use crate::report::Counts;
 use crate::rows::{STARTS_GROUP, range_of_plane};
@@ -50,6 +51,8 @@ pub struct EventualOptions {
     pub repair: bool,
     /// How often they are, at the most.
     pub repair_interval: Duration,
+    /// How often finished starts of nodes are closed, at the most.
+    pub close_interval: Duration,
     /// Bytes of repair and hand-over that this node sends in a second.
     pub background_bytes_per_second: u64,
     /// What a test breaks on purpose. Never set elsewhere.
@@ -68,6 +71,7 @@ impl Default for EventualOptions {
             hand_over: true,
             repair: true,
             repair_interval: Duration::from_secs(1),
+            close_interval: Duration::from_mins(1),
             background_bytes_per_second: 32 << 20,
             faults: Faults::default(),
             witness: Witness::default(),
@@ -96,6 +100,7 @@ pub(crate) struct Inner {
     pub(crate) latencies: Latencies,
     pub(crate) lanes: Lanes,
     pub(crate) read_repairs: Mutex<HashSet<(RangeId, Bytes)>>,
+    pub(crate) compared: Mutex<AllCompared>,
     pub(crate) counts: Counts,
     old_copy: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -170,6 +175,7 @@ impl EventualNode {
             latencies: Latencies::default(),
             lanes: Lanes::default(),
             read_repairs: Mutex::default(),
+            compared: Mutex::default(),
             counts: Counts::default(),
             old_copy: AtomicBool::new(false),
             tasks: Mutex::default(),
@@ -339,6 +345,9 @@ impl Inner {
             actor.disk == self.actor.disk
                 && (actor.start > self.actor.start || actor == self.actor && counters.top() > last)
         });
+        let mut closed = clock.dots().closed();
+        let is_other_life = is_other_life
+            || closed.any(|(disk, start)| disk == self.actor.disk && start > self.actor.start);
         if is_other_life {
             tracing::error!("{}", EventualError::OldCopy);
             self.old_copy.store(true, Ordering::Relaxed);
@@ -402,9 +411,16 @@ impl Inner {
                 let repaired = self.repair_now(range).await?;
                 Ok(Response::RepairedNow(repaired))
             }
+            Request::StartsAsked(_) => {
+                Ok(Response::StartsHeld(self.starts_held(&replica, primary)))
+            }
             Request::Page(_) => Err(EventualError::NoRange(range)),
             Request::TreeRoot(root) => {
-                told(&replica, crate::repair::serve_root(&replica, &root)?).await
+                let index = replica.index();
+                let response = crate::repair::serve_root(&replica, &root)?;
+                let equal = matches!(&response, Response::TreeSums(sums) if sums.equal);
+                self.note_compared((range, from), equal.then_some(index));
+                told(&replica, response).await
             }
             Request::TreeLeaves(leaves) => {
                 told(&replica, crate::repair::serve_leaves(&replica, &leaves)?).await

@@ -28,7 +28,7 @@ mod look;
 
 /// The clock, in the table's metadata.
 const META_CLOCK: &[u8] = b"clock";
-/// Whether the replica may answer, in the table's metadata.
+/// Whether the replica may answer (one byte, 1 or 0), in the table's metadata.
 const META_FILLED: &[u8] = b"filled";
 /// Records that one change of the clock sets free at once; the rest follows in the background.
 const SETTLE_KEYS_MAX: usize = 256;
@@ -186,7 +186,10 @@ impl Replica {
             Some(clock) => Clock::decode(&clock)?,
             None => Clock::default(),
         };
-        let filled = founder || table.meta(META_FILLED)?.is_some();
+        let filled = match table.meta(META_FILLED)? {
+            Some(filled) => filled[..] == [1],
+            None => founder,
+        };
         let replica = Replica {
             range,
             actor,
@@ -338,6 +341,15 @@ impl Replica {
                 Ok(!changes.is_empty())
             }
             Step::Filled => Ok(!std::mem::replace(&mut state.filled, true)),
+            Step::Close { starts } => {
+                let mut is_new = false;
+                for (disk, start) in starts {
+                    is_new |= state.clock.close(*disk, *start);
+                }
+                self.settle_due(state, None, index, changes);
+                Ok(is_new || !changes.is_empty())
+            }
+            Step::Left => Ok(std::mem::replace(&mut state.filled, false)),
             Step::Expire { deadline, keys } => self.expire(state, *deadline, keys, index, changes),
         }
     }
@@ -682,14 +694,11 @@ impl Replica {
     pub(crate) fn tend(&self) -> Result<(), EventualError> {
         let state = self.state.lock();
         if self.table.wants_flush() {
-            let mut meta = vec![(Bytes::from_static(META_CLOCK), Some(state.clock.encode()))];
-            if state.filled {
-                meta.push((
-                    Bytes::from_static(META_FILLED),
-                    Some(Bytes::from_static(&[1])),
-                ));
-            }
-            self.table.freeze(meta);
+            let filled = Bytes::copy_from_slice(&[u8::from(state.filled)]);
+            self.table.freeze(vec![
+                (Bytes::from_static(META_CLOCK), Some(state.clock.encode())),
+                (Bytes::from_static(META_FILLED), Some(filled)),
+            ]);
         }
         let durable = self.table.durable().map_or(0, |position| position.index);
         if durable >= state.purged + PURGE_ENTRIES

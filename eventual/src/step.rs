@@ -15,6 +15,8 @@ const HELD: u8 = 5;
 const FORGET: u8 = 6;
 const FILLED: u8 = 7;
 const EXPIRE: u8 = 8;
+const LEFT: u8 = 9;
+const CLOSE: u8 = 10;
 
 /// A hint as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,13 @@ pub enum Step {
     },
     /// A new primary has been filled: it may answer.
     Filled,
+    /// The node holds the range no more, and those who do have all that it held.
+    Left,
+    /// Finished starts of nodes are closed: what was not seen of them never was.
+    Close {
+        /// For each disk, the lowest start that is not closed.
+        starts: Vec<(u64, u32)>,
+    },
     /// Values that expired at or before a moment are dead.
     Expire {
         /// The node's clock, less what it may be wrong.
@@ -211,6 +220,15 @@ impl Step {
                 put_dots(&mut to, dots);
             }
             Step::Filled => to.put_u8(FILLED),
+            Step::Left => to.put_u8(LEFT),
+            Step::Close { starts } => {
+                to.put_u8(CLOSE);
+                put_count(&mut to, starts.len());
+                for (disk, start) in starts {
+                    to.put_u64(*disk);
+                    to.put_u32(*start);
+                }
+            }
             Step::Expire { deadline, keys } => {
                 to.put_u8(EXPIRE);
                 to.put_u64(deadline.0);
@@ -248,6 +266,12 @@ impl Step {
                 dots: take_list(&mut from, take_dot)?,
             },
             FILLED => Step::Filled,
+            LEFT => Step::Left,
+            CLOSE => Step::Close {
+                starts: take_list(&mut from, |from| {
+                    Some((from.try_get_u64().ok()?, from.try_get_u32().ok()?))
+                })?,
+            },
             EXPIRE => Step::Expire {
                 deadline: Timestamp(from.try_get_u64().ok()?),
                 keys: take_list(&mut from, take_bytes)?,
@@ -291,6 +315,10 @@ mod tests {
             },
             Step::Forget { dots: vec![dot] },
             Step::Filled,
+            Step::Left,
+            Step::Close {
+                starts: vec![(7, 2)],
+            },
             Step::Expire {
                 deadline: Timestamp(9),
                 keys: vec![hint.key.clone()],

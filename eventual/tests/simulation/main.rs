@@ -11,6 +11,7 @@
 #![allow(unexpected_cfgs)]
 
 mod clients;
+mod closing;
 mod converge;
 mod counters;
 mod deletes;

@@ -247,6 +247,18 @@ impl World {
         }
     }
 
+    /// A primary leaves alive: it and the last stand-in change places.
+    pub fn retire(&self, at: usize) {
+        let mut leaving = self.members[at].lock();
+        let mut coming = self.members[NODES - 1].lock();
+        std::mem::swap(&mut *leaving, &mut *coming);
+        drop((leaving, coming));
+        let ids: Vec<NodeId> = self.all().map(|at| self.id(at)).collect();
+        for at in self.all() {
+            *self.members[at].lock().catalog.0.lock() = ids.clone();
+        }
+    }
+
     /// Starts a node that does not run, on what its disk holds.
     pub async fn restart(self: &Arc<Self>, at: usize) {
         if self.members[at].lock().node.is_some() {
