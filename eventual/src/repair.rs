@@ -127,9 +127,10 @@ impl Inner {
             });
         let age = last.at.elapsed();
         let is_fresh = last.equal_at == Some(replica.index()) && age < EQUAL_INTERVAL;
-        // Of two that are filled, one asks first; one that is not asks all.
-        let asks = node > self.node || !replica.is_filled() || age >= ASKED_IN_TURN;
-        asks && !is_fresh
+        // Of two that are filled, one asks first. One that is not asks all, and learns that it is
+        // from an answer to its own question alone.
+        let is_asking_turn = node > self.node || age >= ASKED_IN_TURN;
+        !replica.is_filled() || is_asking_turn && !is_fresh
     }
 
     async fn compare(&self, replica: &Arc<Replica>, node: NodeId) {
