@@ -26,6 +26,8 @@ pub struct Faults {
     pub close_before_repair: bool,
     /// Starts are closed of which some node keeps hints.
     pub close_despite_hints: bool,
+    /// Hash trees are not built, and so not kept up: what their upkeep costs is measured so.
+    pub leave_trees_cold: bool,
     /// A retry takes a new name.
     pub rename_retries: bool,
 }

@@ -71,7 +71,7 @@ impl Default for EventualOptions {
             hand_over: true,
             repair: true,
             repair_interval: Duration::from_secs(1),
-            close_interval: Duration::from_mins(1),
+            close_interval: Duration::from_secs(60),
             background_bytes_per_second: 32 << 20,
             faults: Faults::default(),
             witness: Witness::default(),
@@ -532,16 +532,7 @@ impl Inner {
             if let Err(error) = settled.and_then(|()| replica.tend()) {
                 tracing::error!(range = %replica.range, %error, "a replica cannot be tended");
             }
-            loop {
-                match replica.warm() {
-                    Ok(false) => break,
-                    Ok(true) => tokio::task::yield_now().await,
-                    Err(error) => {
-                        tracing::error!(range = %replica.range, %error, "a tree cannot be built");
-                        break;
-                    }
-                }
-            }
+            self.warm(&replica).await;
             if let Err(error) = self.expire(&replica).await {
                 tracing::error!(range = %replica.range, %error, "expired values stay");
             }
@@ -550,6 +541,23 @@ impl Inner {
             }
         }
         metrics::gauge!("quorate_hint_bytes").set(self.hint_bytes() as f64);
+    }
+
+    /// Builds what is not built yet of a replica's hash tree.
+    async fn warm(&self, replica: &Replica) {
+        if self.options.faults.leave_trees_cold {
+            return;
+        }
+        loop {
+            match replica.warm() {
+                Ok(false) => break,
+                Ok(true) => tokio::task::yield_now().await,
+                Err(error) => {
+                    tracing::error!(range = %replica.range, %error, "a tree cannot be built");
+                    break;
+                }
+            }
+        }
     }
 
     /// Removes values whose time is over by any clock that is within bounds: reads hide them

@@ -273,7 +273,7 @@ impl Session<'_> {
         let clock = self.replica.base();
         let question = TreeRoot {
             root: sum_bytes(self.replica.with_tree(|tree| tree.root())),
-            clock_hash: sum_bytes(hash_of(clock.to_vec())),
+            clock_hash: sum_bytes(hash_of(&clock)),
         };
         let Response::TreeSums(sums) = self.ask(Request::TreeRoot(question)).await? else {
             return Err(unexpected());
@@ -438,7 +438,7 @@ pub(crate) fn serve_root(replica: &Replica, root: &TreeRoot) -> Result<Response,
     let filled = replica.is_filled();
     let clock = replica.base();
     let (ours, branches) = replica.with_tree(|tree| (tree.root(), tree.branches()));
-    let clock_hash = sum_bytes(hash_of(clock.to_vec()));
+    let clock_hash = sum_bytes(hash_of(&clock));
     let equal = root.root == sum_bytes(ours) && root.clock_hash == clock_hash;
     let sums = if equal {
         TreeSums {

@@ -155,7 +155,7 @@ fn record_hash(key: &[u8], record: &Record) -> Sum {
             bytes.extend_from_slice(&high.to_be_bytes());
         }
     }
-    hash_of(bytes)
+    hash_of(&bytes)
 }
 
 /// When the first value of a record expires.

@@ -185,7 +185,7 @@ impl Replica {
     /// The hash of all that the replica holds: its records and its clock.
     pub(crate) fn hash(&self) -> Option<Sum> {
         let state = self.state.lock();
-        let clock = hash_of(Clock::of(state.clock.base()).encode().to_vec());
+        let clock = hash_of(&Clock::of(state.clock.base()).encode());
         state
             .warming
             .is_none()
