@@ -20,6 +20,14 @@ pub struct Faults {
     pub clock_newer: bool,
     /// What is in memory is said to be on disk.
     pub acknowledge_before_sync: bool,
+    /// Values expire by a clock that is far from all others.
+    pub trust_any_clock: bool,
+    /// Starts are closed before primaries are compared.
+    pub close_before_repair: bool,
+    /// Starts are closed of which some node keeps hints.
+    pub close_despite_hints: bool,
+    /// Hash trees are not built, and so not kept up: what their upkeep costs is measured so.
+    pub leave_trees_cold: bool,
     /// A retry takes a new name.
     pub rename_retries: bool,
 }

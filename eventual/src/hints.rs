@@ -112,6 +112,16 @@ impl Hints {
         dots.map_or_else(Vec::new, |dots| dots.iter().copied().collect())
     }
 
+    /// The lowest start of each disk of which there is a hint.
+    pub fn starts(&self) -> BTreeMap<u64, u32> {
+        let mut starts = BTreeMap::new();
+        for actor in self.kept.keys().map(|dot| dot.actor) {
+            let lowest = starts.entry(actor.disk).or_insert(actor.start);
+            *lowest = actor.start.min(*lowest);
+        }
+        starts
+    }
+
     /// Hints that a primary does not have yet, the oldest names first, at most `max`.
     pub fn wanted_by(&self, node: NodeId, max: usize) -> Vec<Dot> {
         let wanted = self

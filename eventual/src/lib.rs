@@ -4,13 +4,14 @@
 //! Start at [`EventualNode`] (a node's part of it). `replica` is what a node holds of a range, in
 //! the node log and the engine; `coordinator` serves writes and reads, `spread` and `lanes` bring a
 //! write's copies to its holders; `hand_over` brings hints
-//! home; `repair` compares hash trees (`tree`). `quorum`, `hints` and `tree` are pure code. The
+//! home; `repair` compares hash trees (`tree`); `closing` forgets the gaps of starts that are over. `quorum`, `hints` and `tree` are pure code. The
 //! rules of causality are `quorate_types::causal`'s.
 //!
 //! Not here: consensus, and the transport: what this crate sees of other nodes and of the catalog
 //! are the traits of `seam`.
 
 mod absorb;
+mod closing;
 mod coordinator;
 mod decide;
 mod error;

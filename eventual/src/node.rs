@@ -16,6 +16,7 @@ use quorate_proto::internal::{
 use quorate_storage::engine::Engine;
 use quorate_storage::log::{LogError, NodeLog, Vote};
 use quorate_types::causal::{Actor, Clock};
+use quorate_types::limits::CLOCK_OFFSET_MAX;
 use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -25,6 +26,7 @@ use crate::faults::{Faults, Witness};
 use crate::lanes::Lanes;
 use crate::latency::Latencies;
 use crate::names::Names;
+use crate::repair::AllCompared;
 use crate::replica::{Replica, Synced, hints_step};
 use crate::report::Counts;
 use crate::rows::{STARTS_GROUP, range_of_plane};
@@ -33,6 +35,8 @@ use crate::step::Step;
 
 /// How often replicas are tended.
 const TEND_INTERVAL: Duration = Duration::from_millis(200);
+/// Steps of expired values that one round removes from a replica; the rest follows.
+const EXPIRE_STEPS_MAX: usize = 16;
 
 /// How a node's eventual path behaves.
 #[derive(Clone, Debug)]
@@ -47,6 +51,8 @@ pub struct EventualOptions {
     pub repair: bool,
     /// How often they are, at the most.
     pub repair_interval: Duration,
+    /// How often finished starts of nodes are closed, at the most.
+    pub close_interval: Duration,
     /// Bytes of repair and hand-over that this node sends in a second.
     pub background_bytes_per_second: u64,
     /// What a test breaks on purpose. Never set elsewhere.
@@ -65,6 +71,7 @@ impl Default for EventualOptions {
             hand_over: true,
             repair: true,
             repair_interval: Duration::from_secs(1),
+            close_interval: Duration::from_secs(60),
             background_bytes_per_second: 32 << 20,
             faults: Faults::default(),
             witness: Witness::default(),
@@ -94,6 +101,7 @@ pub(crate) struct Inner {
     pub(crate) latencies: Latencies,
     pub(crate) lanes: Lanes,
     pub(crate) read_repairs: Mutex<HashSet<(RangeId, Bytes)>>,
+    pub(crate) compared: Mutex<AllCompared>,
     pub(crate) counts: Counts,
     old_copy: AtomicBool,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -169,6 +177,7 @@ impl EventualNode {
             latencies: Latencies::default(),
             lanes: Lanes::default(),
             read_repairs: Mutex::default(),
+            compared: Mutex::default(),
             counts: Counts::default(),
             old_copy: AtomicBool::new(false),
             tasks: Mutex::default(),
@@ -342,6 +351,9 @@ impl Inner {
             actor.disk == self.actor.disk
                 && (actor.start > self.actor.start || actor == self.actor && counters.top() > last)
         });
+        let mut closed = clock.dots().closed();
+        let is_other_life = is_other_life
+            || closed.any(|(disk, start)| disk == self.actor.disk && start > self.actor.start);
         if is_other_life {
             tracing::error!("{}", EventualError::OldCopy);
             self.old_copy.store(true, Ordering::Relaxed);
@@ -410,10 +422,17 @@ impl Inner {
                 let repaired = self.repair_now(range).await?;
                 Ok(Response::RepairedNow(repaired))
             }
+            Request::StartsAsked(_) => {
+                Ok(Response::StartsHeld(self.starts_held(&replica, primary)))
+            }
             Request::Page(_) => Err(EventualError::NoRange(range)),
             Request::Decide(decide) => self.serve_decide(range, decide).await,
             Request::TreeRoot(root) => {
-                told(&replica, crate::repair::serve_root(&replica, &root)?).await
+                let index = replica.index();
+                let response = crate::repair::serve_root(&replica, &root)?;
+                let equal = matches!(&response, Response::TreeSums(sums) if sums.equal);
+                self.note_compared((range, from), equal.then_some(index));
+                told(&replica, response).await
             }
             Request::TreeLeaves(leaves) => {
                 told(&replica, crate::repair::serve_leaves(&replica, &leaves)?).await
@@ -526,21 +545,49 @@ impl Inner {
             if let Err(error) = settled.and_then(|()| replica.tend()) {
                 tracing::error!(range = %replica.range, %error, "a replica cannot be tended");
             }
-            loop {
-                match replica.warm() {
-                    Ok(false) => break,
-                    Ok(true) => tokio::task::yield_now().await,
-                    Err(error) => {
-                        tracing::error!(range = %replica.range, %error, "a tree cannot be built");
-                        break;
-                    }
-                }
+            self.warm(&replica).await;
+            if let Err(error) = self.expire(&replica).await {
+                tracing::error!(range = %replica.range, %error, "expired values stay");
             }
             if let Ok(place) = self.place(replica.range) {
                 self.sweep_hints(&replica, &place);
             }
         }
         metrics::gauge!("quorate_hint_bytes").set(self.hint_bytes() as f64);
+    }
+
+    /// Builds what is not built yet of a replica's hash tree.
+    async fn warm(&self, replica: &Replica) {
+        if self.options.faults.leave_trees_cold {
+            return;
+        }
+        loop {
+            match replica.warm() {
+                Ok(false) => break,
+                Ok(true) => tokio::task::yield_now().await,
+                Err(error) => {
+                    tracing::error!(range = %replica.range, %error, "a tree cannot be built");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Removes values whose time is over by any clock that is within bounds: reads hide them
+    /// already.
+    async fn expire(&self, replica: &Replica) -> Result<(), EventualError> {
+        if !self.peers.clock_is_sound() && !self.options.faults.trust_any_clock {
+            return Ok(());
+        }
+        let offset = u64::try_from(CLOCK_OFFSET_MAX.as_micros()).unwrap_or(u64::MAX);
+        let deadline = Timestamp(self.peers.now().0.saturating_sub(offset));
+        for _ in 0..EXPIRE_STEPS_MAX {
+            if !replica.expire_some(deadline)? {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// The keyspace is gone, and what is left of it here.

@@ -53,6 +53,11 @@ impl Holders {
         self.primaries.contains(&node)
     }
 
+    /// Whether a node is one of the cluster.
+    pub fn is_present(&self, node: NodeId) -> bool {
+        self.is_primary(node) || self.stand_ins.contains(&node)
+    }
+
     /// Whom a coordinator sends a write to.
     pub fn spread(&self, me: NodeId, reachable: impl Fn(NodeId) -> bool) -> Spread {
         let others = self.primaries.iter().copied().filter(|node| *node != me);

@@ -64,22 +64,33 @@ pub struct Repaired {
     pub bytes: u64,
 }
 
+/// Of a pair, the node with the lower id asks. Where that one has not for so long, though there
+/// is something new here, the other one does.
+const ASKED_IN_TURN: Duration = Duration::from_secs(3);
+
 /// What is remembered of a pair.
-struct Compared {
+pub(crate) struct Compared {
     at: Instant,
-    /// Our last entry when the replicas were equal; 0: they were not.
-    index: u64,
+    /// Our last entry when the replicas were equal, if they were.
+    equal_at: Option<u64>,
 }
+
+/// When replicas were compared with those of others, whoever asked.
+pub(crate) type AllCompared = HashMap<(RangeId, NodeId), Compared>;
 
 /// Starts the work in the background: one comparison at a time.
 pub(crate) fn start(inner: &Arc<Inner>) -> AbortHandle {
     let weak = Arc::downgrade(inner);
     let task = tokio::spawn(async move {
-        let mut compared = HashMap::new();
+        let mut closed = Instant::now();
         loop {
             let Some(inner) = weak.upgrade() else { return };
             let pause = inner.options.repair_interval;
-            inner.compare_all(&mut compared).await;
+            inner.compare_all().await;
+            if closed.elapsed() >= inner.options.close_interval {
+                inner.close_all().await;
+                closed = Instant::now();
+            }
             drop(inner);
             tokio::time::sleep(pause).await;
         }
@@ -88,45 +99,82 @@ pub(crate) fn start(inner: &Arc<Inner>) -> AbortHandle {
 }
 
 impl Inner {
-    async fn compare_all(&self, compared: &mut HashMap<(RangeId, NodeId), Compared>) {
+    async fn compare_all(&self) {
         for replica in self.all_replicas() {
             let Ok(place) = self.place(replica.range) else {
                 continue;
             };
-            if !place.holders.is_primary(self.node) {
-                continue;
-            }
-            // A log brings all replicas what it absorbs: only what it does not is compared.
-            let has_log = replica.has_log();
-            if has_log && replica.is_filled() && !replica.lingers(ABSORBED_WITHIN) {
-                continue;
-            }
-            for node in &place.holders.primaries {
-                // Of two that are filled, one asks; one that is not asks all.
-                let asks = *node > self.node || !replica.is_filled() || has_log;
-                if *node == self.node || !asks || !self.peers.reachable(*node) {
+            let primaries = &place.holders.primaries;
+            if place.holders.is_primary(self.node) {
+                // A log brings all replicas what it absorbs: only what it does not is compared.
+                let has_log = replica.has_log() && replica.is_filled();
+                if has_log && !replica.lingers(ABSORBED_WITHIN) {
                     continue;
                 }
-                let pair = (replica.range, *node);
-                let index = replica.index();
-                let fresh = compared
-                    .get(&pair)
-                    .is_some_and(|last| last.index == index && last.at.elapsed() < EQUAL_INTERVAL);
-                if fresh {
-                    continue;
+                for node in primaries {
+                    if *node != self.node && (has_log || self.is_due(&replica, *node)) {
+                        self.compare(&replica, *node).await;
+                    }
                 }
-                let repaired = self.repair_with(&replica, *node).await;
-                let index = match &repaired {
-                    Ok(repaired) if repaired.equal => index,
-                    Ok(_) | Err(_) => 0,
-                };
-                if let Err(error) = repaired {
-                    tracing::debug!(range = %pair.0, peer = %pair.1, %error, "not repaired");
-                }
-                let at = Instant::now();
-                compared.insert(pair, Compared { at, index });
+            } else if replica.is_filled()
+                && let Err(error) = self.leave(&replica, primaries).await
+            {
+                tracing::debug!(range = %replica.range, %error, "this node cannot leave yet");
             }
         }
+    }
+
+    /// Whether this node is to compare a range with another primary now.
+    fn is_due(&self, replica: &Replica, node: NodeId) -> bool {
+        if !self.peers.reachable(node) {
+            return false;
+        }
+        let mut compared = self.compared.lock();
+        let last = compared
+            .entry((replica.range, node))
+            .or_insert_with(|| Compared {
+                at: Instant::now(),
+                equal_at: None,
+            });
+        let age = last.at.elapsed();
+        let is_fresh = last.equal_at == Some(replica.index()) && age < EQUAL_INTERVAL;
+        // Of two that are filled, one asks first. One that is not asks all, and learns that it is
+        // from an answer to its own question alone.
+        let is_asking_turn = node > self.node || age >= ASKED_IN_TURN;
+        !replica.is_filled() || is_asking_turn && !is_fresh
+    }
+
+    async fn compare(&self, replica: &Arc<Replica>, node: NodeId) {
+        if !self.peers.reachable(node) {
+            return;
+        }
+        let index = replica.index();
+        let repaired = self.repair_with(replica, node).await;
+        let equal = repaired.as_ref().is_ok_and(|repaired| repaired.equal);
+        if let Err(error) = repaired {
+            tracing::debug!(range = %replica.range, peer = %node, %error, "not repaired");
+        }
+        self.note_compared((replica.range, node), equal.then_some(index));
+    }
+
+    /// Takes note that a pair was compared, and of our last entry if it was equal.
+    pub(crate) fn note_compared(&self, pair: (RangeId, NodeId), equal_at: Option<u64>) {
+        let at = Instant::now();
+        self.compared.lock().insert(pair, Compared { at, equal_at });
+    }
+
+    /// A node that holds a range no more gives those who do what it holds, and forgets that it
+    /// knew all: acknowledgements may rest on it alone.
+    async fn leave(
+        &self,
+        replica: &Arc<Replica>,
+        primaries: &[NodeId],
+    ) -> Result<(), EventualError> {
+        for node in primaries {
+            self.repair_with(replica, *node).await?;
+        }
+        tracing::info!(range = %replica.range, "all that was held here is with its holders");
+        replica.do_step(&Step::Left)?.wait().await
     }
 
     /// Compares a range with a peer, and brings both to the same state.
@@ -287,7 +335,7 @@ impl Session<'_> {
         let clock = self.replica.base();
         let question = TreeRoot {
             root: sum_bytes(self.replica.with_tree(|tree| tree.root())),
-            clock_hash: sum_bytes(hash_of(clock.to_vec())),
+            clock_hash: sum_bytes(hash_of(&clock)),
         };
         let Response::TreeSums(sums) = self.ask(Request::TreeRoot(question)).await? else {
             return Err(unexpected());
@@ -454,7 +502,7 @@ pub(crate) fn serve_root(replica: &Replica, root: &TreeRoot) -> Result<Response,
     let filled = replica.is_filled();
     let clock = replica.base();
     let (ours, branches) = replica.with_tree(|tree| (tree.root(), tree.branches()));
-    let clock_hash = sum_bytes(hash_of(clock.to_vec()));
+    let clock_hash = sum_bytes(hash_of(&clock));
     let equal = root.root == sum_bytes(ours) && root.clock_hash == clock_hash;
     let sums = if equal {
         TreeSums {

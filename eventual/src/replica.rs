@@ -4,6 +4,7 @@
 //!
 //! Not here: who is asked, and when (`coordinator`, `hand_over`, `repair`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,8 @@ use parking_lot::Mutex;
 use quorate_storage::engine::{Change, Engine, Position, RangeTable, Version};
 use quorate_storage::log::{Done, GroupLog, LogEntry, LogError, LogId, NodeLog};
 use quorate_types::causal::{
-    Actor, Clock, Delta, Dot, Dots, KeyState, Planned, Record, Unsettled, accept, join_key, settle,
+    Actor, Clock, Delta, Dot, Dots, KeyState, Planned, Record, Unsettled, accept, expire, join_key,
+    settle,
 };
 use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
@@ -30,7 +32,7 @@ use self::overlay::{Overlay, Row};
 
 /// The clock, in the table's metadata.
 const META_CLOCK: &[u8] = b"clock";
-/// Whether the replica may answer, in the table's metadata.
+/// Whether the replica may answer (one byte, 1 or 0), in the table's metadata.
 const META_FILLED: &[u8] = b"filled";
 /// Records that one change of the clock sets free at once; the rest follows in the background.
 const SETTLE_KEYS_MAX: usize = 256;
@@ -160,7 +162,12 @@ fn record_hash(key: &[u8], record: &Record) -> Sum {
             bytes.extend_from_slice(&high.to_be_bytes());
         }
     }
-    hash_of(bytes)
+    hash_of(&bytes)
+}
+
+/// When the first value of a record expires.
+fn first_expiry(record: &Record) -> Option<Timestamp> {
+    record.live().filter_map(|(_, value)| value.expiry).min()
 }
 
 /// Opening.
@@ -182,7 +189,10 @@ impl Replica {
             Some(clock) => Clock::decode(&clock)?,
             None => Clock::default(),
         };
-        let filled = founder || table.meta(META_FILLED)?.is_some();
+        let filled = match table.meta(META_FILLED)? {
+            Some(filled) => filled[..] == [1],
+            None => founder,
+        };
         let replica = Replica {
             range,
             actor,
@@ -355,6 +365,16 @@ impl Replica {
                 }
                 Ok(!changes.is_empty())
             }
+            Step::Close { starts } => {
+                let mut is_new = false;
+                for (disk, start) in starts {
+                    is_new |= state.clock.close(*disk, *start);
+                }
+                self.settle_due(state, None, index, changes);
+                Ok(is_new || !changes.is_empty())
+            }
+            Step::Left => Ok(std::mem::replace(&mut state.filled, false)),
+            Step::Expire { deadline, keys } => self.expire(state, *deadline, keys, index, changes),
         }
     }
 
@@ -415,14 +435,38 @@ impl Replica {
         if !before.is_stored {
             changes.push(self.put(self.rows.leaf(key), Bytes::new(), index));
         }
+        let known = before.clone().known();
+        self.put_expiry(
+            key,
+            first_expiry(&known),
+            first_expiry(after),
+            index,
+            changes,
+        );
         if state.is_warm(key) {
             let new = Some(record_hash(key, after));
             state.tree.change(key, before.hash(key), new);
-            state.unsettled.note(key, &before.clone().known(), after);
+            state.unsettled.note(key, &known, after);
             if self.decisions.is_some() {
                 state.overlay.note(key, !before.is_stored);
             }
         }
+    }
+
+    /// Keeps the index of expiries. Beside a log there is none: the log removes values.
+    fn put_expiry(
+        &self,
+        key: &Bytes,
+        before: Option<Timestamp>,
+        after: Option<Timestamp>,
+        index: u64,
+        changes: &mut Vec<Change>,
+    ) {
+        if before == after || self.decisions.is_some() {
+            return;
+        }
+        changes.extend(before.map(|at| self.remove(self.rows.expiry(at, key), index)));
+        changes.extend(after.map(|at| self.put(self.rows.expiry(at, key), Bytes::new(), index)));
     }
 
     fn remove_record(
@@ -438,11 +482,11 @@ impl Replica {
         }
         changes.push(self.remove(self.rows.record(key), index));
         changes.push(self.remove(self.rows.leaf(key), index));
+        let known = &before.record;
+        self.put_expiry(key, first_expiry(known), None, index, changes);
         if state.is_warm(key) {
             state.tree.change(key, before.hash(key), None);
-            state
-                .unsettled
-                .note(key, &before.clone().known(), &Record::default());
+            state.unsettled.note(key, known, &Record::default());
             if self.decisions.is_some() {
                 state.overlay.forget(key);
             }
@@ -471,6 +515,26 @@ impl Replica {
                 Err(error) => tracing::error!(range = %self.range, %error, "a record stays due"),
             }
         }
+    }
+
+    /// Values whose time is over are dead from now on, here and wherever these records are joined.
+    fn expire(
+        &self,
+        state: &mut State,
+        deadline: Timestamp,
+        keys: &[Bytes],
+        index: u64,
+        changes: &mut Vec<Change>,
+    ) -> Result<bool, EventualError> {
+        let keys: BTreeSet<&Bytes> = keys.iter().collect();
+        // All are read before the first one changes.
+        let records = keys.into_iter().map(|key| Ok((key, self.row(key)?)));
+        let records = records.collect::<Result<Vec<_>, EventualError>>()?;
+        for (key, before) in records {
+            let after = expire(&state.clock, &before.record, deadline);
+            self.put_record(state, key, &before, after.as_ref(), index, changes);
+        }
+        Ok(!changes.is_empty())
     }
 
     fn note_held(
@@ -690,6 +754,21 @@ impl Replica {
         self.do_step(&hints_step(key, deltas, wanted)?)
     }
 
+    /// Removes some of the values that expired at or before `deadline`: the clock of this node,
+    /// which is known to be within bounds, less what it may be wrong. Returns whether there was
+    /// any.
+    pub(crate) fn expire_some(&self, deadline: Timestamp) -> Result<bool, EventualError> {
+        let keys = self.expired(deadline)?;
+        if keys.is_empty() {
+            return Ok(false);
+        }
+        let mut state = self.state.lock();
+        let index = state.index;
+        metrics::counter!("quorate_keys_expired_total").increment(keys.len() as u64);
+        drop(self.commit(&mut state, &Step::Expire { deadline, keys })?);
+        Ok(state.index > index)
+    }
+
     /// Trims some of what is due. Returns whether there was any.
     pub(crate) fn settle_some(&self) -> Result<bool, EventualError> {
         let mut state = self.state.lock();
@@ -705,14 +784,11 @@ impl Replica {
     pub(crate) fn tend(&self) -> Result<(), EventualError> {
         let state = self.state.lock();
         if self.table.wants_flush() {
-            let mut meta = vec![(Bytes::from_static(META_CLOCK), Some(state.clock.encode()))];
-            if state.filled {
-                meta.push((
-                    Bytes::from_static(META_FILLED),
-                    Some(Bytes::from_static(&[1])),
-                ));
-            }
-            self.table.freeze(meta);
+            let filled = Bytes::copy_from_slice(&[u8::from(state.filled)]);
+            self.table.freeze(vec![
+                (Bytes::from_static(META_CLOCK), Some(state.clock.encode())),
+                (Bytes::from_static(META_FILLED), Some(filled)),
+            ]);
         }
         let durable = self.table.durable().map_or(0, |position| position.index);
         if durable >= state.purged + PURGE_ENTRIES

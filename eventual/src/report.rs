@@ -45,6 +45,8 @@ pub struct BackgroundWork {
     pub keys_repaired: u64,
     /// Bytes of repair, both ways.
     pub repair_bytes: u64,
+    /// Times that finished starts of a range were closed.
+    pub starts_closed: u64,
 }
 
 /// [`BackgroundWork`] while it is being counted.
@@ -53,6 +55,7 @@ pub(crate) struct Counts {
     pub(crate) hints_handed_over: AtomicU64,
     pub(crate) keys_repaired: AtomicU64,
     pub(crate) repair_bytes: AtomicU64,
+    pub(crate) starts_closed: AtomicU64,
 }
 
 impl EventualNode {
@@ -106,6 +109,7 @@ impl EventualNode {
             hints_handed_over: counts.hints_handed_over.load(Ordering::Relaxed),
             keys_repaired: counts.keys_repaired.load(Ordering::Relaxed),
             repair_bytes: counts.repair_bytes.load(Ordering::Relaxed),
+            starts_closed: counts.starts_closed.load(Ordering::Relaxed),
         }
     }
 

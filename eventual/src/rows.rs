@@ -1,17 +1,18 @@
 //! Where a range's eventual state stands in the engine: the keys of its rows.
 //!
 //! The eventual plane of a range has a table of its own beside the committed one: same engine,
-//! another id, another interval of keys. Its rows are records, an index from leaf to key, and
-//! hints; all change in one step with the clock, which is the table's metadata.
+//! another id, another interval of keys. Its rows are records, an index from leaf to key, hints,
+//! and an index of what expires; all change in one step with the clock, which is the table's metadata.
 //!
 //! Layout of a row's key: the byte `0xe0` (no encoded key of committed state starts so: those
 //! start with a keyspace id, which is far smaller), the range id (`u64`, big-endian), the kind
 //! (one byte), and then for a record the encoded key; for the index the leaf (`u16`, big-endian)
-//! and the encoded key; for a hint the dot (disk `u64`, start `u32`, counter `u64`, big-endian).
+//! and the encoded key; for a hint the dot (disk `u64`, start `u32`, counter `u64`, big-endian);
+//! for an expiry the time of the key's first one (`u64`, big-endian) and the encoded key.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_types::causal::{Actor, Dot};
-use quorate_types::{RangeId, prefix_end};
+use quorate_types::{RangeId, Timestamp, prefix_end};
 
 use crate::tree::leaf_of;
 
@@ -20,8 +21,11 @@ const PLANE: u8 = 0xe0;
 const RECORD: u8 = 0;
 const LEAF: u8 = 1;
 const HINT: u8 = 2;
+const EXPIRY: u8 = 3;
 /// Bytes before what distinguishes a row from others of its kind.
 const PREFIX_BYTES: usize = 10;
+/// Bytes of the time in the row of an expiry.
+const EXPIRY_BYTES: usize = 8;
 /// The bit that makes a table's or log group's id one of the eventual plane.
 const PLANE_BIT: u64 = 1 << 62;
 /// The log group that keeps the node's start number.
@@ -109,6 +113,26 @@ impl Rows {
         row.slice((PREFIX_BYTES + 2).min(row.len())..)
     }
 
+    /// The row that says when the first value of a key expires.
+    pub fn expiry(&self, at: Timestamp, key: &[u8]) -> Bytes {
+        let mut row = self.prefix(EXPIRY, EXPIRY_BYTES + key.len());
+        row.put_u64(at.0);
+        row.put_slice(key);
+        row.freeze()
+    }
+
+    /// The rows of keys of which a value expires at `deadline` or earlier.
+    pub fn expired(&self, deadline: Timestamp) -> (Bytes, Bytes) {
+        let behind = Timestamp(deadline.0.saturating_add(1));
+        let start = self.prefix(EXPIRY, 0).freeze();
+        (start, self.expiry(behind, &[]))
+    }
+
+    /// The key of such a row.
+    pub fn key_of_expiry(row: &Bytes) -> Bytes {
+        row.slice((PREFIX_BYTES + EXPIRY_BYTES).min(row.len())..)
+    }
+
     /// The row of a hint.
     pub fn hint(&self, dot: Dot) -> Bytes {
         let mut row = self.prefix(HINT, 20);
@@ -148,7 +172,8 @@ mod tests {
         let rows = Rows::of(RangeId(7));
         let (start, end) = rows.interval();
         let dot = Dot::new(Actor { disk: 3, start: 2 }, 9);
-        for row in [rows.record(b"k"), rows.leaf(b"k"), rows.hint(dot)] {
+        let expiry = rows.expiry(Timestamp(5), b"k");
+        for row in [rows.record(b"k"), rows.leaf(b"k"), rows.hint(dot), expiry] {
             assert!(start <= row && row < end);
         }
         assert_eq!(Rows::key_of(&rows.record(b"k")), "k");
@@ -164,6 +189,18 @@ mod tests {
         let (start, end) = rows.leaf_after(leaf_of(b"k"), b"");
         assert!(start <= rows.leaf(b"k") && rows.leaf(b"k") < end);
         assert!(rows.leaf_after(leaf_of(b"k"), b"k").0 > rows.leaf(b"k"));
+    }
+
+    #[test]
+    fn what_has_expired_lies_before_what_has_not() {
+        let rows = Rows::of(RangeId(7));
+        let (start, end) = rows.expired(Timestamp(5));
+        let has_expired = |at| {
+            let row = rows.expiry(Timestamp(at), b"k");
+            assert_eq!(Rows::key_of_expiry(&row), "k");
+            start <= row && row < end
+        };
+        assert_eq!([4, 5, 6].map(has_expired), [true, true, false]);
     }
 
     #[test]

@@ -51,6 +51,9 @@ pub trait Peers: Send + Sync {
 
     /// The wall clock.
     fn now(&self) -> Timestamp;
+
+    /// Whether that is known to be within `max_clock_offset` of most others.
+    fn clock_is_sound(&self) -> bool;
 }
 
 /// A range as the catalog has it.

@@ -4,8 +4,8 @@
 //! Each entry opens with its kind (one byte). Lengths are `u32`, big-endian.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use quorate_types::NodeId;
 use quorate_types::causal::{Actor, Dot};
+use quorate_types::{NodeId, Timestamp};
 
 const ACCEPT: u8 = 1;
 const JOIN: u8 = 2;
@@ -14,8 +14,11 @@ const KEEP: u8 = 4;
 const HELD: u8 = 5;
 const FORGET: u8 = 6;
 const FILLED: u8 = 7;
-const SEED: u8 = 8;
-const TRIM: u8 = 9;
+const EXPIRE: u8 = 8;
+const LEFT: u8 = 9;
+const CLOSE: u8 = 10;
+const SEED: u8 = 11;
+const TRIM: u8 = 12;
 
 /// A hint as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +85,20 @@ pub enum Step {
     /// In a `mixed` range, rows of which the log's state on this disk knows all.
     Trim {
         /// The encoded keys.
+        keys: Vec<Bytes>,
+    },
+    /// The node holds the range no more, and those who do have all that it held.
+    Left,
+    /// Finished starts of nodes are closed: what was not seen of them never was.
+    Close {
+        /// For each disk, the lowest start that is not closed.
+        starts: Vec<(u64, u32)>,
+    },
+    /// Values that expired at or before a moment are dead.
+    Expire {
+        /// The node's clock, less what it may be wrong.
+        deadline: Timestamp,
+        /// Whose values.
         keys: Vec<Bytes>,
     },
 }
@@ -229,6 +246,23 @@ impl Step {
                     put_bytes(&mut to, key);
                 }
             }
+            Step::Left => to.put_u8(LEFT),
+            Step::Close { starts } => {
+                to.put_u8(CLOSE);
+                put_count(&mut to, starts.len());
+                for (disk, start) in starts {
+                    to.put_u64(*disk);
+                    to.put_u32(*start);
+                }
+            }
+            Step::Expire { deadline, keys } => {
+                to.put_u8(EXPIRE);
+                to.put_u64(deadline.0);
+                put_count(&mut to, keys.len());
+                for key in keys {
+                    put_bytes(&mut to, key);
+                }
+            }
         }
         to.freeze()
     }
@@ -263,6 +297,16 @@ impl Step {
                 record: take_bytes(&mut from)?,
             },
             TRIM => Step::Trim {
+                keys: take_list(&mut from, take_bytes)?,
+            },
+            LEFT => Step::Left,
+            CLOSE => Step::Close {
+                starts: take_list(&mut from, |from| {
+                    Some((from.try_get_u64().ok()?, from.try_get_u32().ok()?))
+                })?,
+            },
+            EXPIRE => Step::Expire {
+                deadline: Timestamp(from.try_get_u64().ok()?),
                 keys: take_list(&mut from, take_bytes)?,
             },
             _ => return None,
@@ -311,6 +355,14 @@ mod tests {
             },
             Step::Forget { dots: vec![dot] },
             Step::Filled,
+            Step::Left,
+            Step::Close {
+                starts: vec![(7, 2)],
+            },
+            Step::Expire {
+                deadline: Timestamp(9),
+                keys: vec![hint.key.clone()],
+            },
         ];
         for step in steps {
             let bytes = step.encode();

@@ -8,7 +8,7 @@
 //!
 //! Not here: who compares when (`repair`), and where keys of a leaf are found (`rows`).
 
-use quorate_types::stable_hash;
+use quorate_types::{stable_hash, stable_hash_both};
 
 /// Branches of the root, and leaves of a branch.
 pub const FANOUT: usize = 256;
@@ -30,10 +30,9 @@ pub fn leaf_of(key: &[u8]) -> u16 {
 }
 
 /// A hash of 128 bits; equal inputs have equal hashes on all nodes.
-pub fn hash_of(mut bytes: Vec<u8>) -> Sum {
-    let high = stable_hash(&bytes);
-    bytes.push(SECOND_HALF);
-    (u128::from(high) << 64) | u128::from(stable_hash(&bytes))
+pub fn hash_of(bytes: &[u8]) -> Sum {
+    let (high, low) = stable_hash_both(bytes, SECOND_HALF);
+    (u128::from(high) << 64) | u128::from(low)
 }
 
 /// One branch: the sum of its leaves, and they.
@@ -130,7 +129,7 @@ mod tests {
     use super::*;
 
     fn hash(value: u64) -> Sum {
-        hash_of(value.to_be_bytes().to_vec())
+        hash_of(&value.to_be_bytes())
     }
 
     proptest! {

@@ -18,6 +18,7 @@ use quorate_proto::internal::{
 use quorate_proto::v1::EventualStatus;
 use quorate_raft::{CallError, CatalogView, EventualAnswer, EventualHandler, RaftNode};
 use quorate_types::causal::KeyState;
+use quorate_types::limits::CLOCK_OFFSET_MAX;
 use quorate_types::{Mode, NodeId, RangeId, Revision, Ring, Timestamp};
 use tokio::time::Instant;
 
@@ -65,6 +66,24 @@ impl Peers for RaftPeers {
 
     fn now(&self) -> Timestamp {
         self.0.now()
+    }
+
+    fn clock_is_sound(&self) -> bool {
+        let catalog = self.0.catalog();
+        let present = catalog.nodes().iter().filter(|node| !node.removed);
+        let is_near = |node: &NodeId| {
+            let offset = self.0.peer_clock_offset_ms(*node);
+            let heard = self.0.peer_reachable(*node);
+            *node == self.0.node_id()
+                || heard
+                    && offset.is_some_and(|offset| {
+                        u128::from(offset.unsigned_abs()) <= CLOCK_OFFSET_MAX.as_millis()
+                    })
+        };
+        let (near, all) = present.fold((0, 0), |(near, all), node| {
+            (near + usize::from(is_near(&node.id)), all + 1)
+        });
+        near * 2 > all
     }
 }
 

@@ -323,6 +323,7 @@ pub(crate) fn eventual_class(request: &wire::EventualRequest) -> Class {
             | Request::TreeLeaves(_)
             | Request::TreeKeys(_)
             | Request::ClockMerge(_)
+            | Request::StartsAsked(_)
             | Request::RepairNow(_),
         )
         | None => Class::Bulk,

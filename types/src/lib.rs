@@ -34,5 +34,5 @@ pub use level::{Ack, Copies, Level, LevelError, ReadLevel, WriteLevel};
 pub use options::{ConflictPolicy, KeyspaceOptions, Mode, validate_keyspace_name};
 pub use ring::{Placement, Ring, RingNode};
 pub use served::{Operation, Refusal, default_level, served, served_ladder};
-pub use stable_hash::stable_hash;
+pub use stable_hash::{stable_hash, stable_hash_both};
 pub use time::{ClockOffsetError, HybridClock, Revision, Timestamp};

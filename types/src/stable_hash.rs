@@ -14,10 +14,17 @@ pub(crate) const GOLDEN_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A hash of `bytes` that is the same on every machine and in every version.
 pub fn stable_hash(bytes: &[u8]) -> u64 {
-    let fnv = bytes.iter().fold(FNV_OFFSET_BASIS, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME)
-    });
-    mix(fnv)
+    mix(bytes.iter().fold(FNV_OFFSET_BASIS, fnv_step))
+}
+
+/// The hashes of `bytes`, and of `bytes` with `last` behind them, in one pass.
+pub fn stable_hash_both(bytes: &[u8], last: u8) -> (u64, u64) {
+    let fnv = bytes.iter().fold(FNV_OFFSET_BASIS, fnv_step);
+    (mix(fnv), mix(fnv_step(fnv, &last)))
+}
+
+fn fnv_step(hash: u64, byte: &u8) -> u64 {
+    (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME)
 }
 
 /// The output function of splitmix64: a bijection whose every output bit depends on every

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_types::{
     KeyInterval, KeyspaceId, Partitioning, decode_key, encode_key, keyspace_interval,
-    partition_interval, prefix_end, stable_hash, user_interval,
+    partition_interval, prefix_end, stable_hash, stable_hash_both, user_interval,
 };
 
 fn partitioning() -> impl Strategy<Value = Partitioning> {
@@ -170,6 +170,9 @@ fn the_hash_never_changes_between_versions() {
     ];
     for (input, expected) in golden {
         assert_eq!(stable_hash(input), expected, "{input:?}");
+        let longer = [input, &[0x5a]].concat();
+        let both = (expected, stable_hash(&longer));
+        assert_eq!(stable_hash_both(input, 0x5a), both, "{input:?}");
     }
     assert_eq!(Partitioning::Hash(16).bucket_of(b"quorate"), Some(14));
 }

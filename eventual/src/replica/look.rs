@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_storage::engine::{ScanPage, ScanRequest, Version};
+use quorate_types::Timestamp;
 use quorate_types::causal::{Clock, Delta, Dot, KeyState, Record};
 
 use super::{RecordsPage, Replica, State, record_hash};
@@ -17,6 +18,8 @@ use crate::tree::{HashTree, Sum, hash_of};
 const PAGE_ROWS_MAX: usize = 512;
 /// Bytes of them.
 const PAGE_BYTES_MAX: usize = 1 << 20;
+/// Keys whose values are removed in one step because they expired.
+const EXPIRED_KEYS_MAX: usize = 256;
 
 impl Replica {
     /// What this primary knows of a key.
@@ -185,7 +188,7 @@ impl Replica {
         // Beside a log, clocks differ by what the log alone has brought.
         let clock = match self.has_log() {
             true => 0,
-            false => hash_of(Clock::of(state.clock.base()).encode().to_vec()),
+            false => hash_of(&Clock::of(state.clock.base()).encode()),
         };
         state
             .warming
@@ -220,12 +223,26 @@ impl Replica {
         Ok((keys, page.resume.is_some()))
     }
 
+    /// Some keys of which a value expired at `deadline` or earlier.
+    pub(super) fn expired(&self, deadline: Timestamp) -> Result<Vec<Bytes>, EventualError> {
+        let (start, end) = self.rows.expired(deadline);
+        let page = self.table.scan(&ScanRequest {
+            start,
+            end,
+            reverse: false,
+            at: None,
+            rows_max: EXPIRED_KEYS_MAX,
+            bytes_max: PAGE_BYTES_MAX,
+            keys_only: true,
+        })?;
+        let rows = page.rows.iter();
+        Ok(rows.map(|(row, _)| Rows::key_of_expiry(row)).collect())
+    }
+
     /// Logical bytes of records and hints; for tests and reports. Reads everything.
     pub(crate) fn stored_bytes(&self) -> Result<(u64, u64), EventualError> {
         let (mut records, mut hints) = (0, 0);
-        let (first, _) = self.rows.records_from(&[]);
-        let (_, last) = self.rows.hints();
-        self.each_row((first, last), |row, version| {
+        self.each_row(self.rows.interval(), |row, version| {
             let bytes = (row.len() + version.value.len()) as u64;
             match Rows::dot_of(&row).filter(|dot| self.rows.hint(*dot) == row) {
                 Some(_) => hints += bytes,

@@ -87,6 +87,7 @@ fn partitioned(settings: Settings, hints_gone: bool) -> (Duration, BackgroundWor
             hints_handed_over: after.hints_handed_over - before.hints_handed_over,
             keys_repaired: after.keys_repaired - before.keys_repaired,
             repair_bytes: after.repair_bytes - before.repair_bytes,
+            starts_closed: after.starts_closed - before.starts_closed,
         };
         println!(
             "{acknowledged:?} writes; equal {:?} after the heal; {work:?}",

@@ -11,9 +11,11 @@
 #![allow(unexpected_cfgs)]
 
 mod clients;
+mod closing;
 mod converge;
 mod counters;
 mod deletes;
+mod expiry;
 mod merkle;
 mod mistakes;
 mod network;

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use quorate_eventual::{EventualNode, PeerFailure, Peers, WeakEventualNode};
 use quorate_proto::internal::{EventualRequest, EventualResponse};
 use quorate_storage::disk::sim::Dice;
+use quorate_types::limits::CLOCK_OFFSET_MAX;
 use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -81,8 +82,14 @@ impl Network {
             network: self.clone(),
             from,
             clock_offset_micros,
-            network_started: self.0.lock().started,
         })
+    }
+
+    /// The time by a clock that is right.
+    pub fn now(&self) -> Timestamp {
+        let elapsed = self.0.lock().started.elapsed();
+        let elapsed = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        Timestamp(EPOCH_MICROSECONDS + elapsed)
     }
 
     pub fn attach(&self, id: NodeId, node: &EventualNode) {
@@ -210,7 +217,6 @@ struct Link {
     network: Network,
     from: NodeId,
     clock_offset_micros: u64,
-    network_started: Instant,
 }
 
 #[async_trait::async_trait]
@@ -246,7 +252,10 @@ impl Peers for Link {
     }
 
     fn now(&self) -> Timestamp {
-        let elapsed = u64::try_from(self.network_started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Timestamp(EPOCH_MICROSECONDS + self.clock_offset_micros + elapsed)
+        Timestamp(self.network.now().0 + self.clock_offset_micros)
+    }
+
+    fn clock_is_sound(&self) -> bool {
+        Duration::from_micros(self.clock_offset_micros) <= CLOCK_OFFSET_MAX
     }
 }

@@ -14,7 +14,7 @@ use quorate_types::{Copies, NodeId, Timestamp};
 use crate::clients::{key, read, rung, write_of};
 use crate::network::Quality;
 use crate::run::run;
-use crate::world::{SIBLINGS, Settings, Shared};
+use crate::world::{PRIMARIES, SIBLINGS, Settings, Shared};
 
 const OTHER: NodeId = NodeId(2);
 
@@ -113,6 +113,67 @@ fn what_repair_was_told_of_survives_a_power_cut() {
         let found = read(&node, SIBLINGS, key(1), Copies::One).await.unwrap();
         if found.state.live().len() == 0 {
             world.accuse("what was told is gone".to_owned());
+        }
+    });
+    assert_eq!(shown.violations, Vec::<String>::new());
+}
+
+/// Of a pair the node with the lower id asked, and looked at its own changes alone: what only the
+/// other one had came after half a minute.
+#[test]
+fn what_the_higher_of_two_took_in_is_repaired_soon() {
+    let mut settings = quiet();
+    settings.options.repair = true;
+    let shown = run(1, settings, |world: Shared| async move {
+        for at in 0..PRIMARIES {
+            warm(&world, at).await;
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let node = world.node(PRIMARIES - 1).unwrap();
+        ask(&node, store(1, vec![delta(1, Some("value"))], false)).await;
+        let took = world.converge(SIBLINGS).await;
+        if took > Duration::from_secs(8) {
+            world.accuse(format!("a change of one side alone took {took:?}"));
+        }
+    });
+    assert_eq!(shown.violations, Vec::<String>::new());
+}
+
+/// A primary that another one came in place of kept to itself what no other one had.
+#[test]
+fn a_primary_that_leaves_hands_over() {
+    let mut settings = quiet();
+    settings.options.repair = true;
+    let shown = run(1, settings, |world: Shared| async move {
+        for at in 0..PRIMARIES {
+            warm(&world, at).await;
+        }
+        let node = world.node(PRIMARIES - 1).unwrap();
+        ask(&node, store(1, vec![delta(1, Some("value"))], false)).await;
+        world.retire(PRIMARIES - 1);
+        world.converge(SIBLINGS).await;
+        let found = async |at| {
+            let node = world.node(at).unwrap();
+            read(&node, SIBLINGS, key(1), Copies::One).await
+        };
+        let is_everywhere = async || {
+            for at in 0..PRIMARIES {
+                if !found(at)
+                    .await
+                    .is_ok_and(|found| found.state.live().len() == 1)
+                {
+                    return false;
+                }
+            }
+            true
+        };
+        let began = tokio::time::Instant::now();
+        while !is_everywhere().await {
+            if began.elapsed() > Duration::from_secs(10) {
+                world.accuse("what the one that left had is missing".to_owned());
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
     assert_eq!(shown.violations, Vec::<String>::new());

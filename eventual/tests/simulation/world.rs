@@ -35,6 +35,9 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// A node hears of a change of the catalog within this.
 const CATALOG_LAG_MAX_MILLIS: u64 = 1_500;
 
+/// Clocks are ahead of the right one by less.
+const CLOCK_AHEAD_MAX_MICROSECONDS: u64 = 100_000;
+
 /// What kind of cluster.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -42,6 +45,8 @@ pub struct Settings {
     pub quality: Quality,
     /// A lost primary comes back under its old name, with nothing: a mistake.
     pub rejoin_empty: bool,
+    /// A member whose clock is ahead of the others', and how far.
+    pub clock_ahead: Option<(usize, Duration)>,
     pub sync_latency: Duration,
     pub memory_bytes: usize,
     pub segment_bytes: u64,
@@ -53,6 +58,7 @@ impl Default for Settings {
             options: EventualOptions::default(),
             quality: Quality::BAD,
             rejoin_empty: false,
+            clock_ahead: None,
             sync_latency: Duration::from_micros(300),
             memory_bytes: 64 << 10,
             segment_bytes: 64 << 10,
@@ -242,6 +248,18 @@ impl World {
         }
     }
 
+    /// A primary leaves alive: it and the last stand-in change places.
+    pub fn retire(&self, at: usize) {
+        let mut leaving = self.members[at].lock();
+        let mut coming = self.members[NODES - 1].lock();
+        std::mem::swap(&mut *leaving, &mut *coming);
+        drop((leaving, coming));
+        let ids: Vec<NodeId> = self.all().map(|at| self.id(at)).collect();
+        for at in self.all() {
+            *self.members[at].lock().catalog.0.lock() = ids.clone();
+        }
+    }
+
     /// Starts a node that does not run, on what its disk holds.
     pub async fn restart(self: &Arc<Self>, at: usize) {
         if self.members[at].lock().node.is_some() {
@@ -290,15 +308,15 @@ impl World {
                 }
             },
         )));
-        let peers = self.network.link(id, self.roll(100_000));
-        EventualNode::start(
-            id,
-            (log, engine),
-            (peers, catalog, Arc::new(NoLogs)),
-            options,
-        )
-        .await
-        .map_err(|e| format!("{e:?}"))
+        let ahead = match self.settings.clock_ahead {
+            Some((which, ahead)) if which == at => u64::try_from(ahead.as_micros()).unwrap(),
+            Some(_) | None => self.roll(CLOCK_AHEAD_MAX_MICROSECONDS),
+        };
+        let peers = self.network.link(id, ahead);
+        let seams = (peers, catalog, Arc::new(NoLogs) as Arc<_>);
+        EventualNode::start(id, (log, engine), seams, options)
+            .await
+            .map_err(|e| format!("{e:?}"))
     }
 
     /// Everything runs and reaches everything again, on a good network.
