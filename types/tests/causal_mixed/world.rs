@@ -1,0 +1,698 @@
+//! A `mixed` range with primaries, stand-ins with hints, a network and a log that delay,
+//! repeat and lose, repairs that take their time, crashes, snapshots and lost disks, driven
+//! by one seed.
+//!
+//! Not here: what a primary does with what arrives (see `primary`), and the checks of what
+//! it shows (see `truth`).
+
+use std::collections::BTreeSet;
+
+use quorate_types::causal::{Delta, Dots, KeyState, log_dot};
+use quorate_types::{Actor, Dot, Revision, Timestamp};
+
+use crate::course::{Course, Mistake};
+use crate::exact::{ExactDelta, ExactState};
+use crate::primary::Primary;
+use crate::random::Random;
+use crate::table::{Disk, Entry, KEYS, Message, Put, Seen, Table, payload};
+use crate::truth::{Truth, Write};
+
+pub const PRIMARIES: usize = 3;
+const STAND_INS: usize = 2;
+const CLIENTS: usize = 4;
+/// Holders that a write is acknowledged by, and primaries that a hint is handed to.
+const W: usize = 2;
+const STEPS: u64 = 300;
+/// Both rules are compared once in so many steps. What differs once stays different for long.
+const STEPS_A_COMPARISON: u64 = 10;
+/// Rounds of absorption, repair and trimming after which nothing is left.
+const ROUNDS_MAX: usize = 8;
+
+pub struct StandIn {
+    identity: u64,
+    start: u32,
+    counter: u64,
+}
+
+struct Hint {
+    message: Message,
+    /// The identities of the primaries that have it on disk.
+    held_by: BTreeSet<u64>,
+}
+
+/// What one primary tells another of, a key at a time.
+pub struct Repair {
+    pub from: u64,
+    pub to: u64,
+    /// The sender's base, from before the first key was looked at.
+    pub base: Seen,
+    /// How many rows had begun at the receiver then.
+    pub beginnings: u64,
+    pub keys: Vec<usize>,
+    /// The index that the receiver's disk must have before it may merge the base; none while
+    /// keys are left.
+    pub needed: Option<usize>,
+}
+
+pub struct World {
+    pub course: Course,
+    pub random: Random,
+    pub nodes: Vec<Primary>,
+    pub stand_ins: Vec<StandIn>,
+    hints: Vec<Hint>,
+    network: Vec<(u64, Message)>,
+    pub repairs: Vec<Repair>,
+    log: Vec<(Revision, Entry)>,
+    /// What the log has decided up to its end, and at each of its entries.
+    head: Table,
+    history: Vec<Table>,
+    /// Entries on their way to the log, and the length from which on it takes them.
+    proposals: Vec<(usize, Entry)>,
+    sessions: Vec<Vec<Seen>>,
+    pub truth: Truth,
+    identities: u64,
+    /// Of disks that were lost.
+    left: Vec<u64>,
+    /// Whether a full repair has ended since a disk was lost.
+    pub repaired: bool,
+    requests: u64,
+    step: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, course: Course) -> Self {
+        let with_exact = course.mistake.is_none() && !course.closes;
+        // Identities from 1: that of the log is 0.
+        let identity = |index: usize| index as u64 + 1;
+        let stand_in = |at| StandIn {
+            identity: identity(at),
+            start: 1,
+            counter: 0,
+        };
+        let mut head = Table::new(with_exact);
+        // A revision is a time: none is 1.
+        head.at = Revision(1);
+        Self {
+            course,
+            random: Random::new(seed),
+            nodes: (0..PRIMARIES)
+                .map(|at| Primary::new(identity(at), Disk::new(with_exact), course))
+                .collect(),
+            stand_ins: (PRIMARIES..PRIMARIES + STAND_INS).map(stand_in).collect(),
+            hints: Vec::new(),
+            network: Vec::new(),
+            repairs: Vec::new(),
+            log: Vec::new(),
+            head,
+            history: Vec::new(),
+            proposals: Vec::new(),
+            sessions: vec![vec![Seen::default(); KEYS]; CLIENTS],
+            truth: Truth::default(),
+            identities: identity(PRIMARIES + STAND_INS),
+            left: Vec::new(),
+            repaired: true,
+            requests: 0,
+            step: 0,
+        }
+    }
+
+    /// Runs to the end, and says what went wrong.
+    pub fn run(mut self) -> Result<(), String> {
+        for step in 1..=STEPS {
+            self.step = step;
+            self.step()
+                .and_then(|()| self.check(step % STEPS_A_COMPARISON == 0))
+                .map_err(|why| format!("step {step}: {why}"))?;
+        }
+        self.end()
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let action = self.random.unit();
+        let key = self.random.below(KEYS);
+        match action {
+            at if at < 0.22 => self.write(key),
+            at if at < 0.34 => self.read(key),
+            at if at < 0.42 => self.strong_put(key)?,
+            at if at < 0.52 => self.absorb(),
+            at if at < 0.64 => self.apply_some()?,
+            at if at < 0.70 => self.deliver(),
+            at if at < 0.73 => self.hand_over(),
+            at if at < 0.75 => self.begin_repair(),
+            at if at < 0.82 => self.go_on_with_a_repair(),
+            at if at < 0.87 => self.any().flush(),
+            at if at < 0.91 => self.any().remember(),
+            at if at < 0.94 => self.trim(),
+            at if at < 0.95 => self.any().give_up(),
+            at if at < 0.965 => self.crash(),
+            at if at < 0.98 => self.snapshot(),
+            at if at < 0.99 => self.repair_fully()?,
+            _ if self.repaired => self.lose_a_disk(),
+            _ => {}
+        }
+        self.decide_due()
+    }
+
+    pub fn any(&mut self) -> &mut Primary {
+        let at = self.random.below(PRIMARIES);
+        &mut self.nodes[at]
+    }
+
+    /// An eventual write at W holders, or a ladder: a strong attempt, and its eventual rung.
+    fn write(&mut self, key: usize) {
+        let mut holders: Vec<usize> = (0..PRIMARIES + STAND_INS).collect();
+        self.random.shuffle(&mut holders);
+        holders.truncate(W);
+        let client = self.random.below(CLIENTS);
+        let seen = match self.random.unit() {
+            at if at < 0.5 => self.sessions[client][key].clone(),
+            at if at < 0.75 && holders[0] < PRIMARIES => {
+                let seen = self.nodes[holders[0]].seen(key);
+                self.as_written(seen)
+            }
+            _ => Seen::default(),
+        };
+        let dot = self.next_dot(holders[0]);
+        let value = (self.random.unit() >= 0.25).then_some(self.step);
+        let message = self.message(key, dot, value, &seen);
+        if self.random.unit() < 0.2 {
+            self.attempt(&message, &seen, holders[0]);
+        }
+        self.spread(&holders, &message);
+        if self.course.has(Mistake::NewDot) && self.random.unit() < 0.2 {
+            let dot = self.next_dot(holders[1]);
+            let again = self.message(key, dot, value, &seen);
+            self.spread(&holders[1..], &again);
+        }
+    }
+
+    fn next_dot(&mut self, at: usize) -> Dot {
+        let unused = self.course.closes && self.random.unit() < 0.1;
+        let count = if unused { 2 } else { 1 };
+        let mut dot = log_dot(Revision::ZERO);
+        for _ in 0..count {
+            dot = match at {
+                at if at < PRIMARIES => self.nodes[at].next_dot(),
+                at => {
+                    let stand_in = &mut self.stand_ins[at - PRIMARIES];
+                    stand_in.counter += 1;
+                    let actor = Actor {
+                        disk: stand_in.identity,
+                        start: stand_in.start,
+                    };
+                    Dot::new(actor, stand_in.counter)
+                }
+            };
+        }
+        dot
+    }
+
+    fn message(&mut self, key: usize, dot: Dot, value: Option<u64>, seen: &Seen) -> Message {
+        let past = self.truth.past(key, &seen.real);
+        self.truth.add(dot, Write { key, past, value });
+        let mut exact = seen.exact.clone();
+        if value.is_none() {
+            exact.insert(dot);
+        }
+        let delta = Delta {
+            dot,
+            context: seen.real.clone(),
+            value: value.map(payload),
+            timestamp: Timestamp(self.step),
+            expiry: None,
+        };
+        Message {
+            key,
+            exact: ExactDelta {
+                dot,
+                context: exact,
+                value,
+            },
+            real: delta,
+        }
+    }
+
+    /// The strong attempt of a ladder comes soon, late or never.
+    fn attempt(&mut self, message: &Message, seen: &Seen, at: usize) {
+        let due = match self.random.unit() {
+            at if at < 0.4 => self.log.len(),
+            _ => self.log.len() + self.random.below(40),
+        };
+        let entry = if self.course.has(Mistake::BlindLadder) {
+            self.requests += 1;
+            Entry::Put(Put {
+                key: message.key,
+                value: message.exact.value,
+                seen: seen.clone(),
+                request: self.requests,
+            })
+        } else if self.course.has(Mistake::TwoDots) {
+            let dot = self.next_dot(at);
+            Entry::Delta(self.message(message.key, dot, message.exact.value, seen))
+        } else {
+            Entry::Delta(message.clone())
+        };
+        self.proposals.push((due, entry));
+    }
+
+    fn spread(&mut self, holders: &[usize], message: &Message) {
+        for at in holders {
+            match *at {
+                at if at < PRIMARIES => self.nodes[at].accept(message),
+                _ => self.hints.push(Hint {
+                    message: message.clone(),
+                    held_by: BTreeSet::new(),
+                }),
+            }
+        }
+        for at in (0..PRIMARIES).filter(|at| !holders.contains(at)) {
+            if self.random.unit() < 0.4 {
+                self.network.push((self.nodes[at].identity, message.clone()));
+            }
+        }
+    }
+
+    fn read(&mut self, key: usize) {
+        let client = self.random.below(CLIENTS);
+        let node = &self.nodes[self.random.below(PRIMARIES)];
+        let (mut seen, view) = (node.seen(key), node.view(key));
+        let live: Dots = view.live().map(|(dot, _)| *dot).collect();
+        if self.course.has(Mistake::LiveOnly) {
+            seen.real = live;
+        } else if self.course.has(Mistake::Compact) {
+            let mut base = node.base().real;
+            base.union(&node.table.causal.clock(node.table.at).base());
+            base.union(&live);
+            seen.real = base;
+        }
+        let seen = self.as_written(seen);
+        let joins = self.random.unit() < 0.5;
+        let session = &mut self.sessions[client][key];
+        if joins {
+            session.exact.extend(seen.exact);
+            session.real.union(&seen.real);
+        } else {
+            *session = seen;
+        }
+    }
+
+    /// A mistake: one maximum per actor.
+    fn as_written(&self, mut seen: Seen) -> Seen {
+        if self.course.has(Mistake::Maxima) {
+            for (actor, counters) in seen.real.clone().actors() {
+                for counter in 1..counters.top() {
+                    seen.real.insert(Dot::new(actor, counter));
+                }
+            }
+        }
+        seen
+    }
+
+    /// A strong write. Its entry carries what its client has seen on either plane; now and
+    /// then it is sent again, after its answer was lost.
+    fn strong_put(&mut self, key: usize) -> Result<(), String> {
+        let client = self.random.below(CLIENTS);
+        let seen = match self.random.unit() {
+            at if at < 0.7 => self.sessions[client][key].clone(),
+            _ => Seen::default(),
+        };
+        self.requests += 1;
+        let entry = Entry::Put(Put {
+            key,
+            value: (self.random.unit() >= 0.2).then_some(self.step),
+            seen,
+            request: self.requests,
+        });
+        if self.random.unit() < 0.3 {
+            let due = self.log.len() + 1 + self.random.below(20);
+            self.proposals.push((due, entry.clone()));
+        }
+        self.decide(entry)
+    }
+
+    /// Absorption, by whoever leads or believes to; it may be late, or never decided.
+    fn absorb(&mut self) {
+        let Some(absorb) = self.any().propose() else {
+            return;
+        };
+        if self.random.unit() < 0.85 {
+            let due = self.log.len() + self.random.below(4);
+            self.proposals.push((due, Entry::Absorb(absorb)));
+        }
+    }
+
+    fn decide_due(&mut self) -> Result<(), String> {
+        let length = self.log.len();
+        let (due, later) = std::mem::take(&mut self.proposals)
+            .into_iter()
+            .partition(|(due, _)| *due <= length);
+        self.proposals = later;
+        let due: Vec<(usize, Entry)> = due;
+        due.into_iter().try_for_each(|(_, entry)| self.decide(entry))
+    }
+
+    /// The log's next entry, and what it does.
+    fn decide(&mut self, mut entry: Entry) -> Result<(), String> {
+        let at = Revision(self.head.at.0 + 1 + self.random.below(3) as u64);
+        if self.course.has(Mistake::ClockNewer)
+            && let Entry::Absorb(absorb) = &mut entry
+            && let Some(node) = self.nodes.iter().find(|node| node.identity == absorb.from.0)
+        {
+            absorb.base = absorb.base.as_ref().map(|_| node.base());
+        }
+        let live_before = |key| self.head.live(key).into_iter().map(|(dot, _)| dot);
+        if let Entry::Put(put) = &entry
+            && !self.head.knows_request(put.request)
+        {
+            let mut seen = put.seen.real.clone();
+            live_before(put.key).for_each(|dot| {
+                seen.insert(dot);
+            });
+            let write = Write {
+                key: put.key,
+                past: self.truth.past(put.key, &seen),
+                value: put.value,
+            };
+            self.truth.add(log_dot(at), write);
+        }
+        let before: Vec<Dots> = (0..KEYS).map(|key| live_before(key).collect()).collect();
+        let repeated = matches!(&entry, Entry::Put(put) if self.head.knows_request(put.request));
+        self.head.apply(at, &entry, &self.course, &vec![Dots::new(); KEYS]);
+        self.check_decided(&entry, &before, repeated)?;
+        self.log.push((at, entry));
+        self.history.push(self.head.clone());
+        Ok(())
+    }
+
+    /// What an entry has no right to.
+    fn check_decided(&self, entry: &Entry, before: &[Dots], repeated: bool) -> Result<(), String> {
+        let undone = |key: usize| {
+            let left: Dots = self.head.live(key).iter().map(|(dot, _)| *dot).collect();
+            crate::exact::explicit(&before[key].without(&left))
+        };
+        match entry {
+            Entry::Put(put) if repeated && !undone(put.key).is_empty() => {
+                Err("a repeated write undid others".to_owned())
+            }
+            Entry::Delta(message) => {
+                let write = &self.truth.writes[&message.real.dot];
+                match undone(message.key).is_subset(&write.past) {
+                    true => Ok(()),
+                    false => Err("a ladder undid what it had not seen".to_owned()),
+                }
+            }
+            Entry::Put(_) | Entry::Absorb(_) => Ok(()),
+        }
+    }
+
+    fn apply_some(&mut self) -> Result<(), String> {
+        let at = self.random.below(PRIMARIES);
+        let count = 1 + self.random.below(4);
+        self.apply(at, count)
+    }
+
+    fn apply(&mut self, at: usize, count: usize) -> Result<(), String> {
+        for _ in 0..count {
+            let node = &mut self.nodes[at];
+            let index = node.table.index;
+            let Some((revision, entry)) = self.log.get(index) else {
+                return Ok(());
+            };
+            node.apply(*revision, entry);
+            if !node.table.is_like(&self.history[index]) {
+                return Err("committed state differs at equal positions".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Late, repeated, out of order.
+    fn deliver(&mut self) {
+        if self.network.is_empty() {
+            return;
+        }
+        let which = self.random.below(self.network.len());
+        let (identity, message) = self.network.swap_remove(which);
+        if let Some(at) = self.node(identity) {
+            self.nodes[at].accept(&message);
+        }
+        if self.random.unit() < 0.2 {
+            self.network.push((identity, message));
+        }
+    }
+
+    pub fn node(&self, identity: u64) -> Option<usize> {
+        self.nodes.iter().position(|node| node.identity == identity)
+    }
+
+    /// A hint goes to a primary, and is deleted once W primaries, by identity, have it.
+    fn hand_over(&mut self) {
+        if self.hints.is_empty() {
+            return;
+        }
+        let which = self.random.below(self.hints.len());
+        let to = self.random.below(PRIMARIES);
+        let hint = &mut self.hints[which];
+        self.nodes[to].accept(&hint.message);
+        hint.held_by.insert(self.nodes[to].identity);
+        let present = self
+            .nodes
+            .iter()
+            .filter(|node| hint.held_by.contains(&node.identity));
+        if present.count() >= W {
+            self.hints.swap_remove(which);
+        }
+    }
+
+    fn begin_repair(&mut self) {
+        let mut nodes: Vec<usize> = (0..PRIMARIES).collect();
+        self.random.shuffle(&mut nodes);
+        let mut repair = self.repair(nodes[0], nodes[1]);
+        self.random.shuffle(&mut repair.keys);
+        self.repairs.push(repair);
+    }
+
+    fn repair(&self, from: usize, to: usize) -> Repair {
+        Repair {
+            from: self.nodes[from].identity,
+            to: self.nodes[to].identity,
+            base: self.nodes[from].base(),
+            beginnings: self.nodes[to].beginnings,
+            keys: (0..KEYS).collect(),
+            needed: None,
+        }
+    }
+
+    fn go_on_with_a_repair(&mut self) {
+        if self.repairs.is_empty() {
+            return;
+        }
+        let which = self.random.below(self.repairs.len());
+        let mut repair = self.repairs.swap_remove(which);
+        if !self.advance(&mut repair) {
+            self.repairs.push(repair);
+        }
+    }
+
+    /// Compares the next key, or ends. Says whether nothing is left to do.
+    fn advance(&mut self, repair: &mut Repair) -> bool {
+        let (Some(from), Some(to)) = (self.node(repair.from), self.node(repair.to)) else {
+            return true;
+        };
+        if let Some(key) = repair.keys.pop() {
+            self.exchange(from, to, key);
+            return false;
+        }
+        let (sender, receiver) = (&self.nodes[from], &self.nodes[to]);
+        let needed = *repair
+            .needed
+            .get_or_insert(sender.durable().index.max(receiver.table.index));
+        if receiver.durable().index < needed && !self.course.has(Mistake::MergeAtOnce) {
+            // It may wait for that, or leave the base to the next repair.
+            return self.random.unit() < 0.3;
+        }
+        self.nodes[to].merge(&repair.base, repair.beginnings);
+        true
+    }
+
+    /// Rows that are equal, and no row on both sides, are left out.
+    fn exchange(&mut self, from: usize, to: usize, key: usize) {
+        let sender = &self.nodes[from];
+        if sender.rows.get(&key) != self.nodes[to].rows.get(&key) {
+            let state: (KeyState, ExactState) = (sender.view(key), sender.exact_view(key));
+            self.nodes[to].join(key, &state);
+        }
+    }
+
+    fn trim(&mut self) {
+        let at = self.random.below(PRIMARIES);
+        let identity = self.nodes[at].identity;
+        let compared = self.repairs.iter().any(|repair| repair.to == identity);
+        if !compared || self.course.has(Mistake::TrimInRepair) {
+            self.nodes[at].trim();
+        }
+    }
+
+    /// Its repairs end with it.
+    fn crash(&mut self) {
+        let at = self.random.below(PRIMARIES + STAND_INS);
+        if at >= PRIMARIES {
+            let stand_in = &mut self.stand_ins[at - PRIMARIES];
+            stand_in.start += 1;
+            stand_in.counter = 0;
+            return;
+        }
+        let identity = self.nodes[at].identity;
+        self.repairs.retain(|repair| repair.to != identity);
+        self.nodes[at].restart();
+    }
+
+    fn snapshot(&mut self) {
+        let mut nodes: Vec<usize> = (0..PRIMARIES).collect();
+        self.random.shuffle(&mut nodes);
+        let peer = self.nodes[nodes[0]].disk.clone();
+        let node = &mut self.nodes[nodes[1]];
+        if peer.table().index > node.table.index {
+            node.install(&peer);
+        }
+    }
+
+    fn lose_a_disk(&mut self) {
+        self.repaired = false;
+        let lost = self.random.below(PRIMARIES);
+        let peer = (lost + 1 + self.random.below(PRIMARIES - 1)) % PRIMARIES;
+        let old = self.nodes[lost].identity;
+        self.network.retain(|(identity, _)| *identity != old);
+        self.left.push(old);
+        self.identities += 1;
+        let disk = self.nodes[peer].disk.clone();
+        self.nodes[lost] = Primary::new(self.identities, disk, self.course);
+    }
+
+    /// All that waits is delivered, decided, applied and on disk; then all repair from all.
+    pub fn repair_fully(&mut self) -> Result<(), String> {
+        for at in 0..self.hints.len() {
+            for node in &mut self.nodes {
+                node.accept(&self.hints[at].message);
+            }
+        }
+        self.hints.clear();
+        if self.course.has(Mistake::CloseEarly) {
+            self.close_finished();
+        }
+        self.repair_all()?;
+        self.repaired = true;
+        if self.course.closes {
+            self.close_finished();
+        }
+        Ok(())
+    }
+
+    /// Twice from all to all, with nothing in between.
+    fn repair_all(&mut self) -> Result<(), String> {
+        for at in 0..PRIMARIES {
+            self.apply(at, usize::MAX)?;
+            self.nodes[at].flush();
+        }
+        for _ in 0..2 {
+            for (from, to) in (0..PRIMARIES * PRIMARIES).map(|at| (at / PRIMARIES, at % PRIMARIES)) {
+                if from != to {
+                    let mut repair = self.repair(from, to);
+                    while !self.advance(&mut repair) {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The starts that are over, and the disks that left. No node holds a hint of theirs.
+    fn close_finished(&mut self) {
+        let nodes = self.nodes.iter().map(|node| (node.identity, node.start));
+        let stand_ins = self.stand_ins.iter().map(|at| (at.identity, at.start));
+        let left = self.left.iter().map(|identity| (*identity, u32::MAX));
+        let starts: Vec<(u64, u32)> = nodes.chain(stand_ins).chain(left).collect();
+        for node in &mut self.nodes {
+            for (identity, start) in &starts {
+                node.close(*identity, *start);
+            }
+        }
+    }
+
+    fn check(&self, thoroughly: bool) -> Result<(), String> {
+        for (at, node) in self.nodes.iter().enumerate() {
+            for key in 0..KEYS {
+                self.truth
+                    .check(key, &node.view(key))
+                    .map_err(|why| format!("node {at}: {why}"))?;
+            }
+            if thoroughly {
+                node.compare().map_err(|why| format!("node {at}: {why}"))?;
+            }
+        }
+        for key in 0..KEYS {
+            self.truth
+                .check(key, &self.head.state(key))
+                .map_err(|why| format!("the log: {why}"))?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        self.repairs.clear();
+        for (_, entry) in std::mem::take(&mut self.proposals) {
+            self.decide(entry)?;
+        }
+        for (identity, message) in std::mem::take(&mut self.network) {
+            if let Some(at) = self.node(identity) {
+                self.nodes[at].accept(&message);
+            }
+        }
+        self.repair_fully()?;
+        if self.course.closes {
+            (0..PRIMARIES).for_each(|at| self.nodes[at].restart());
+            self.stand_ins.iter_mut().for_each(|at| at.start += 1);
+            self.repair_fully()?;
+        }
+        for _ in 0..ROUNDS_MAX {
+            self.settle_all()?;
+            self.check(true)?;
+        }
+        self.check_end()
+    }
+
+    fn settle_all(&mut self) -> Result<(), String> {
+        for at in 0..PRIMARIES {
+            self.nodes[at].give_up();
+            while let Some(absorb) = self.nodes[at].propose() {
+                self.decide(Entry::Absorb(absorb))?;
+                self.apply(at, usize::MAX)?;
+            }
+        }
+        self.repair_all()?;
+        for node in &mut self.nodes {
+            node.remember();
+            node.remember();
+            node.trim();
+        }
+        Ok(())
+    }
+
+    fn check_end(&self) -> Result<(), String> {
+        for (at, node) in self.nodes.iter().enumerate() {
+            if !node.is_settled() {
+                return Err(format!("node {at}: an overlay is left"));
+            }
+            if node.table.causal.beyond_keys() > 0 {
+                return Err(format!("node {at}: dots beyond base are left"));
+            }
+            for key in 0..KEYS {
+                self.truth.check_end(key, &node.view(key))?;
+                let live = |node: &Primary| -> Vec<_> { node.view(key).live().cloned().collect() };
+                if live(node) != live(&self.nodes[0]) {
+                    return Err(format!("node {at}: the views of key {key} differ"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
