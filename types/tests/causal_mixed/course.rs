@@ -32,6 +32,12 @@ pub enum Mistake {
     SnapshotWithoutClock,
     /// A finished start is closed before the repair that must end first.
     CloseEarly,
+    /// A finished start is closed after that repair, before the log has what it found.
+    CloseUnabsorbed,
+    /// A finished start is closed beside the log.
+    CloseUndecided,
+    /// The overlay's clock closes a start before the log's state that does is on disk.
+    CloseAtOnce,
     /// A new row begins empty, also beside live values of the log's state.
     NoSeed,
     /// A peer's clock is merged before the log's state is on disk as far as that peer's.
@@ -54,6 +60,16 @@ pub enum Mistake {
     FreshForgotten,
     /// A base goes into an entry that does not have all fresh keys.
     BaseTooEarly,
+}
+
+impl Mistake {
+    /// Whether it shows only where starts are closed.
+    pub const fn is_of_closing(self) -> bool {
+        matches!(
+            self,
+            Self::CloseEarly | Self::CloseUnabsorbed | Self::CloseUndecided | Self::CloseAtOnce
+        )
+    }
 }
 
 /// How one run goes.

@@ -46,7 +46,7 @@ fn passes(course: Course) {
 fn is_found(mistake: Mistake) {
     let course = Course {
         mistake: Some(mistake),
-        closes: mistake == Mistake::CloseEarly,
+        closes: mistake.is_of_closing(),
     };
     let mut runs = (0..MISTAKE_SEEDS).map(|seed| (seed, World::new(seed, course).run()));
     let found = runs.find_map(|(seed, run)| Some((seed, run.err()?)));
@@ -135,6 +135,21 @@ fn a_snapshot_without_the_clock_is_found() {
 #[test]
 fn a_start_closed_before_the_last_repair_is_found() {
     is_found(Mistake::CloseEarly);
+}
+
+#[test]
+fn a_start_closed_before_the_log_has_its_writes_is_found() {
+    is_found(Mistake::CloseUnabsorbed);
+}
+
+#[test]
+fn a_start_closed_beside_the_log_is_found() {
+    is_found(Mistake::CloseUndecided);
+}
+
+#[test]
+fn a_start_closed_before_the_logs_state_is_on_disk_is_found() {
+    is_found(Mistake::CloseAtOnce);
 }
 
 #[test]

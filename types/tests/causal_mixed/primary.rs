@@ -15,7 +15,7 @@ use crate::exact::{DotSet, Exact, ExactState, explicit};
 use crate::table::{Absorb, Disk, Entry, Item, KEYS, Message, Seen, Table, name};
 
 /// Most keys of one absorption.
-const ABSORB_KEYS: usize = 2;
+const ABSORB_KEYS: usize = 1;
 const SETTLE_BATCH_KEYS: usize = 64;
 
 /// What an overlay remembers to know later which rows stayed as they were.
@@ -57,6 +57,7 @@ pub struct Primary {
     /// The how-manieth row to begin each row is.
     begun: BTreeMap<usize, u64>,
     pub beginnings: u64,
+    pub stats: [u32; 4],
 }
 
 impl Primary {
@@ -84,6 +85,7 @@ impl Primary {
             candidates: BTreeMap::new(),
             begun: BTreeMap::new(),
             beginnings: 0,
+            stats: [0; 4],
         }
     }
 
@@ -253,6 +255,7 @@ impl Primary {
         if let Some(exact) = &mut self.exact {
             exact.rows.merge_clock(&peer.exact);
         }
+        self.stats[1] += 1;
         self.memory = None;
         self.candidates.clear();
         if !self.course.has(Mistake::MergedUnsaid) {
@@ -267,14 +270,36 @@ impl Primary {
         (self.table.state(key), exact)
     }
 
-    /// Closes the starts of a disk below one.
-    pub fn close(&mut self, disk: u64, start: u32) {
-        if self.clock.close(disk, start) {
-            self.memory = None;
-            self.candidates.clear();
-            self.fresh.extend(self.rows.keys());
-            self.settle();
+    /// Closes what the log has closed, once that is on disk: it has all writes of those starts.
+    /// A row that began earlier may lack some.
+    fn close(&mut self) {
+        let decided = match self.course.has(Mistake::CloseAtOnce) {
+            true => self.table.causal.clock(self.table.at),
+            false => self.durable().causal.clock(self.durable().at),
+        };
+        let mut closed = self.clock.clone();
+        let mut is_new = false;
+        for (disk, start) in decided.dots().closed() {
+            is_new |= closed.close(disk, start);
         }
+        if is_new {
+            self.close_all(decided.dots());
+        }
+    }
+
+    /// Closes the starts that are closed there.
+    pub fn close_all(&mut self, decided: &Dots) {
+        let keys: Vec<usize> = self.rows.keys().copied().collect();
+        for key in keys {
+            self.join(key, &self.committed(key));
+        }
+        for (disk, start) in decided.closed() {
+            self.clock.close(disk, start);
+        }
+        self.memory = None;
+        self.candidates.clear();
+        self.fresh.extend(self.rows.keys());
+        self.settle();
     }
 
     /// What the log lacks, at most a few keys of it at a time; with the base once no key is
@@ -334,16 +359,21 @@ impl Primary {
             })
             .collect();
         self.table.apply(at, entry, &self.course, &held);
-        if let Entry::Absorb(absorb) = entry
-            && let Some(proposed) = &self.proposed
-            && absorb.from == (self.identity, proposed.number)
-        {
-            self.proposed = None;
+        match entry {
+            Entry::Absorb(absorb) => {
+                let mine = self.proposed.as_ref();
+                if mine.is_some_and(|mine| absorb.from == (self.identity, mine.number)) {
+                    self.proposed = None;
+                }
+            }
+            Entry::Close(_) if self.course.has(Mistake::CloseAtOnce) => self.close(),
+            Entry::Put(_) | Entry::Delta(_) | Entry::Close(_) => {}
         }
     }
 
     pub fn flush(&mut self) {
         self.disk.flush(&mut self.table, &self.course);
+        self.close();
     }
 
     pub fn durable(&self) -> &Table {
@@ -372,15 +402,28 @@ impl Primary {
         }
     }
 
-    /// Drops the rows that the log's state on disk has.
-    pub fn trim(&mut self) {
+    /// Drops the rows that the log's state on disk has. Says which key would show something
+    /// else after that, now or after a crash.
+    pub fn trim(&mut self) -> Result<(), String> {
         let durable = match self.course.has(Mistake::TrimAtOnce) {
             true => self.table.index,
             false => self.durable().index,
         };
         let due = self.candidates.iter().filter(|(_, index)| **index <= durable);
         let due: Vec<usize> = due.map(|(key, _)| *key).collect();
-        due.into_iter().for_each(|key| self.drop_row(key));
+        for key in due {
+            let durable = self.durable().state(key);
+            if !self.course.has(Mistake::TrimAtOnce) {
+                let before = overlay::view(&self.clock, self.rows.get(&key), durable.clone());
+                let dots = |state: &KeyState| -> Vec<Dot> { state.live().map(|(dot, _)| *dot).collect() };
+                if dots(&before) != dots(&durable) {
+                    return Err(format!("key {key} shows more without its row"));
+                }
+            }
+            self.drop_row(key);
+            self.stats[0] += 1;
+        }
+        Ok(())
     }
 
     fn drop_row(&mut self, key: usize) {
@@ -419,6 +462,7 @@ impl Primary {
             self.disk.lose_the_clock();
         }
         self.table = self.durable().clone();
+        self.close();
         if self.course.has(Mistake::Wipe) {
             self.clock = Clock::default();
             let rows: Vec<usize> = self.rows.keys().copied().collect();

@@ -12,7 +12,7 @@ use quorate_types::{Actor, Dot, Revision, Timestamp};
 use crate::course::{Course, Mistake};
 use crate::exact::{DotSet, Exact, ExactDelta, ExactState, explicit};
 
-pub const KEYS: usize = 3;
+pub const KEYS: usize = 2;
 
 pub type Live = Vec<(Dot, Value)>;
 
@@ -71,6 +71,9 @@ pub enum Entry {
     Put(Put),
     Delta(Message),
     Absorb(Absorb),
+    /// The starts that this clock has closed will write no more, and all that they wrote the
+    /// log has.
+    Close(Clock),
 }
 
 /// The log's state as of an entry.
@@ -132,6 +135,7 @@ impl Table {
             Entry::Put(put) => self.put(put, course, &held[put.key]),
             Entry::Delta(message) => self.accept(message),
             Entry::Absorb(absorb) => self.absorb(absorb),
+            Entry::Close(closed) => self.causal.merge(self.at, closed.dots()),
         }
         if course.has(Mistake::Forget) {
             self.forget();

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use quorate_types::Dot;
+use quorate_types::{Actor, Dot};
 use quorate_types::causal::{Dots, KeyState};
 
 use crate::exact::DotSet;
-use crate::table::value_of;
+use crate::primary::Primary;
+use crate::table::{KEYS, value_of};
 
 pub struct Write {
     pub key: usize,
@@ -54,6 +55,12 @@ impl Truth {
                 return Err(format!("{replaced} is shown beside {dot}, which replaced it"));
             }
         }
+        self.check_dead(key, state)
+    }
+
+    /// What is known and not live was replaced.
+    fn check_dead(&self, key: usize, state: &KeyState) -> Result<(), String> {
+        let live: DotSet = state.live().map(|(dot, _)| *dot).collect();
         let lost = self.of(key).find(|(dot, write)| {
             let dead = state.context().contains(**dot) && !live.contains(*dot);
             dead && write.value.is_some() && !self.gone.contains(*dot)
@@ -61,6 +68,24 @@ impl Truth {
         lost.map_or(Ok(()), |(dot, _)| {
             Err(format!("{dot} of key {key} is dead, and nothing replaced it"))
         })
+    }
+
+    /// Whether the overlay's clock claims only what its rows, or the log's state on this disk,
+    /// know: else a late copy would be taken for a new write, or a value for a dead one.
+    pub fn check_claims(&self, node: &Primary) -> Result<(), String> {
+        for (key, row) in &node.rows {
+            self.check_dead(*key, &row.state(&node.clock))?;
+        }
+        let states: Vec<KeyState> = (0..KEYS).map(|key| node.durable().state(key)).collect();
+        for (dot, write) in &self.writes {
+            let row = node.rows.get(&write.key);
+            let known = row.is_some_and(|row| row.knows(&node.clock, *dot))
+                || states[write.key].context().contains(*dot);
+            if node.clock.contains(*dot) && !known && dot.actor != Actor::LOG {
+                return Err(format!("{dot} could come back"));
+            }
+        }
+        Ok(())
     }
 
     /// What all primaries show once all was delivered.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use quorate_types::causal::{Delta, Dots, KeyState, log_dot};
+use quorate_types::causal::{Clock, Delta, Dots, KeyState, log_dot};
 use quorate_types::{Actor, Dot, Revision, Timestamp};
 
 use crate::course::{Course, Mistake};
@@ -23,8 +23,16 @@ const CLIENTS: usize = 4;
 /// Holders that a write is acknowledged by, and primaries that a hint is handed to.
 const W: usize = 2;
 const STEPS: u64 = 300;
+/// Steps until a busy time becomes a calm one, in which rows go, and back.
+const STEPS_A_TEMPO: u64 = 40;
+const STEP_KINDS: usize = 18;
+/// How often each kind of step is taken.
+const BUSY: [u64; STEP_KINDS] = [18, 12, 8, 9, 12, 12, 5, 2, 7, 5, 5, 3, 2, 2, 2, 1, 1, 1];
+const CALM: [u64; STEP_KINDS] = [3, 5, 3, 4, 8, 12, 4, 3, 14, 6, 4, 6, 2, 2, 2, 0, 1, 20];
 /// Both rules are compared once in so many steps. What differs once stays different for long.
 const STEPS_A_COMPARISON: u64 = 10;
+/// Repairs that are open at a time.
+const REPAIRS_MAX: usize = 2;
 /// Rounds of absorption, repair and trimming after which nothing is left.
 const ROUNDS_MAX: usize = 8;
 
@@ -77,6 +85,12 @@ pub struct World {
     pub repaired: bool,
     requests: u64,
     step: u64,
+    /// By how much each kind of step is more frequent than usual, in quarters: each run
+    /// has habits of its own, so that rare coincidences are frequent in some (Groce et
+    /// al., "Swarm testing", 2012).
+    habits: [u64; STEP_KINDS],
+    /// How likely a write reaches a primary at once.
+    reach: f64,
 }
 
 impl World {
@@ -89,12 +103,12 @@ impl World {
             start: 1,
             counter: 0,
         };
+        let mut random = Random::new(seed);
         let mut head = Table::new(with_exact);
         // A revision is a time: none is 1.
         head.at = Revision(1);
         Self {
             course,
-            random: Random::new(seed),
             nodes: (0..PRIMARIES)
                 .map(|at| Primary::new(identity(at), Disk::new(with_exact), course))
                 .collect(),
@@ -113,6 +127,9 @@ impl World {
             repaired: true,
             requests: 0,
             step: 0,
+            habits: [(); STEP_KINDS].map(|()| [1, 4, 12][random.below(3)]),
+            reach: [0.3, 0.6, 0.95][random.below(3)],
+            random,
         }
     }
 
@@ -128,27 +145,53 @@ impl World {
     }
 
     fn step(&mut self) -> Result<(), String> {
-        let action = self.random.unit();
         let key = self.random.below(KEYS);
-        match action {
-            at if at < 0.22 => self.write(key),
-            at if at < 0.34 => self.read(key),
-            at if at < 0.42 => self.strong_put(key)?,
-            at if at < 0.52 => self.absorb(),
-            at if at < 0.64 => self.apply_some()?,
-            at if at < 0.70 => self.deliver(),
-            at if at < 0.73 => self.hand_over(),
-            at if at < 0.75 => self.begin_repair(),
-            at if at < 0.82 => self.go_on_with_a_repair(),
-            at if at < 0.87 => self.any().flush(),
-            at if at < 0.91 => self.any().remember(),
-            at if at < 0.94 => self.trim(),
-            at if at < 0.95 => self.any().give_up(),
-            at if at < 0.965 => self.crash(),
-            at if at < 0.98 => self.snapshot(),
-            at if at < 0.99 => self.repair_fully()?,
-            _ if self.repaired => self.lose_a_disk(),
-            _ => {}
+        let calm = self.step / STEPS_A_TEMPO % 2 == 1;
+        let mut weights = if calm { CALM } else { BUSY };
+        for (weight, factor) in weights.iter_mut().zip(&self.habits) {
+            *weight *= factor;
+        }
+        if calm && self.step % STEPS_A_TEMPO == 0 && self.random.unit() < 0.7 {
+            self.deliver_all();
+            if self.random.unit() < 0.7 {
+                self.repair_all()?;
+            }
+        }
+        match pick(&mut self.random, &weights) {
+            0 => self.write(key),
+            1 => self.read(key),
+            2 => self.strong_put(key)?,
+            3 => self.absorb(),
+            4 => self.apply_some()?,
+            5 => self.deliver(),
+            6 => self.hand_over(),
+            7 => self.begin_repair(),
+            8 => self.go_on_with_a_repair(),
+            9 => self.any().flush(),
+            10 => self.any().remember(),
+            11 => {
+                let at = self.random.below(PRIMARIES);
+                self.trim(at)?;
+            }
+            12 => self.any().give_up(),
+            13 => self.crash(),
+            14 => self.snapshot(),
+            15 => self.repair_fully()?,
+            16 if self.repaired => self.lose_a_disk(),
+            16 => {}
+            _ => {
+                let at = self.random.below(PRIMARIES);
+                if self.random.unit() < 0.5 {
+                    let leader = (self.step / STEPS_A_TEMPO) as usize / 2 % PRIMARIES;
+                    self.absorb_all(leader)?;
+                }
+                self.apply(at, usize::MAX)?;
+                if self.random.unit() < 0.5 {
+                    self.nodes[at].flush();
+                }
+                self.nodes[at].remember();
+                self.trim(at)?;
+            }
         }
         self.decide_due()
     }
@@ -266,7 +309,7 @@ impl World {
             }
         }
         for at in (0..PRIMARIES).filter(|at| !holders.contains(at)) {
-            if self.random.unit() < 0.4 {
+            if self.random.unit() < self.reach {
                 self.network.push((self.nodes[at].identity, message.clone()));
             }
         }
@@ -341,6 +384,16 @@ impl World {
         }
     }
 
+    /// A leader whose peers all answer gets everything into the log.
+    fn absorb_all(&mut self, at: usize) -> Result<(), String> {
+        self.nodes[at].give_up();
+        while let Some(absorb) = self.nodes[at].propose() {
+            self.decide(Entry::Absorb(absorb))?;
+            self.apply(at, usize::MAX)?;
+        }
+        Ok(())
+    }
+
     fn decide_due(&mut self) -> Result<(), String> {
         let length = self.log.len();
         let (due, later) = std::mem::take(&mut self.proposals)
@@ -401,7 +454,7 @@ impl World {
                     false => Err("a ladder undid what it had not seen".to_owned()),
                 }
             }
-            Entry::Put(_) | Entry::Absorb(_) => Ok(()),
+            Entry::Put(_) | Entry::Absorb(_) | Entry::Close(_) => Ok(()),
         }
     }
 
@@ -467,6 +520,9 @@ impl World {
     fn begin_repair(&mut self) {
         let mut nodes: Vec<usize> = (0..PRIMARIES).collect();
         self.random.shuffle(&mut nodes);
+        if self.repairs.len() == REPAIRS_MAX {
+            return self.go_on_with_a_repair();
+        }
         let mut repair = self.repair(nodes[0], nodes[1]);
         self.random.shuffle(&mut repair.keys);
         self.repairs.push(repair);
@@ -524,13 +580,13 @@ impl World {
         }
     }
 
-    fn trim(&mut self) {
-        let at = self.random.below(PRIMARIES);
+    fn trim(&mut self, at: usize) -> Result<(), String> {
         let identity = self.nodes[at].identity;
         let compared = self.repairs.iter().any(|repair| repair.to == identity);
         if !compared || self.course.has(Mistake::TrimInRepair) {
-            self.nodes[at].trim();
+            self.nodes[at].trim()?;
         }
+        Ok(())
     }
 
     /// Its repairs end with it.
@@ -569,23 +625,47 @@ impl World {
         self.nodes[lost] = Primary::new(self.identities, disk, self.course);
     }
 
-    /// All that waits is delivered, decided, applied and on disk; then all repair from all.
-    pub fn repair_fully(&mut self) -> Result<(), String> {
-        for at in 0..self.hints.len() {
+    /// All hints to all, and all that is in the network.
+    fn deliver_all(&mut self) {
+        for hint in std::mem::take(&mut self.hints) {
             for node in &mut self.nodes {
-                node.accept(&self.hints[at].message);
+                node.accept(&hint.message);
             }
         }
-        self.hints.clear();
+        for (identity, message) in std::mem::take(&mut self.network) {
+            if let Some(at) = self.node(identity) {
+                self.nodes[at].accept(&message);
+            }
+            if self.random.unit() < 0.2 {
+                self.network.push((identity, message));
+            }
+        }
+    }
+
+    /// All that waits is delivered, decided, applied and on disk; then all repair from all.
+    /// Finished starts are closed once the log has what that repair found.
+    pub fn repair_fully(&mut self) -> Result<(), String> {
+        self.deliver_all();
         if self.course.has(Mistake::CloseEarly) {
-            self.close_finished();
+            self.decide(Entry::Close(self.finished()))?;
         }
         self.repair_all()?;
         self.repaired = true;
-        if self.course.closes {
-            self.close_finished();
+        if !self.course.closes {
+            return Ok(());
         }
-        Ok(())
+        let finished = self.finished();
+        if self.course.has(Mistake::CloseUnabsorbed) {
+            return self.decide(Entry::Close(finished));
+        }
+        if self.course.has(Mistake::CloseUndecided) {
+            let nodes = self.nodes.iter_mut();
+            nodes.for_each(|node| node.close_all(finished.dots()));
+            return Ok(());
+        }
+        let leader = self.random.below(PRIMARIES);
+        self.absorb_all(leader)?;
+        self.decide(Entry::Close(finished))
     }
 
     /// Twice from all to all, with nothing in between.
@@ -606,16 +686,15 @@ impl World {
     }
 
     /// The starts that are over, and the disks that left. No node holds a hint of theirs.
-    fn close_finished(&mut self) {
+    fn finished(&self) -> Clock {
         let nodes = self.nodes.iter().map(|node| (node.identity, node.start));
         let stand_ins = self.stand_ins.iter().map(|at| (at.identity, at.start));
         let left = self.left.iter().map(|identity| (*identity, u32::MAX));
-        let starts: Vec<(u64, u32)> = nodes.chain(stand_ins).chain(left).collect();
-        for node in &mut self.nodes {
-            for (identity, start) in &starts {
-                node.close(*identity, *start);
-            }
+        let mut closed = Clock::default();
+        for (identity, start) in nodes.chain(stand_ins).chain(left) {
+            closed.close(identity, start);
         }
+        closed
     }
 
     fn check(&self, thoroughly: bool) -> Result<(), String> {
@@ -625,6 +704,9 @@ impl World {
                     .check(key, &node.view(key))
                     .map_err(|why| format!("node {at}: {why}"))?;
             }
+            self.truth
+                .check_claims(node)
+                .map_err(|why| format!("node {at}: {why}"))?;
             if thoroughly {
                 node.compare().map_err(|why| format!("node {at}: {why}"))?;
             }
@@ -642,11 +724,6 @@ impl World {
         for (_, entry) in std::mem::take(&mut self.proposals) {
             self.decide(entry)?;
         }
-        for (identity, message) in std::mem::take(&mut self.network) {
-            if let Some(at) = self.node(identity) {
-                self.nodes[at].accept(&message);
-            }
-        }
         self.repair_fully()?;
         if self.course.closes {
             (0..PRIMARIES).for_each(|at| self.nodes[at].restart());
@@ -657,34 +734,25 @@ impl World {
             self.settle_all()?;
             self.check(true)?;
         }
+        if std::env::var("STATS").is_ok() { eprintln!("stats {:?}", self.nodes.iter().map(|n| n.stats).collect::<Vec<_>>()); }
         self.check_end()
     }
 
     fn settle_all(&mut self) -> Result<(), String> {
         for at in 0..PRIMARIES {
-            self.nodes[at].give_up();
-            while let Some(absorb) = self.nodes[at].propose() {
-                self.decide(Entry::Absorb(absorb))?;
-                self.apply(at, usize::MAX)?;
-            }
+            self.absorb_all(at)?;
         }
         self.repair_all()?;
         for node in &mut self.nodes {
             node.remember();
             node.remember();
-            node.trim();
+            node.trim()?;
         }
         Ok(())
     }
 
     fn check_end(&self) -> Result<(), String> {
         for (at, node) in self.nodes.iter().enumerate() {
-            if !node.is_settled() {
-                return Err(format!("node {at}: an overlay is left"));
-            }
-            if node.table.causal.beyond_keys() > 0 {
-                return Err(format!("node {at}: dots beyond base are left"));
-            }
             for key in 0..KEYS {
                 self.truth.check_end(key, &node.view(key))?;
                 let live = |node: &Primary| -> Vec<_> { node.view(key).live().cloned().collect() };
@@ -692,7 +760,26 @@ impl World {
                     return Err(format!("node {at}: the views of key {key} differ"));
                 }
             }
+            if !node.is_settled() {
+                return Err(format!("node {at}: an overlay is left"));
+            }
+            if node.table.causal.beyond_keys() > 0 {
+                return Err(format!("node {at}: dots beyond base are left"));
+            }
         }
         Ok(())
     }
+}
+
+/// Which of several things, by their weights.
+fn pick(random: &mut Random, weights: &[u64]) -> usize {
+    let mut left = random.next() % weights.iter().sum::<u64>();
+    let at = weights.iter().position(|weight| match left.checked_sub(*weight) {
+        Some(less) => {
+            left = less;
+            false
+        }
+        None => true,
+    });
+    at.expect("it is below the sum")
 }
