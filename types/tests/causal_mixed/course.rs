@@ -51,6 +51,8 @@ pub enum Mistake {
     /// A row goes once the log's state knows all its dots, also where one of them is live there
     /// and dead in the row.
     ContextsAlone,
+    /// A row that was settled counts as unchanged.
+    SettledUnsaid,
     /// Rows go while they are compared with a peer's.
     TrimInRepair,
     /// A row that began while its range was compared is not brought up to the log's state

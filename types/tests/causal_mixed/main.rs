@@ -183,6 +183,11 @@ fn a_row_dropped_for_its_dots_alone_is_found() {
 }
 
 #[test]
+fn a_row_dropped_for_what_it_knew_before_it_was_settled_is_found() {
+    is_found(Mistake::SettledUnsaid);
+}
+
+#[test]
 fn a_row_dropped_while_it_is_compared_is_found() {
     is_found(Mistake::TrimInRepair);
 }

@@ -233,8 +233,19 @@ impl Primary {
             for key in due {
                 if let Some(after) = settle(&self.clock, &self.rows[&key]) {
                     self.put(key, after);
+                    self.settled(key);
                 }
             }
+        }
+    }
+
+    /// What the row knew itself, the base says by now, and the base that was remembered did
+    /// not.
+    fn settled(&mut self, key: usize) {
+        if let Some(memory) = &mut self.memory
+            && !self.course.has(Mistake::SettledUnsaid)
+        {
+            memory.changed.insert(key);
         }
     }
 
