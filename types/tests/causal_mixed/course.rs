@@ -36,8 +36,6 @@ pub enum Mistake {
     CloseUnabsorbed,
     /// A finished start is closed beside the log.
     CloseUndecided,
-    /// The overlay's clock closes a start before the log's state that does is on disk.
-    CloseAtOnce,
     /// A new row begins empty, also beside live values of the log's state.
     NoSeed,
     /// A peer's clock is merged before the log's state is on disk as far as that peer's.
@@ -48,9 +46,6 @@ pub enum Mistake {
     AbsentClaims,
     /// Rows do not go into an entry again after the overlay's clock took in a peer's.
     MergedUnsaid,
-    /// A row goes once the log's state knows all its dots, also where one of them is live there
-    /// and dead in the row.
-    ContextsAlone,
     /// A row that was settled counts as unchanged.
     SettledUnsaid,
     /// Rows go while they are compared with a peer's.
@@ -69,7 +64,7 @@ impl Mistake {
     pub const fn is_of_closing(self) -> bool {
         matches!(
             self,
-            Self::CloseEarly | Self::CloseUnabsorbed | Self::CloseUndecided | Self::CloseAtOnce
+            Self::CloseEarly | Self::CloseUnabsorbed | Self::CloseUndecided
         )
     }
 }

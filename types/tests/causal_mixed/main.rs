@@ -6,11 +6,13 @@
 //! one of them.
 
 mod course;
+#[expect(dead_code, reason = "a range goes at once only in the eventual model")]
 #[path = "../causal_model/exact.rs"]
 mod exact;
 mod primary;
 #[path = "../causal_model/random.rs"]
 mod random;
+mod scripts;
 mod table;
 mod truth;
 mod world;
@@ -38,7 +40,9 @@ fn seeds() -> std::ops::Range<u64> {
 fn passes(course: Course) {
     for seed in seeds() {
         if let Err(why) = World::new(seed, course).run() {
-            panic!("{why}\nreplay: QUORATE_SEED={seed} cargo test -p quorate-types --test causal_mixed");
+            panic!(
+                "{why}\nreplay: QUORATE_SEED={seed} cargo test -p quorate-types --test causal_mixed"
+            );
         }
     }
 }
@@ -50,8 +54,10 @@ fn is_found(mistake: Mistake) {
     };
     let mut runs = (0..MISTAKE_SEEDS).map(|seed| (seed, World::new(seed, course).run()));
     let found = runs.find_map(|(seed, run)| Some((seed, run.err()?)));
-    eprintln!("{mistake:?} {found:?}");
-    assert!(found.is_some(), "{mistake:?} went unnoticed in {MISTAKE_SEEDS} seeds");
+    assert!(
+        found.is_some(),
+        "{mistake:?} went unnoticed in {MISTAKE_SEEDS} seeds"
+    );
 }
 
 #[test]
@@ -148,11 +154,6 @@ fn a_start_closed_beside_the_log_is_found() {
 }
 
 #[test]
-fn a_start_closed_before_the_logs_state_is_on_disk_is_found() {
-    is_found(Mistake::CloseAtOnce);
-}
-
-#[test]
 fn a_row_that_begins_empty_beside_committed_values_is_found() {
     is_found(Mistake::NoSeed);
 }
@@ -170,31 +171,6 @@ fn a_row_dropped_before_the_logs_state_is_on_disk_is_found() {
 #[test]
 fn an_absent_row_that_claims_the_clock_is_found() {
     is_found(Mistake::AbsentClaims);
-}
-
-#[test]
-fn a_merged_clock_that_is_not_absorbed_is_found() {
-    is_found(Mistake::MergedUnsaid);
-}
-
-#[test]
-fn a_row_dropped_for_its_dots_alone_is_found() {
-    is_found(Mistake::ContextsAlone);
-}
-
-#[test]
-fn a_row_dropped_for_what_it_knew_before_it_was_settled_is_found() {
-    is_found(Mistake::SettledUnsaid);
-}
-
-#[test]
-fn a_row_dropped_while_it_is_compared_is_found() {
-    is_found(Mistake::TrimInRepair);
-}
-
-#[test]
-fn a_row_that_began_while_its_range_was_compared_is_found() {
-    is_found(Mistake::BegunInRepair);
 }
 
 #[test]

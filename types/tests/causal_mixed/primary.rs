@@ -1,8 +1,10 @@
 //! A primary of a `mixed` range: the log's state, and the overlay beside it, by the rules of
-//! `overlay` and by plain ones over explicit sets. Absorption, trimming and the keys of a repair are done here as a node does them.
+//! `overlay` and by plain ones over explicit sets. Absorption, trimming and what a repair
+//! brings are done here as a node does them.
 //!
 //! Not here: when any of it happens, and what is on its way (see `world`).
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_types::causal::{
@@ -57,7 +59,8 @@ pub struct Primary {
     /// The how-manieth row to begin each row is.
     begun: BTreeMap<usize, u64>,
     pub beginnings: u64,
-    pub stats: [u32; 4],
+    /// Whether anything changed that it shows or claims; whoever looks sets it back.
+    pub touched: Cell<bool>,
 }
 
 impl Primary {
@@ -85,7 +88,7 @@ impl Primary {
             candidates: BTreeMap::new(),
             begun: BTreeMap::new(),
             beginnings: 0,
-            stats: [0; 4],
+            touched: Cell::new(true),
         }
     }
 
@@ -163,7 +166,10 @@ impl Primary {
         self.take_in(
             key,
             |clock, record| join_key(clock, record, real),
-            |plain| plain.join(key, exact),
+            |plain| {
+                plain.join(key, exact);
+                plain.clock.retain(|dot| dot.actor != Actor::LOG);
+            },
         );
     }
 
@@ -219,6 +225,7 @@ impl Primary {
     }
 
     fn put(&mut self, key: usize, after: Record) {
+        self.touched.set(true);
         let before = self.rows.get(&key).cloned().unwrap_or_default();
         self.unsettled.note(&key, &before, &after);
         self.rows.insert(key, after);
@@ -266,7 +273,7 @@ impl Primary {
         if let Some(exact) = &mut self.exact {
             exact.rows.merge_clock(&peer.exact);
         }
-        self.stats[1] += 1;
+        self.touched.set(true);
         self.memory = None;
         self.candidates.clear();
         if !self.course.has(Mistake::MergedUnsaid) {
@@ -281,36 +288,20 @@ impl Primary {
         (self.table.state(key), exact)
     }
 
-    /// Closes what the log has closed, once that is on disk: it has all writes of those starts.
-    /// A row that began earlier may lack some.
-    fn close(&mut self) {
-        let decided = match self.course.has(Mistake::CloseAtOnce) {
-            true => self.table.causal.clock(self.table.at),
-            false => self.durable().causal.clock(self.durable().at),
-        };
-        let mut closed = self.clock.clone();
+    /// Closes what the log has closed. All primaries had repaired before that, and one that
+    /// came later takes part only once it has the log's state of that: so every row, and
+    /// where there is none the log's state on this disk, has all writes of those starts.
+    pub fn close(&mut self, decided: &Dots) {
         let mut is_new = false;
-        for (disk, start) in decided.dots().closed() {
-            is_new |= closed.close(disk, start);
+        for (disk, start) in decided.closed() {
+            is_new |= self.clock.close(disk, start);
         }
         if is_new {
-            self.close_all(decided.dots());
+            self.touched.set(true);
+            self.memory = None;
+            self.candidates.clear();
+            self.settle();
         }
-    }
-
-    /// Closes the starts that are closed there.
-    pub fn close_all(&mut self, decided: &Dots) {
-        let keys: Vec<usize> = self.rows.keys().copied().collect();
-        for key in keys {
-            self.join(key, &self.committed(key));
-        }
-        for (disk, start) in decided.closed() {
-            self.clock.close(disk, start);
-        }
-        self.memory = None;
-        self.candidates.clear();
-        self.fresh.extend(self.rows.keys());
-        self.settle();
     }
 
     /// What the log lacks, at most a few keys of it at a time; with the base once no key is
@@ -363,9 +354,13 @@ impl Primary {
     }
 
     pub fn apply(&mut self, at: Revision, entry: &Entry) {
+        self.touched.set(true);
         let held: Vec<Dots> = (0..KEYS)
             .map(|key| {
-                let live = self.rows.get(&key).map(|row| row.live().map(|(dot, _)| *dot));
+                let live = self
+                    .rows
+                    .get(&key)
+                    .map(|row| row.live().map(|(dot, _)| *dot));
                 live.into_iter().flatten().collect()
             })
             .collect();
@@ -377,14 +372,13 @@ impl Primary {
                     self.proposed = None;
                 }
             }
-            Entry::Close(_) if self.course.has(Mistake::CloseAtOnce) => self.close(),
-            Entry::Put(_) | Entry::Delta(_) | Entry::Close(_) => {}
+            Entry::Close(closed) => self.close(closed.dots()),
+            Entry::Put(_) | Entry::Delta(_) => {}
         }
     }
 
     pub fn flush(&mut self) {
         self.disk.flush(&mut self.table, &self.course);
-        self.close();
     }
 
     pub fn durable(&self) -> &Table {
@@ -403,11 +397,7 @@ impl Primary {
             if memory.changed.contains(key) || self.candidates.contains_key(key) {
                 continue;
             }
-            let absorbed = match self.course.has(Mistake::ContextsAlone) {
-                true => contexts_alone(row, &memory.base, &committed),
-                false => overlay::is_absorbed(row, &memory.base, &committed),
-            };
-            if absorbed {
+            if overlay::is_absorbed(row, &memory.base, &committed) {
                 self.candidates.insert(*key, self.table.index);
             }
         }
@@ -420,24 +410,28 @@ impl Primary {
             true => self.table.index,
             false => self.durable().index,
         };
-        let due = self.candidates.iter().filter(|(_, index)| **index <= durable);
+        let due = self
+            .candidates
+            .iter()
+            .filter(|(_, index)| **index <= durable);
         let due: Vec<usize> = due.map(|(key, _)| *key).collect();
         for key in due {
             let durable = self.durable().state(key);
             if !self.course.has(Mistake::TrimAtOnce) {
                 let before = overlay::view(&self.clock, self.rows.get(&key), durable.clone());
-                let dots = |state: &KeyState| -> Vec<Dot> { state.live().map(|(dot, _)| *dot).collect() };
+                let dots =
+                    |state: &KeyState| -> Vec<Dot> { state.live().map(|(dot, _)| *dot).collect() };
                 if dots(&before) != dots(&durable) {
                     return Err(format!("key {key} shows more without its row"));
                 }
             }
             self.drop_row(key);
-            self.stats[0] += 1;
         }
         Ok(())
     }
 
     fn drop_row(&mut self, key: usize) {
+        self.touched.set(true);
         self.candidates.remove(&key);
         self.fresh.remove(&key);
         self.begun.remove(&key);
@@ -453,6 +447,7 @@ impl Primary {
 
     /// A crash and a start: memory is lost, the overlay is on disk.
     pub fn restart(&mut self) {
+        self.touched.set(true);
         self.start += 1;
         self.counter = 0;
         self.table = self.durable().clone();
@@ -468,12 +463,13 @@ impl Primary {
 
     /// A peer's snapshot replaces the log's state. The overlay stays.
     pub fn install(&mut self, peer: &Disk) {
+        self.touched.set(true);
         self.disk = peer.clone();
         if self.course.has(Mistake::SnapshotWithoutClock) {
             self.disk.lose_the_clock();
         }
         self.table = self.durable().clone();
-        self.close();
+        self.close(self.table.causal.clock(self.table.at).dots());
         if self.course.has(Mistake::Wipe) {
             self.clock = Clock::default();
             let rows: Vec<usize> = self.rows.keys().copied().collect();
@@ -499,7 +495,8 @@ impl Primary {
                 return Err(format!("a row of key {key}"));
             }
             if let Some(row) = row {
-                row.validate(&self.clock).map_err(|dot| format!("{dot} is not known"))?;
+                row.validate(&self.clock)
+                    .map_err(|dot| format!("{dot} is not known"))?;
                 same(&row.state(&self.clock), &exact.rows.state(key))
                     .map_err(|what| format!("the row of key {key} has other {what}"))?;
             }
@@ -507,20 +504,17 @@ impl Primary {
                 .map_err(|what| format!("the log's key {key} has other {what}"))?;
             same(&self.view(key), &self.exact_view(key))
                 .map_err(|what| format!("the view of key {key} has other {what}"))?;
-            if self.table.causal.beyond(&name(key)).is_some_and(Dots::is_empty) {
+            if self
+                .table
+                .causal
+                .beyond(&name(key))
+                .is_some_and(Dots::is_empty)
+            {
                 return Err(format!("key {key} stores no dots"));
             }
         }
         Ok(())
     }
-}
-
-/// The mistake: dots alone are compared.
-fn contexts_alone(row: &Record, base: &Dots, committed: &KeyState) -> bool {
-    let covers = |dots: &Dots| dots.is_within(committed.context());
-    covers(base)
-        && covers(row.beyond())
-        && row.live().all(|(dot, _)| committed.context().contains(*dot))
 }
 
 /// Whether both forms show the same values and know the same dots.

@@ -118,6 +118,14 @@ impl Table {
         self.at == other.at && self.versions == other.versions && self.causal == other.causal
     }
 
+    /// What [`Table::is_like`] looks at.
+    pub fn without_exact(&mut self) -> Self {
+        let exact = self.exact.take();
+        let copy = self.clone();
+        self.exact = exact;
+        copy
+    }
+
     pub fn knows_request(&self, request: u64) -> bool {
         self.requests.contains(&request)
     }

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use quorate_types::{Actor, Dot};
 use quorate_types::causal::{Dots, KeyState};
+use quorate_types::{Actor, Dot};
 
 use crate::exact::DotSet;
 use crate::primary::Primary;
@@ -47,12 +47,15 @@ impl Truth {
     pub fn check(&self, key: usize, state: &KeyState) -> Result<(), String> {
         let live: DotSet = state.live().map(|(dot, _)| *dot).collect();
         for (dot, value) in state.live() {
-            let write = self.writes.get(dot).ok_or(format!("{dot} was never written"))?;
+            let write = self.writes.get(dot);
+            let write = write.ok_or_else(|| format!("{dot} was never written"))?;
             if write.key != key || write.value != Some(value_of(&value.payload)) {
                 return Err(format!("{dot} is of another key, or value"));
             }
             if let Some(replaced) = write.past.intersection(&live).next() {
-                return Err(format!("{replaced} is shown beside {dot}, which replaced it"));
+                return Err(format!(
+                    "{replaced} is shown beside {dot}, which replaced it"
+                ));
             }
         }
         self.check_dead(key, state)
@@ -66,7 +69,9 @@ impl Truth {
             dead && write.value.is_some() && !self.gone.contains(*dot)
         });
         lost.map_or(Ok(()), |(dot, _)| {
-            Err(format!("{dot} of key {key} is dead, and nothing replaced it"))
+            Err(format!(
+                "{dot} of key {key} is dead, and nothing replaced it"
+            ))
         })
     }
 
@@ -92,7 +97,10 @@ impl Truth {
     pub fn check_end(&self, key: usize, state: &KeyState) -> Result<(), String> {
         self.check(key, state)?;
         let live: DotSet = state.live().map(|(dot, _)| *dot).collect();
-        let mut values: Vec<u64> = state.live().map(|(_, value)| value_of(&value.payload)).collect();
+        let mut values: Vec<u64> = state
+            .live()
+            .map(|(_, value)| value_of(&value.payload))
+            .collect();
         for (dot, write) in self.of(key) {
             let Some(value) = write.value else { continue };
             match (live.contains(dot), self.gone.contains(dot)) {
