@@ -13,6 +13,7 @@ mod primary;
 #[path = "../causal_model/random.rs"]
 mod random;
 mod scripts;
+mod sizes;
 mod table;
 mod truth;
 mod world;

@@ -16,7 +16,7 @@ use crate::course::{Course, Mistake};
 use crate::exact::{DotSet, Exact, ExactState, explicit};
 use crate::table::{Absorb, Disk, Entry, Item, KEYS, Message, Seen, Table, name};
 
-/// Most keys of one absorption.
+/// Most keys of one absorption in a random schedule: so few that it takes several.
 const ABSORB_KEYS: usize = 1;
 const SETTLE_BATCH_KEYS: usize = 64;
 
@@ -59,6 +59,8 @@ pub struct Primary {
     /// The how-manieth row to begin each row is.
     begun: BTreeMap<usize, u64>,
     pub beginnings: u64,
+    /// Most keys of one absorption.
+    pub absorb_keys: usize,
     /// Whether anything changed that it shows or claims; whoever looks sets it back.
     pub touched: Cell<bool>,
 }
@@ -88,6 +90,7 @@ impl Primary {
             candidates: BTreeMap::new(),
             begun: BTreeMap::new(),
             beginnings: 0,
+            absorb_keys: ABSORB_KEYS,
             touched: Cell::new(true),
         }
     }
@@ -310,7 +313,7 @@ impl Primary {
         if self.proposed.is_some() {
             return None;
         }
-        let keys: BTreeSet<usize> = self.fresh.iter().take(ABSORB_KEYS).copied().collect();
+        let keys: BTreeSet<usize> = self.fresh.iter().take(self.absorb_keys).copied().collect();
         let all = keys.len() == self.fresh.len() || self.course.has(Mistake::BaseTooEarly);
         let base = all.then(|| self.base());
         let committed = self.table.causal.clock(self.table.at);
@@ -355,15 +358,10 @@ impl Primary {
 
     pub fn apply(&mut self, at: Revision, entry: &Entry) {
         self.touched.set(true);
-        let held: Vec<Dots> = (0..KEYS)
-            .map(|key| {
-                let live = self
-                    .rows
-                    .get(&key)
-                    .map(|row| row.live().map(|(dot, _)| *dot));
-                live.into_iter().flatten().collect()
-            })
-            .collect();
+        let held = match self.course.has(Mistake::Unseen) {
+            true => self.held(),
+            false => Vec::new(),
+        };
         self.table.apply(at, entry, &self.course, &held);
         match entry {
             Entry::Absorb(absorb) => {
@@ -375,6 +373,14 @@ impl Primary {
             Entry::Close(closed) => self.close(closed.dots()),
             Entry::Put(_) | Entry::Delta(_) => {}
         }
+    }
+
+    /// What its rows show of each key, which is no part of the log's state.
+    fn held(&self) -> Vec<Dots> {
+        let rows = (0..KEYS).map(|key| self.rows.get(&key));
+        let live = rows.map(|row| row.map(|row| row.live().map(|(dot, _)| *dot)));
+        live.map(|dots| dots.into_iter().flatten().collect())
+            .collect()
     }
 
     pub fn flush(&mut self) {

@@ -13,6 +13,8 @@ use crate::course::{Course, Mistake};
 use crate::exact::{DotSet, Exact, ExactDelta, ExactState, explicit};
 
 pub const KEYS: usize = 2;
+/// Requests that are remembered, so that a retry is not applied again.
+const REQUESTS_MAX: usize = 1_000;
 
 pub type Live = Vec<(Dot, Value)>;
 
@@ -140,7 +142,7 @@ impl Table {
             exact.merge_clock(&passed.map(|number| log_dot(Revision(number))).collect());
         }
         match entry {
-            Entry::Put(put) => self.put(put, course, &held[put.key]),
+            Entry::Put(put) => self.put(put, course, held.get(put.key)),
             Entry::Delta(message) => self.accept(message),
             Entry::Absorb(absorb) => self.absorb(absorb),
             Entry::Close(closed) => self.causal.merge(self.at, closed.dots()),
@@ -150,12 +152,15 @@ impl Table {
         }
     }
 
-    fn put(&mut self, put: &Put, course: &Course, held: &Dots) {
+    fn put(&mut self, put: &Put, course: &Course, held: Option<&Dots>) {
         if !self.requests.insert(put.request) && !course.has(Mistake::Repeat) {
             return;
         }
+        if self.requests.len() > REQUESTS_MAX {
+            self.requests.pop_first();
+        }
         let mut seen = put.seen.real.clone();
-        if course.has(Mistake::Unseen) {
+        if let Some(held) = held {
             seen.union(held);
         }
         let value = put.value.map(|value| Value {
@@ -210,6 +215,17 @@ impl Table {
                 exact.merge_clock(&base.exact);
             }
         }
+    }
+
+    /// The bytes that a key takes here beside its values and its plain version.
+    pub fn stored_beside(&self, key: usize) -> usize {
+        let causal =
+            |(_, stored): &(Revision, Stored)| stored.causal.as_ref().map_or(0, Bytes::len);
+        let beyond = self
+            .causal
+            .beyond(&name(key))
+            .map_or(0, |dots| Clock::of(dots.clone()).encode().len());
+        self.versions.get(&key).map_or(0, causal) + beyond
     }
 
     fn store(&mut self, key: usize, live: &Live) {
