@@ -39,11 +39,15 @@ pub fn seed(clock: &Clock, committed: &KeyState) -> Record {
 /// Whether the log's state of a key knows all that a row knows, so that the row may go once that
 /// state is on this disk.
 ///
-/// `base` is the base of the overlay's clock from a moment after the row's last change, and
-/// after the last merge of a peer's clock.
+/// `base` is the base of the overlay's clock from a moment after the row's last change (a row
+/// that was settled has changed: what it knew itself, an earlier base may not say), and after
+/// the last merge of a peer's clock.
 pub fn is_absorbed(row: &Record, base: &Dots, committed: &KeyState) -> bool {
     let covers = |dots: &Dots| dots.is_within(&committed.context);
+    // The log may know the dot that replaced a value, from a base, and still show the value.
+    let is_dead = |dot| (base.contains(dot) || row.beyond.contains(dot)) && !row.live.contains(dot);
     covers(base)
         && covers(&row.beyond)
         && row.live().all(|(dot, _)| committed.context.contains(*dot))
+        && !committed.live().any(|(dot, _)| is_dead(*dot))
 }
