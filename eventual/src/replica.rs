@@ -17,6 +17,7 @@ use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
 
 use crate::error::EventualError;
+use crate::faults::Faults;
 use crate::hints::Hints;
 use crate::rows::{Rows, plane_id};
 use crate::seam::Decisions;
@@ -111,6 +112,7 @@ pub(crate) struct Replica {
     rows: Rows,
     /// What the range's log has decided; none where it has no log.
     decisions: Option<Arc<dyn Decisions>>,
+    faults: Faults,
     state: Mutex<State>,
 }
 
@@ -173,6 +175,7 @@ impl Replica {
         actor: Actor,
         (founder, decisions): (bool, Option<Arc<dyn Decisions>>),
         (log, engine): (&NodeLog, &Engine),
+        faults: Faults,
     ) -> Result<Replica, EventualError> {
         let rows = Rows::of(range);
         let id = plane_id(range);
@@ -189,6 +192,7 @@ impl Replica {
             log: log.group(id),
             rows,
             decisions,
+            faults,
             state: Mutex::new(State {
                 clock,
                 counter: 0,
