@@ -314,9 +314,11 @@ impl Replica {
                 let peer = KeyState::decode(peer)?;
                 let before = begun.map_or_else(|| self.row(key), Ok)?;
                 let outcome = join_key(&mut state.clock, &before.record, &peer);
-                self.put_record(state, key, &before, outcome.record.as_ref(), index, changes);
+                let news = outcome.is_news();
+                let after = outcome.record.or_else(|| before.begun(news));
+                self.put_record(state, key, &before, after.as_ref(), index, changes);
                 self.settle_due(state, Some(key), index, changes);
-                Ok(outcome.is_news() || !changes.is_empty())
+                Ok(news || !changes.is_empty())
             }
             Step::Merge { clock } => {
                 // Of what lies above a gap the comparison may have left records out.
@@ -378,6 +380,7 @@ impl Replica {
             news |= outcome.is_news();
             after = outcome.record.or(after);
         }
+        let after = after.or_else(|| before.begun(news));
         self.put_record(state, key, before, after.as_ref(), index, changes);
         self.settle_due(state, Some(key), index, changes);
         news.then(|| after.unwrap_or_else(|| before.record.clone()))

@@ -45,6 +45,12 @@ impl Row {
         !self.is_stored && !self.record.is_gone()
     }
 
+    /// What a step leaves of a new row whose record it did not change: where it brings any news,
+    /// the row is written, and tree and overlay are to know of it.
+    pub(super) fn begun(&self, news: bool) -> Option<Record> {
+        (news && self.is_seed()).then(|| self.record.clone())
+    }
+
     /// What the hash tree has of it.
     pub(super) fn hash(&self, key: &[u8]) -> Option<Sum> {
         self.is_stored.then(|| record_hash(key, &self.record))

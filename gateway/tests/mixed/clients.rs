@@ -166,9 +166,8 @@ impl Client {
         let mut dots: BTreeSet<Dot> = shown.values.keys().copied().collect();
         if self.world.settings.conflict.is_some() {
             let context = self.world.opened(key, &shown.context);
-            let named = ledger.named.get(&self.world.encoded(key));
-            let covered = named.into_iter().flatten();
-            dots.extend(covered.filter(|dot| context.contains(**dot)));
+            let names = ledger.names_of(key);
+            dots.extend(names.filter(|dot| context.contains(*dot)));
         }
         Seen {
             context: shown.context.clone(),

@@ -200,9 +200,21 @@ impl Trial<'_> {
     /// Whether a write that may have taken effect had seen this one.
     fn may_be_replaced(&self, dot: Dot) -> bool {
         self.swept.contains(&dot)
+            || self.may_be_swept(dot)
             || self
                 .writes()
                 .any(|write| write.fate != Fate::Nothing && write.replaces.contains(&dot))
+    }
+
+    /// Whether a strong write may have replaced it unseen, where history shows one of several
+    /// values alone.
+    fn may_be_swept(&self, dot: Dot) -> bool {
+        let began = self.ledger.write_of(dot).map(|write| write.began);
+        let sweeps = |write: &Write| {
+            let later = write.ended.is_none_or(|ended| Some(ended) >= began);
+            write.strong && write.fate != Fate::Nothing && later
+        };
+        !self.all_values && self.writes().any(sweeps)
     }
 
     /// Whether a write that took effect for certain had seen this one.

@@ -34,6 +34,9 @@ pub struct Write {
     /// A strong put or delete replaces all that is committed as well.
     pub strong: bool,
     pub fate: Fate,
+    pub began: Instant,
+    /// When its client was told what became of it.
+    pub ended: Option<Instant>,
     /// Somebody was shown it.
     pub shown: bool,
     /// Of a strong write that was acknowledged.
@@ -57,8 +60,6 @@ pub struct Ledger {
     pub writes: Vec<Write>,
     by_value: BTreeMap<Bytes, usize>,
     by_dot: BTreeMap<Dot, usize>,
-    /// Names of eventual writes by encoded key, as coordinators gave them.
-    pub named: BTreeMap<Bytes, BTreeSet<Dot>>,
     /// Names of values that clients were told to be stored.
     pub promised: BTreeMap<Dot, usize>,
     pub points: Vec<Point>,
@@ -68,10 +69,9 @@ pub struct Ledger {
 
 impl Ledger {
     /// A coordinator has named a write.
-    pub fn named(&mut self, key: &Bytes, deltas: &[Bytes]) {
+    pub fn named(&mut self, deltas: &[Bytes]) {
         for delta in deltas {
             let delta = Delta::decode(delta).unwrap();
-            self.named.entry(key.clone()).or_default().insert(delta.dot);
             let value = delta.value.as_ref();
             if let Some(write) = value.and_then(|value| self.by_value.get(value)) {
                 self.by_dot.insert(delta.dot, *write);
@@ -106,6 +106,8 @@ impl Ledger {
             past,
             strong,
             fate: Fate::Unknown,
+            began: Instant::now(),
+            ended: None,
             shown: false,
             revision: 0,
             expected,
@@ -117,6 +119,7 @@ impl Ledger {
     pub fn acknowledged(&mut self, number: usize, dot: Dot, revision: u64) {
         let write = &mut self.writes[number];
         write.fate = Fate::Acknowledged;
+        write.ended = Some(Instant::now());
         write.revision = revision;
         if write.value.is_some() {
             self.by_dot.insert(dot, number);
@@ -136,6 +139,12 @@ impl Ledger {
             ended: Instant::now(),
             revision,
         });
+    }
+
+    /// Names of a key's writes that are known by now.
+    pub fn names_of<'a>(&'a self, key: &'a str) -> impl Iterator<Item = Dot> + 'a {
+        let ours = move |(_, number): &(&Dot, &usize)| self.writes[**number].key == key;
+        self.by_dot.iter().filter(ours).map(|(dot, _)| *dot)
     }
 
     /// The write of a name.

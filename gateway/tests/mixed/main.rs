@@ -16,6 +16,7 @@ mod clients;
 mod judge;
 mod ledger;
 mod mistakes;
+mod regressions;
 mod run;
 mod storm;
 mod world;

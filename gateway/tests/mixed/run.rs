@@ -1,5 +1,7 @@
 //! Running tests by seed: one seed decides the whole course.
 
+use std::cell::RefCell;
+use std::sync::Once;
 use std::sync::atomic::Ordering;
 
 use crate::world::{Settings, Shared, World};
@@ -7,6 +9,27 @@ use crate::world::{Settings, Shared, World};
 /// A number from the environment.
 pub fn number_from(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+thread_local! {
+    /// Panics of tasks: nobody else would hear of them.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+fn hear_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let place = info.location().map_or(String::new(), ToString::to_string);
+            // A core of openraft panics when its disk has gone: its process is dead by then.
+            if !place.contains("openraft") {
+                PANICS.with_borrow_mut(|panics| panics.push(format!("a panic at {place}")));
+                print(info);
+            }
+        }));
+    });
+    PANICS.take();
 }
 
 /// What one seed showed.
@@ -26,13 +49,14 @@ where
     #[cfg(tokio_unstable)]
     builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()));
     let runtime = builder.build().unwrap();
+    hear_panics();
     runtime.block_on(async {
         let world = World::start(seed, settings).await;
         test(world.clone()).await;
         world.end_all();
         Shown {
             answered: world.answered.load(Ordering::Relaxed),
-            violations: world.violations(),
+            violations: [PANICS.take(), world.violations()].concat(),
         }
     })
 }

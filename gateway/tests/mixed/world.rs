@@ -216,14 +216,6 @@ impl World {
         self.range().1
     }
 
-    /// A key as it is stored.
-    pub fn encoded(&self, key: &str) -> Bytes {
-        let process = self.all().find_map(|at| self.process(at)).unwrap();
-        let catalog = process.raft.catalog();
-        let keyspace = catalog.keyspace(self.keyspace()).unwrap();
-        keyspace.route(key.as_bytes()).1
-    }
-
     /// A node's replica of the range.
     pub fn group(&self, at: usize) -> Option<Arc<Group>> {
         let range = self.range().0;
@@ -358,7 +350,7 @@ impl World {
         let mut options = self.settings.eventual.clone();
         let ledger = self.ledger.clone();
         options.witness = Witness(Some(Arc::new(
-            move |_: RangeId, key: &Bytes, deltas: &[Bytes]| ledger.lock().named(key, deltas),
+            move |_: RangeId, _: &Bytes, deltas: &[Bytes]| ledger.lock().named(deltas),
         )));
         let eventual = start_eventual(&raft, options);
         let eventual = eventual.await.map_err(|e| format!("{e:?}"))?;
