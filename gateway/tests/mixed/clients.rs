@@ -152,6 +152,14 @@ impl Client {
         if let Some(problem) = ledger.judge_read(key, &shown, decided) {
             self.world.accuse(format!("{level:?} at {at}: {problem}"));
         }
+        ledger.note(|| {
+            let dots: Vec<String> = shown.values.keys().map(ToString::to_string).collect();
+            let context = crate::ledger::brief(&self.world.opened(key, &shown.context));
+            format!(
+                "{key} {level:?} at {at} by {}: {dots:?}, {context}",
+                shown.node
+            )
+        });
         let seen = self.seen_of(&ledger, key, &shown);
         if level == Level::Linearizable {
             let revision = (shown.revision != 0).then_some(shown.revision);
@@ -264,6 +272,8 @@ impl Client {
             match self.attempt(at, &intent).await {
                 Asked::Done(Some(stored)) => {
                     let mut ledger = world.ledger.lock();
+                    let key = &intent.key;
+                    ledger.note(|| format!("{key}: {} stored through {at}", stored.dot));
                     ledger.acknowledged(number, stored.dot, stored.revision);
                     if strong {
                         ledger.point(&intent.key, began, Some(stored.revision));

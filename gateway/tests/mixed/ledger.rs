@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use quorate_types::causal::{Delta, Dot};
+use quorate_types::causal::{Actor, Delta, Dot, Dots, Intervals};
 use tokio::time::Instant;
 
 use crate::asking::Shown;
@@ -57,6 +57,8 @@ pub struct Point {
 
 #[derive(Debug, Default)]
 pub struct Ledger {
+    /// What happened, where `QUORATE_TRACE` asks for it.
+    pub trace: Vec<String>,
     pub writes: Vec<Write>,
     by_value: BTreeMap<Bytes, usize>,
     by_dot: BTreeMap<Dot, usize>,
@@ -67,11 +69,40 @@ pub struct Ledger {
     pub versions: BTreeMap<(String, u64), BTreeSet<Dot>>,
 }
 
+/// Whether what happens is to be noted.
+fn is_traced() -> bool {
+    crate::run::number_from("QUORATE_TRACE").is_some()
+}
+
+/// Dots on one line.
+pub fn brief(dots: &Dots) -> String {
+    let part = |(actor, counters): (Actor, &Intervals)| {
+        let ranges: Vec<String> = counters.ranges().map(|(a, b)| format!("{a}-{b}")).collect();
+        format!("{actor}:{}", ranges.join(","))
+    };
+    dots.actors().map(part).collect::<Vec<_>>().join(" ")
+}
+
 impl Ledger {
+    /// Notes what happened, for those who look for a cause.
+    pub fn note(&mut self, what: impl FnOnce() -> String) {
+        if is_traced() {
+            self.trace.push(what());
+        }
+    }
+
     /// A coordinator has named a write.
     pub fn named(&mut self, deltas: &[Bytes]) {
         for delta in deltas {
             let delta = Delta::decode(delta).unwrap();
+            self.note(|| {
+                format!(
+                    "{} is named, {:?}, past {}",
+                    delta.dot,
+                    delta.value,
+                    brief(&delta.context)
+                )
+            });
             let value = delta.value.as_ref();
             if let Some(write) = value.and_then(|value| self.by_value.get(value)) {
                 self.by_dot.insert(delta.dot, *write);

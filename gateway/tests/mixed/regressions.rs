@@ -17,19 +17,25 @@ const WITHIN: Duration = Duration::from_secs(2);
 fn a_new_row_that_its_step_leaves_alone_is_counted() {
     must_be_right(1, Settings::default(), |world: Shared| async move {
         let at = world.primaries()[0];
-        let put = world.put(at, KEY, "value", Level::Linearizable, &Saw::default());
-        put.await.unwrap();
         let ledger = world.ledger.clone();
         ledger
             .lock()
             .begin(KEY, Some("value"), [].into(), true, None);
+        let saw = Saw::default();
+        let put = world.put(at, KEY, "value", Level::Linearizable, &saw);
+        put.await.unwrap();
+        for primary in world.primaries() {
+            world.read(primary, KEY, ONE).await.unwrap();
+        }
+        world
+            .eventually("trees are built", || world.overlay_rows().is_some())
+            .await;
         // It has seen nothing, and so deletes nothing.
-        let delete = world.delete(at, KEY, (ONE, WITHIN), 0, &Saw::nothing());
+        let saw = Saw::nothing();
+        let delete = world.delete(at, KEY, (ONE, WITHIN), 0, &saw);
         delete.await.unwrap();
-        if world
-            .overlay_rows()
-            .is_none_or(|rows| rows.iter().all(|(_, rows)| *rows == 0))
-        {
+        let rows = world.overlay_rows().unwrap();
+        if rows.iter().all(|(_, rows)| *rows == 0) {
             world.accuse("no row is counted".to_owned());
         }
         world.await_empty(EMPTY_WITHIN).await;

@@ -53,6 +53,9 @@ where
     runtime.block_on(async {
         let world = World::start(seed, settings).await;
         test(world.clone()).await;
+        for line in std::mem::take(&mut world.ledger.lock().trace) {
+            println!("{line}");
+        }
         world.end_all();
         Shown {
             answered: world.answered.load(Ordering::Relaxed),

@@ -16,7 +16,7 @@ use quorate_gateway::{Gateway, GatewayOptions, Limits, start_eventual};
 use quorate_proto::internal::CatalogNode;
 use quorate_proto::v1;
 use quorate_raft::peer::{Quality, SimulatedNetwork};
-use quorate_raft::seam::{SeededRandomness, SimulatedClock};
+use quorate_raft::seam::{Clock, SeededRandomness, SimulatedClock};
 use quorate_raft::{Group, RaftNode, RaftNodeOptions, Seams, seed_thread};
 use quorate_storage::disk::sim::Dice;
 use quorate_storage::disk::{Disk, SimDisk};
@@ -256,6 +256,12 @@ impl World {
         self.violations.lock().push(what);
     }
 
+    /// Notes what happened, with the time.
+    pub fn note(&self, what: impl FnOnce() -> String) {
+        let at = self.clock(0).now().0 - EPOCH.0;
+        self.ledger.lock().note(|| format!("-- {at} {}", what()));
+    }
+
     pub fn violations(&self) -> Vec<String> {
         self.violations.lock().clone()
     }
@@ -272,6 +278,7 @@ impl World {
 
     /// Cuts both ways between two groups.
     pub fn part(&self, left: &[usize], right: &[usize]) {
+        self.note(|| format!("cut {left:?} | {right:?}"));
         self.network.partition(&ids_of(left), &ids_of(right));
     }
 
@@ -287,6 +294,7 @@ impl World {
     }
 
     fn end(&self, at: usize, what_is_left: impl FnOnce(&SimDisk) -> SimDisk) {
+        self.note(|| format!("node {at} ends"));
         self.network.crash(id_of(at));
         let mut member = self.members[at].lock();
         member.disk = what_is_left(&member.disk);
@@ -316,6 +324,7 @@ impl World {
         if self.process(at).is_some() {
             return;
         }
+        self.note(|| format!("node {at} starts"));
         let (alive, life) = watch::channel(());
         match self.open(at, life).await {
             Ok(process) => {
