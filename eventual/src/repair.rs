@@ -51,7 +51,7 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// And is looked at so often.
 const LOG_PAUSE: Duration = Duration::from_millis(20);
 /// What a log is to absorb is left to it this long; then it is compared as well.
-const ABSORBED_WITHIN: Duration = Duration::from_secs(3);
+const ABSORBED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a repair of one range with one peer came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

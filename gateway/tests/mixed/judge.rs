@@ -41,16 +41,24 @@ impl World {
         rows.is_some_and(|rows| rows.iter().all(|(_, rows)| *rows == 0))
     }
 
-    /// Waits until no row is left beside the log.
+    fn hints(&self) -> u64 {
+        let running = self.all().filter_map(|at| self.process(at));
+        running.map(|process| process.eventual.hints().0).sum()
+    }
+
+    /// Waits until all hints are home, and then until no row is left beside the log.
     pub async fn await_empty(&self, within: Duration) {
         let began = Instant::now();
-        while !self.is_empty() {
-            if began.elapsed() > within {
-                let rows = self.overlay_rows();
-                self.accuse(format!("rows are left after {within:?}: {rows:?}"));
-                return;
+        while self.hints() > 0 || !self.is_empty() {
+            if began.elapsed() > EQUAL_WITHIN {
+                let (hints, rows) = (self.hints(), self.overlay_rows());
+                return self.accuse(format!("{hints} hints and rows {rows:?} are left for good"));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let took = began.elapsed();
+        if took > within {
+            self.accuse(format!("rows were left for {took:?}"));
         }
     }
 
