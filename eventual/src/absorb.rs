@@ -45,7 +45,7 @@ impl Inner {
             if self.decisions.leader(replica.range) != Some(self.node) {
                 return;
             }
-            let next = match replica.next_absorption() {
+            let next = match replica.next_absorption(self.options.absorb_keys_max) {
                 Ok(Some(next)) => next,
                 Ok(None) => return,
                 Err(error) => {
@@ -53,6 +53,11 @@ impl Inner {
                     return;
                 }
             };
+            if self.options.faults.trim_when_proposed
+                && let Err(error) = replica.trim_at_once(&next.items)
+            {
+                tracing::error!(range = %replica.range, %error, "rows are not trimmed");
+            }
             let keys = next.items.len() as u64;
             let base = next.base.map(|base| base.to_bytes());
             let items = next.items.clone();

@@ -30,6 +30,14 @@ pub struct Faults {
     pub leave_trees_cold: bool,
     /// A retry takes a new name.
     pub rename_retries: bool,
+    /// In a `mixed` range, rows go when the log is asked to absorb them.
+    pub trim_when_proposed: bool,
+    /// In a `mixed` range, a new row does not begin with what the log has decided.
+    pub row_without_seed: bool,
+    /// In a `mixed` range, a peer's clock is taken over whatever the log is known to have.
+    pub clock_without_log: bool,
+    /// In a `mixed` range, the log takes in a base while keys of it are still to be absorbed.
+    pub base_while_fresh: bool,
 }
 
 type Hears = dyn Fn(RangeId, &Bytes, &[Bytes]) + Send + Sync;

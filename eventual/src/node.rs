@@ -55,6 +55,8 @@ pub struct EventualOptions {
     pub close_interval: Duration,
     /// Bytes of repair and hand-over that this node sends in a second.
     pub background_bytes_per_second: u64,
+    /// Keys that one entry of a log absorbs at the most.
+    pub absorb_keys_max: usize,
     /// What a test breaks on purpose. Never set elsewhere.
     #[doc(hidden)]
     pub faults: Faults,
@@ -73,6 +75,7 @@ impl Default for EventualOptions {
             repair_interval: Duration::from_secs(1),
             close_interval: Duration::from_secs(60),
             background_bytes_per_second: 32 << 20,
+            absorb_keys_max: 1_024,
             faults: Faults::default(),
             witness: Witness::default(),
         }
@@ -310,7 +313,8 @@ impl Inner {
         let decisions = place.filter(|place| place.has_log);
         let decisions = decisions.map(|_| self.decisions.clone());
         let storage = (&self.log, &self.engine);
-        let opened = Replica::open(range, self.actor, (founder, decisions), storage)?;
+        let faults = self.options.faults;
+        let opened = Replica::open(range, self.actor, (founder, decisions), storage, faults)?;
         let replica = Arc::new(opened);
         self.replicas.write().insert(range, replica.clone());
         Ok(replica)

@@ -19,6 +19,7 @@ use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
 
 use crate::error::EventualError;
+use crate::faults::Faults;
 use crate::hints::Hints;
 use crate::rows::{Rows, plane_id};
 use crate::seam::Decisions;
@@ -113,6 +114,7 @@ pub(crate) struct Replica {
     rows: Rows,
     /// What the range's log has decided; none where it has no log.
     decisions: Option<Arc<dyn Decisions>>,
+    faults: Faults,
     state: Mutex<State>,
 }
 
@@ -180,6 +182,7 @@ impl Replica {
         actor: Actor,
         (founder, decisions): (bool, Option<Arc<dyn Decisions>>),
         (log, engine): (&NodeLog, &Engine),
+        faults: Faults,
     ) -> Result<Replica, EventualError> {
         let rows = Rows::of(range);
         let id = plane_id(range);
@@ -199,6 +202,7 @@ impl Replica {
             log: log.group(id),
             rows,
             decisions,
+            faults,
             state: Mutex::new(State {
                 clock,
                 counter: 0,
@@ -320,9 +324,11 @@ impl Replica {
                 let peer = KeyState::decode(peer)?;
                 let before = begun.map_or_else(|| self.row(key), Ok)?;
                 let outcome = join_key(&mut state.clock, &before.record, &peer);
-                self.put_record(state, key, &before, outcome.record.as_ref(), index, changes);
+                let news = outcome.is_news();
+                let after = outcome.record.or_else(|| before.begun(news));
+                self.put_record(state, key, &before, after.as_ref(), index, changes);
                 self.settle_due(state, Some(key), index, changes);
-                Ok(outcome.is_news() || !changes.is_empty())
+                Ok(news || !changes.is_empty())
             }
             Step::Merge { clock } => {
                 // Of what lies above a gap the comparison may have left records out.
@@ -394,6 +400,7 @@ impl Replica {
             news |= outcome.is_news();
             after = outcome.record.or(after);
         }
+        let after = after.or_else(|| before.begun(news));
         self.put_record(state, key, before, after.as_ref(), index, changes);
         self.settle_due(state, Some(key), index, changes);
         news.then(|| after.unwrap_or_else(|| before.record.clone()))

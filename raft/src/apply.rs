@@ -22,6 +22,7 @@ use crate::consensus::{
     membership_from_wire, membership_to_wire,
 };
 use crate::machine::{Machine, Store};
+use crate::node::Faults;
 use crate::snapshot::{Outgoing, SnapshotData};
 
 /// Entries applied to memory and answered together.
@@ -67,6 +68,7 @@ pub struct RangeMachine {
     shared: Shared,
     membership: StoredMembership,
     applied: Option<LogId>,
+    faults: Faults,
 }
 
 impl RangeMachine {
@@ -81,9 +83,15 @@ impl RangeMachine {
             },
             membership: StoredMembership::default(),
             applied: None,
+            faults: Faults::default(),
         };
         machine.reload()?;
         Ok(machine)
+    }
+
+    /// For the negative controls of tests.
+    pub(crate) fn break_on_purpose(&mut self, faults: Faults) {
+        self.faults = faults;
     }
 
     /// What the group may look at.
@@ -368,6 +376,9 @@ impl RaftStateMachine<Consensus> for RangeMachine {
         };
         imported.map_err(io::Error::other)?;
         self.reload()?;
+        if self.faults.snapshot_without_clock {
+            self.shared.machine.lock().forget_causal();
+        }
         if self.applied != meta.last_log_id {
             return Err(io::Error::other(format!(
                 "the snapshot covers {:?}, not {:?}",

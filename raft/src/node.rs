@@ -100,6 +100,8 @@ pub struct Faults {
     pub lease_reads: bool,
     /// A read joins a confirmation round that began before it came.
     pub join_running_round: bool,
+    /// A snapshot brings the values, and not what the log knows of writes beside them.
+    pub snapshot_without_clock: bool,
 }
 
 /// The seams that a node stands on.
@@ -464,8 +466,9 @@ impl Inner {
             .open_range(range.0, bounds)
             .map_err(|source| StartError::Engine { range, source })?;
         let hook = (range == RangeId::META).then(|| self.catalog_hook());
-        let machine = RangeMachine::open(table, hook)
+        let mut machine = RangeMachine::open(table, hook)
             .map_err(|source| StartError::Restore { range, source })?;
+        machine.break_on_purpose(self.options.faults);
         let shared = machine.shared();
         let store = LogStore::new(self.log.group(range.0));
         let factory = Factory {

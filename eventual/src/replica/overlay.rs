@@ -17,9 +17,7 @@ use crate::rows::Rows;
 use crate::step::Step;
 use crate::tree::Sum;
 
-/// Keys of one entry that absorbs.
-const ABSORB_KEYS_MAX: usize = 1_024;
-/// Bytes of their states; the key that crosses it is the last.
+/// Bytes of the states that one entry absorbs; the key that crosses it is the last.
 const ABSORB_BYTES_MAX: usize = 512 << 10;
 /// Rows looked at in one pass that trims.
 const TRIM_ROWS_MAX: usize = 8_192;
@@ -45,6 +43,12 @@ impl Row {
     /// Whether a new row begins with what the log has decided.
     pub(super) fn is_seed(&self) -> bool {
         !self.is_stored && !self.record.is_gone()
+    }
+
+    /// What a step leaves of a new row whose record it did not change: where it brings any news,
+    /// the row is written, and tree and overlay are to know of it.
+    pub(super) fn begun(&self, news: bool) -> Option<Record> {
+        (news && self.is_seed()).then(|| self.record.clone())
     }
 
     /// What the hash tree has of it.
@@ -136,7 +140,7 @@ impl Replica {
     ) -> Result<(Row, KeyState), EventualError> {
         let mut row = self.row(key)?;
         let committed = self.decided(key)?.0;
-        if !row.is_stored && committed.live().len() > 0 {
+        if !row.is_stored && committed.live().len() > 0 && !self.faults.row_without_seed {
             row.record = overlay::seed(&state.clock, &committed);
         }
         Ok((row, committed))
@@ -262,8 +266,12 @@ impl Replica {
 
 /// Absorption and trimming.
 impl Replica {
-    /// What the next entry is to absorb; `None`: the log has been told all.
-    pub(crate) fn next_absorption(&self) -> Result<Option<Absorption>, EventualError> {
+    /// What the next entry is to absorb, of at most `keys_max` keys; `None`: the log has been told
+    /// all.
+    pub(crate) fn next_absorption(
+        &self,
+        keys_max: usize,
+    ) -> Result<Option<Absorption>, EventualError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if state.warming.is_some() {
@@ -271,7 +279,7 @@ impl Replica {
         }
         let mut items = Vec::new();
         let mut bytes = 0;
-        while items.len() < ABSORB_KEYS_MAX && bytes < ABSORB_BYTES_MAX {
+        while items.len() < keys_max && bytes < ABSORB_BYTES_MAX {
             let Some(key) = state.overlay.fresh.first().cloned() else {
                 break;
             };
@@ -291,8 +299,15 @@ impl Replica {
         if all {
             state.overlay.told = Some(base.clone());
         }
-        let base = all.then_some(base);
+        let base = (all || self.faults.base_while_fresh).then_some(base);
         Ok(Some(Absorption { items, base }))
+    }
+
+    /// For a negative control of tests: rows go before the log has them.
+    pub(crate) fn trim_at_once(&self, items: &[(Bytes, Bytes)]) -> Result<(), EventualError> {
+        let mut state = self.state.lock();
+        let keys = items.iter().map(|(key, _)| key.clone()).collect();
+        self.commit(&mut state, &Step::Trim { keys }).map(drop)
     }
 
     /// The entry may not be decided: its keys are to be absorbed again.

@@ -28,6 +28,7 @@ pub fn key(number: u64) -> Bytes {
 /// A write at one rung.
 pub fn write_of(range: RangeId, key: Bytes, update: Update, rung: WriteRung) -> WriteRequest {
     WriteRequest {
+        strong: Vec::new(),
         range,
         key,
         update,

@@ -313,8 +313,8 @@ impl World {
             Some(_) | None => self.roll(CLOCK_AHEAD_MAX_MICROSECONDS),
         };
         let peers = self.network.link(id, ahead);
-        let seams = (peers, catalog, Arc::new(NoLogs) as Arc<_>);
-        EventualNode::start(id, (log, engine), seams, options)
+        let logs = Arc::new(NoLogs);
+        EventualNode::start(id, (log, engine), (peers, catalog, logs), options)
             .await
             .map_err(|e| format!("{e:?}"))
     }

@@ -75,6 +75,11 @@ impl Machine {
         &self.causal
     }
 
+    /// For a negative control of tests.
+    pub(crate) fn forget_causal(&mut self) {
+        self.causal = Committed::default();
+    }
+
     /// What the log has decided of a key, given its version in the table as of now.
     ///
     /// # Errors

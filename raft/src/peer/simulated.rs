@@ -20,6 +20,17 @@ type Lane = (NodeId, NodeId, Class);
 const DELAY_MIN_MICROSECONDS: u64 = 50;
 const DELAY_MAX_MICROSECONDS: u64 = 2_000;
 
+/// How bad the links are, beside what is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quality {
+    /// Of a thousand messages, how many are lost.
+    pub lost_per_mille: u64,
+    /// Of a thousand messages, how many are held up; those behind them wait.
+    pub slow_per_mille: u64,
+    /// For how long at the most.
+    pub slow_max_micros: u64,
+}
+
 /// All links of a simulated cluster.
 #[derive(Clone, Default)]
 pub struct SimulatedNetwork {
@@ -29,6 +40,7 @@ pub struct SimulatedNetwork {
 #[derive(Default)]
 struct State {
     random: Option<SmallRng>,
+    quality: Quality,
     handlers: HashMap<NodeId, Weak<dyn PeerHandler>>,
     cut: HashSet<(NodeId, NodeId)>,
     /// Messages under way. A timer delivers the first, so that order holds whatever timer fires.
@@ -40,6 +52,18 @@ struct State {
     losses: HashMap<Lane, u64>,
     last_number: u64,
     delivered: u64,
+}
+
+impl State {
+    fn below(&mut self, bound: u64) -> u64 {
+        let random = self.random.as_mut();
+        random.map_or(0, |random| random.next_u64() % bound.max(1))
+    }
+
+    /// Draws no number where nothing can come of it: whole links stay as they are by their seed.
+    fn chance(&mut self, per_mille: u64) -> bool {
+        per_mille > 0 && self.below(1_000) < per_mille
+    }
 }
 
 /// A message under way. A crash removes some, so a timer names the one that it is for.
@@ -119,6 +143,11 @@ impl SimulatedNetwork {
         !self.state.lock().losses.is_empty()
     }
 
+    /// Makes all links so bad from now on.
+    pub fn set_quality(&self, quality: Quality) {
+        self.state.lock().quality = quality;
+    }
+
     /// Messages delivered so far.
     pub fn delivered(&self) -> u64 {
         self.state.lock().delivered
@@ -136,6 +165,10 @@ impl SimulatedNetwork {
         if state.cut.contains(&(from, to)) || state.loses(&(from, to, class)) {
             return None;
         }
+        let quality = state.quality;
+        if state.chance(quality.lost_per_mille) {
+            return None;
+        }
         state.last_number += 1;
         let number = state.last_number;
         state
@@ -144,7 +177,10 @@ impl SimulatedNetwork {
             .or_default()
             .push_back(Sent { number, envelope });
         let span = DELAY_MAX_MICROSECONDS - DELAY_MIN_MICROSECONDS;
-        let extra = state.random.as_mut().map_or(0, |r| r.next_u64() % span);
+        let mut extra = state.random.as_mut().map_or(0, |r| r.next_u64() % span);
+        if state.chance(quality.slow_per_mille) {
+            extra += state.below(quality.slow_max_micros);
+        }
         let arrival = Instant::now() + Duration::from_micros(DELAY_MIN_MICROSECONDS + extra);
         let busy = state.busy_until.entry((from, to, class)).or_insert(arrival);
         *busy = (*busy).max(arrival);

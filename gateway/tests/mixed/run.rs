@@ -1,0 +1,123 @@
+//! Running tests by seed: one seed decides the whole course.
+
+use std::cell::RefCell;
+use std::sync::Once;
+use std::sync::atomic::Ordering;
+
+use crate::world::{Settings, Shared, World};
+
+/// A number from the environment.
+pub fn number_from(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+thread_local! {
+    /// Panics of tasks: nobody else would hear of them.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+fn hear_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let place = info.location().map_or(String::new(), ToString::to_string);
+            // A core of openraft panics when its disk has gone: its process is dead by then.
+            if !place.contains("openraft") {
+                PANICS.with_borrow_mut(|panics| panics.push(format!("a panic at {place}")));
+                print(info);
+            }
+        }));
+    });
+    PANICS.take();
+}
+
+/// What one seed showed.
+pub struct Shown {
+    pub answered: u64,
+    pub violations: Vec<String>,
+}
+
+/// Runs one seed in simulated time.
+pub fn run<Test>(seed: u64, settings: Settings, test: impl FnOnce(Shared) -> Test) -> Shown
+where
+    Test: Future<Output = ()>,
+{
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().start_paused(true);
+    // Without it tokio wakes those who wait for one value in an order that no seed decides.
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()));
+    let runtime = builder.build().unwrap();
+    hear_panics();
+    runtime.block_on(async {
+        let world = World::start(seed, settings).await;
+        test(world.clone()).await;
+        for line in std::mem::take(&mut world.ledger.lock().trace) {
+            println!("{line}");
+        }
+        world.end_all();
+        Shown {
+            answered: world.answered.load(Ordering::Relaxed),
+            violations: [PANICS.take(), world.violations()].concat(),
+        }
+    })
+}
+
+/// Runs one seed that must show no violation: a scenario, or a seed that once failed.
+pub fn must_be_right<Test>(seed: u64, settings: Settings, test: impl FnOnce(Shared) -> Test)
+where
+    Test: Future<Output = ()>,
+{
+    let shown = run(seed, settings, test);
+    assert_eq!(shown.violations, Vec::<String>::new(), "seed {seed}");
+}
+
+/// Runs many seeds, none of which may show a violation, and all of which must do something.
+pub fn run_all<Test>(
+    name: &str,
+    seeds_default: u64,
+    settings: &Settings,
+    test: impl Fn(Shared) -> Test,
+) where
+    Test: Future<Output = ()>,
+{
+    let seeds = number_from("QUORATE_SEEDS").unwrap_or(seeds_default);
+    let first = number_from("QUORATE_SEED").unwrap_or(0);
+    let (mut answered, mut failed) = (0, Vec::new());
+    for seed in first..first + seeds {
+        println!(
+            "seed {seed}; replay: RUSTFLAGS='--cfg tokio_unstable' QUORATE_SEED={seed} \
+             QUORATE_SEEDS=1 cargo test -p quorate-gateway --test mixed {name}"
+        );
+        let shown = run(seed, settings.clone(), &test);
+        if !shown.violations.is_empty() {
+            println!("seed {seed} failed: {:#?}", shown.violations);
+            failed.push(seed);
+        }
+        answered += shown.answered;
+    }
+    println!("{seeds} seeds, {answered} answers");
+    assert!(failed.is_empty(), "{name} fails with seeds {failed:?}");
+    assert!(
+        answered >= seeds * 10,
+        "too little was done for {name} to mean anything: {answered}"
+    );
+}
+
+/// Runs seeds with something broken on purpose, until one shows a violation.
+pub fn must_be_found<Test>(seeds: u64, settings: &Settings, test: impl Fn(Shared) -> Test)
+where
+    Test: Future<Output = ()>,
+{
+    let seeds = number_from("QUORATE_SEEDS").unwrap_or(seeds);
+    let first = number_from("QUORATE_SEED").unwrap_or(0);
+    for seed in first..first + seeds {
+        let shown = run(seed, settings.clone(), &test);
+        if let Some(found) = shown.violations.first() {
+            println!("found with seed {seed}: {found}");
+            return;
+        }
+    }
+    panic!("{seeds} seeds do not notice {settings:?}");
+}
