@@ -235,3 +235,36 @@ fn a_new_primary_catches_up_before_it_takes_part() {
     assert_eq!(shown_by_a_new_one(true), [dot(1, 1), dot(3, 1)]);
     assert_eq!(shown_by_a_new_one(false), [dot(1, 1)]);
 }
+
+/// A receiver that crashes within a repair forgets what its log's state knew of a key that it
+/// made no row of for that reason.
+fn shown_after_a_crash_in_a_repair(goes_on: bool) -> Vec<Dot> {
+    let mut script = Script::new(None);
+    script.nodes[0].accept(&write(dot(1, 1), Some(1), &[]));
+    while let Some(absorb) = script.nodes[0].propose() {
+        script.log.push(Entry::Absorb(absorb));
+        for at in [0, 1] {
+            let last = script.log.len();
+            script.nodes[at].apply(Revision(last as u64 + 1), &script.log[last - 1]);
+        }
+    }
+    let (base, beginnings) = (script.nodes[0].base(), script.nodes[1].beginnings);
+    script.exchange(0, 1);
+    assert!(script.nodes[1].rows.is_empty(), "the log's state says it");
+    script.nodes[1].restart();
+    // Nothing of the log is on either disk: the merge would not even wait.
+    if goes_on {
+        script.nodes[1].merge(&base, beginnings);
+    }
+    script.nodes[1].accept(&write(dot(2, 1), Some(2), &[]));
+    script.catch_up(1);
+    script.shown(1)
+}
+
+#[test]
+fn a_repair_ends_where_its_receiver_starts_again() {
+    let both = [dot(1, 1), dot(2, 1)];
+    assert_eq!(shown_after_a_crash_in_a_repair(false), both);
+    let lost = shown_after_a_crash_in_a_repair(true);
+    assert_eq!(lost, [dot(2, 1)], "the first value is lost");
+}
