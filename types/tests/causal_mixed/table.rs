@@ -299,7 +299,7 @@ impl Disk {
         }
         self.table = memory.clone();
         let beyond = self.beyond.iter().map(|(key, dots)| {
-            let dots = Committed::decode_beyond(dots).expect("it was encoded");
+            let dots = Dots::from_bytes(dots).expect("it was encoded");
             (key.clone(), dots)
         });
         self.table.causal = Committed::restore(self.clock.clone(), beyond.collect::<Vec<_>>());
