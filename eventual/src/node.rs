@@ -448,7 +448,7 @@ impl Inner {
                 let clock = Clock::decode(&merge.clock)?;
                 self.check_clock(&replica, &clock)?;
                 tracing::trace!(%from, %range, "a repair has ended");
-                let peer = (merge.decided, merge.filled);
+                let peer = (merge.decided, merge.epoch, merge.filled);
                 self.merge_clock(&replica, Some(merge.clock), peer).await?;
                 let (_, decided) = self.decisions.applied_and_durable(range);
                 Ok(Response::Joined(Joined {

@@ -252,18 +252,27 @@ impl Inner {
 impl Inner {
     /// Takes over a peer's clock, and with it, where this replica was new, that it is filled.
     /// `decided`: of the peer's log, the last entry on the peer's disk when all was compared.
+    /// `epoch`: this replica's when the comparison began.
     pub(crate) async fn merge_clock(
         &self,
         replica: &Replica,
         clock: Option<Bytes>,
-        (decided, filled): (u64, bool),
+        (decided, epoch, filled): (u64, u64, bool),
     ) -> Result<(), EventualError> {
         if let Some(clock) = clock {
             if !self.knows_on_disk(replica, decided).await {
                 tracing::debug!(range = %replica.range, "a peer's clock waits for the log");
                 return Ok(());
             }
-            replica.do_step(&Step::Merge { clock })?.wait().await?;
+            let merged = match replica.has_log() {
+                true => replica.merge_beside_log(clock, epoch)?,
+                false => Some(replica.do_step(&Step::Merge { clock })?),
+            };
+            let Some(merged) = merged else {
+                tracing::debug!(range = %replica.range, "rows went while they were compared");
+                return Ok(());
+            };
+            merged.wait().await?;
             settle_all(replica).await?;
         }
         if filled && !replica.is_filled() {
@@ -331,6 +340,7 @@ impl Session<'_> {
 
     async fn run(&mut self) -> Result<(), EventualError> {
         let filled = self.replica.is_filled();
+        let epoch = self.replica.epoch();
         // Before the first sum is read: the clock must not run ahead of what is compared.
         let clock = self.replica.base();
         let question = TreeRoot {
@@ -342,7 +352,7 @@ impl Session<'_> {
         };
         if sums.equal {
             self.done.equal = true;
-            let peer = (0, sums.filled);
+            let peer = (0, epoch, sums.filled);
             return self.inner.merge_clock(self.replica, None, peer).await;
         }
         let peer_clock = sums.clock.clone();
@@ -351,7 +361,7 @@ impl Session<'_> {
         if self.inner.options.faults.clock_first {
             let clock = Some(peer_clock.clone());
             self.inner
-                .merge_clock(self.replica, clock, (0, false))
+                .merge_clock(self.replica, clock, (0, epoch, false))
                 .await?;
         }
         let theirs = decode_sums(&sums.branches).ok_or_else(unexpected)?;
@@ -372,11 +382,12 @@ impl Session<'_> {
             clock,
             filled,
             decided,
+            epoch: sums.epoch,
         };
         let Response::Joined(merged) = self.ask(Request::ClockMerge(merge)).await? else {
             return Err(unexpected());
         };
-        let peer = (merged.decided, sums.filled);
+        let peer = (merged.decided, epoch, sums.filled);
         self.inner
             .merge_clock(self.replica, Some(peer_clock), peer)
             .await
@@ -500,6 +511,8 @@ fn warm(replica: &Replica) -> Result<(), EventualError> {
 pub(crate) fn serve_root(replica: &Replica, root: &TreeRoot) -> Result<Response, EventualError> {
     warm(replica)?;
     let filled = replica.is_filled();
+    // Before the clock and the sums.
+    let epoch = replica.epoch();
     let clock = replica.base();
     let (ours, branches) = replica.with_tree(|tree| (tree.root(), tree.branches()));
     let clock_hash = sum_bytes(hash_of(&clock));
@@ -516,6 +529,7 @@ pub(crate) fn serve_root(replica: &Replica, root: &TreeRoot) -> Result<Response,
             filled,
             branches: encode_sums(&branches).into(),
             clock,
+            epoch,
         }
     };
     Ok(Response::TreeSums(sums))

@@ -333,7 +333,9 @@ impl Replica {
             Step::Merge { clock } => {
                 // Of what lies above a gap the comparison may have left records out.
                 let grew = state.clock.merge_base(&Clock::decode(clock)?.base());
-                state.overlay.unmark();
+                if grew {
+                    state.overlay.unmark();
+                }
                 self.settle_due(state, None, index, changes);
                 Ok(grew || !changes.is_empty())
             }
@@ -365,6 +367,7 @@ impl Replica {
                 Ok(true)
             }
             Step::Trim { keys } => {
+                state.overlay.trimmed();
                 for key in keys {
                     let before = self.row(key)?;
                     self.remove_record(state, key, &before, index, changes);

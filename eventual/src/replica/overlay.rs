@@ -11,7 +11,7 @@ use quorate_storage::log::LogEntry;
 use quorate_types::causal::{Dot, Dots, KeyState, Record, overlay};
 use tokio::time::Instant;
 
-use super::{Replica, State, record_hash};
+use super::{Replica, State, Synced, record_hash};
 use crate::error::EventualError;
 use crate::rows::Rows;
 use crate::step::Step;
@@ -21,6 +21,8 @@ use crate::tree::Sum;
 const ABSORB_BYTES_MAX: usize = 512 << 10;
 /// Rows looked at in one pass that trims.
 const TRIM_ROWS_MAX: usize = 8_192;
+/// Rows beside which a peer's clock is taken over, in one go.
+const MERGE_ROWS_MAX: usize = 16_384;
 /// Passes that a mark is kept for though it lets no row go.
 const MARK_PASSES_MAX: u32 = 10;
 
@@ -92,6 +94,8 @@ pub(super) struct Overlay {
     next: Bytes,
     /// What was there a while ago.
     watched: Option<Watched>,
+    /// How often rows have gone.
+    trims: u32,
 }
 
 /// What a replica beside a log held at some moment.
@@ -113,6 +117,11 @@ impl Overlay {
     pub(super) fn forget(&mut self, key: &Bytes) {
         self.rows = self.rows.saturating_sub(1);
         self.fresh.remove(key);
+    }
+
+    /// Rows have gone.
+    pub(super) fn trimmed(&mut self) {
+        self.trims = self.trims.wrapping_add(1);
     }
 
     /// The clock took in dots without their records: what was marked before says nothing of them.
@@ -266,6 +275,57 @@ impl Replica {
 
 /// Absorption and trimming.
 impl Replica {
+    /// Changes with each start, and whenever rows go.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch_of(&self.state.lock())
+    }
+
+    fn epoch_of(&self, state: &State) -> u64 {
+        u64::from(self.actor.start) << 32 | u64::from(state.overlay.trims)
+    }
+
+    /// Takes over a peer's clock at the end of a comparison that began at `epoch`. Returns none
+    /// where rows went meanwhile: a row that is gone was not compared, and a later row of its key
+    /// would lean on the peer's clock.
+    ///
+    /// First all rows take in what the log has decided: one that was begun during the comparison
+    /// may lack a value that the peer's clock covers, and would claim it dead. Afterwards all rows
+    /// are to be absorbed again, for what they say to be dead has grown with the clock.
+    pub(crate) fn merge_beside_log(
+        &self,
+        clock: Bytes,
+        epoch: u64,
+    ) -> Result<Option<Synced>, EventualError> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if self.epoch_of(state) != epoch || state.overlay.rows > MERGE_ROWS_MAX {
+            return Ok(None);
+        }
+        let mut keys = Vec::with_capacity(state.overlay.rows);
+        self.each_row(self.rows.records_from(&[]), |row, _| {
+            keys.push(Rows::key_of(&row));
+            Ok(())
+        })?;
+        let mut entries = Vec::new();
+        for key in &keys {
+            let (key, decided) = (key.clone(), self.decided(key)?.0.encode());
+            let step = Step::Join {
+                key,
+                state: decided,
+            };
+            entries.extend(self.enter(state, &step)?.into_iter().flatten());
+        }
+        let merged = self.enter(state, &Step::Merge { clock })?;
+        entries.extend(merged.into_iter().flatten());
+        if !entries.is_empty() {
+            state.overlay.told = None;
+            state.overlay.fresh.extend(keys);
+        }
+        let (done, synced) = Synced::pair();
+        self.log.append(entries, done);
+        Ok(Some(synced))
+    }
+
     /// What the next entry is to absorb, of at most `keys_max` keys; `None`: the log has been told
     /// all.
     pub(crate) fn next_absorption(

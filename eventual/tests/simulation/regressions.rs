@@ -230,6 +230,7 @@ fn a_write_that_this_start_never_made_shows_an_old_copy() {
             clock: Clock::of(clock).encode(),
             filled: true,
             decided: 0,
+            epoch: 0,
         };
         let refused = ask(&node, Request::ClockMerge(merge)).await;
         assert!(matches!(refused, Response::Problem(_)), "{refused:?}");
