@@ -164,6 +164,10 @@ fn record_hash(key: &[u8], record: &Record) -> Sum {
             bytes.extend_from_slice(&high.to_be_bytes());
         }
     }
+    for (disk, start) in record.beyond().closed() {
+        bytes.extend_from_slice(&disk.to_be_bytes());
+        bytes.extend_from_slice(&start.to_be_bytes());
+    }
     hash_of(&bytes)
 }
 

@@ -287,6 +287,29 @@ fn a_closed_start_has_no_gaps_and_kills_its_late_copies() {
     assert_eq!(b.clock().base_of(Actor { disk: 3, start: 1 }), u64::MAX);
 }
 
+/// A replica that was being filled took the closed part of a context for nothing: what a write
+/// had replaced came to it from a peer that did not have that write, and was shown beside it.
+#[test]
+fn what_a_closed_start_wrote_stays_replaced_on_a_replica_that_is_new() {
+    let (mut a, mut new, name) = (store(1), store(9), key("key"));
+    let old = delta(
+        Dot::new(Actor { disk: 3, start: 1 }, 7),
+        Dots::new(),
+        Some("old"),
+    );
+    let _ = a.accept(&name, &old);
+    assert!(a.close(3, 2));
+    let replacing = write(&mut a, &name, Some("new"));
+    let _ = new.accept(&name, &replacing);
+    let _ = new.accept(&name, &old);
+    assert_eq!(new.record(&name).live().len(), 1);
+    // Once its clock has closed the start as well, the record says nothing of it any more.
+    assert!(new.record(&name).beyond().closed().next().is_some());
+    new.join_range(&a.image());
+    assert_eq!(new.image(), a.image());
+    assert!(new.record(&name).beyond().is_empty());
+}
+
 #[test]
 fn a_filled_replica_goes_on_where_its_peer_was() {
     let (mut a, name) = (store(1), key("key"));

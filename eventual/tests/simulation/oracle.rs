@@ -117,17 +117,25 @@ impl Oracle {
         let survivors = of_key
             .clone()
             .filter(|(dot, _)| state.context().contains(**dot));
+        // A context names all writes of a closed start, those too that were lost before: whether
+        // such a one replaced anything is certain only where it is there, or had to be kept.
+        let is_kept = |dot: &Dot| self.promised.get(dot).copied().is_some_and(&must_be_kept);
+        let is_certain =
+            |dot: &Dot| !state.context().is_closed(dot.actor) || live.contains(dot) || is_kept(dot);
         let mut gone = BTreeSet::new();
         let mut replaced_by = BTreeMap::new();
         for (dot, written) in survivors {
             for past in &written.past {
                 gone.insert(*past);
-                replaced_by.insert(*past, *dot);
+                if is_certain(dot) {
+                    replaced_by.insert(*past, *dot);
+                }
             }
         }
         for (dot, written) in of_key {
-            if live.contains(dot) && gone.contains(dot) {
-                let by = replaced_by[dot];
+            if live.contains(dot)
+                && let Some(by) = replaced_by.get(dot)
+            {
                 return Some(format!("{key:?}: {dot} came back, which {by} had replaced"));
             }
             let kept = self.promised.get(dot).copied().filter(|p| must_be_kept(*p));

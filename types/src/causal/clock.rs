@@ -49,6 +49,12 @@ impl Clock {
         self.dots.counters(actor).map_or(0, Intervals::gapless)
     }
 
+    /// Whether the starts of `disk` below `start` are closed.
+    pub fn has_closed(&self, disk: u64, start: u32) -> bool {
+        let last = start.checked_sub(1);
+        last.is_none_or(|start| self.dots.is_closed(Actor { disk, start }))
+    }
+
     /// The base.
     pub fn base(&self) -> Dots {
         self.dots.gapless()

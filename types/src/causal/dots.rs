@@ -210,7 +210,11 @@ impl Dots {
     /// Brings what a record knows beyond `clock`'s base into its form, and says whether that
     /// changed it (see [`Intervals::settle`]).
     pub(super) fn settle(&mut self, clock: &Clock) -> bool {
-        let mut changed = false;
+        let closed_before = self.closed.len();
+        let closed_there = |disk| clock.dots().closed_below(disk);
+        self.closed
+            .retain(|(disk, start)| closed_there(*disk) < *start);
+        let mut changed = self.closed.len() != closed_before;
         self.actors.retain_mut(|(actor, counters)| {
             changed |= counters.settle(clock.base_of(*actor));
             !counters.is_empty()

@@ -154,8 +154,13 @@ fn finish(
     context: &Dots,
     clock_grew: bool,
 ) -> Outcome {
-    // A start that a peer has closed needs no word here: its dots are known to all primaries
-    // since the repair that let it be closed.
+    // Where a start is closed, all its dots were known to all primaries of that time. A replica
+    // that is being filled knows few of them, and must not take for new what was replaced.
+    for (disk, start) in context.closed() {
+        if !clock.has_closed(disk, start) {
+            beyond.close(disk, start);
+        }
+    }
     for (actor, counters) in context.actors() {
         if counters.top() > clock.base_of(actor) {
             beyond.insert_all(actor, counters);

@@ -41,19 +41,17 @@ impl<K: Ord + Clone> Unsettled<K> {
         if before == after {
             return;
         }
-        for (actor, counters) in before.actors() {
-            if let Some((at, keys)) = counters.settles_at().zip(self.thresholds.get_mut(&actor)) {
+        for (actor, at) in thresholds(before) {
+            if let Some(keys) = self.thresholds.get_mut(&actor) {
                 keys.remove(&(at, key.clone()));
                 if keys.is_empty() {
                     self.thresholds.remove(&actor);
                 }
             }
         }
-        for (actor, counters) in after.actors() {
-            if let Some(at) = counters.settles_at() {
-                let keys = self.thresholds.entry(actor).or_default();
-                keys.insert((at, key.clone()));
-            }
+        for (actor, at) in thresholds(after) {
+            let keys = self.thresholds.entry(actor).or_default();
+            keys.insert((at, key.clone()));
         }
     }
 
@@ -79,4 +77,17 @@ impl<K: Ord + Clone> Unsettled<K> {
     pub fn len(&self) -> usize {
         self.thresholds.values().map(BTreeSet::len).sum()
     }
+}
+
+/// The bases of actors at which a record is to be settled. What it knows to be closed is settled
+/// once the clock has closed it: then the base of the last start below is the highest number.
+fn thresholds(beyond: &Dots) -> impl Iterator<Item = (Actor, u64)> {
+    let open = beyond
+        .actors()
+        .filter_map(|(actor, counters)| Some((actor, counters.settles_at()?)));
+    let closed = beyond.closed().filter_map(|(disk, start)| {
+        let start = start.checked_sub(1)?;
+        Some((Actor { disk, start }, u64::MAX))
+    });
+    open.chain(closed)
 }
