@@ -46,10 +46,31 @@ impl World {
         running.map(|process| process.eventual.hints().0).sum()
     }
 
+    /// Waits until all primaries have applied what one of them has now. A snapshot whose chunk was
+    /// lost in a cut is sent again ten seconds later: that is no matter of overlays.
+    pub async fn await_logs(&self, within: Duration) {
+        let applied = |at: usize| self.group(at).map_or(0, |group| group.applied().index);
+        let deadline = Instant::now() + within;
+        self.leader().await;
+        let last = self.primaries().into_iter().map(applied).max().unwrap();
+        while self.primaries().into_iter().any(|at| applied(at) < last) {
+            if Instant::now() > deadline {
+                return self.accuse(format!("a log is behind after {within:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits until all hints are home, and then until no row is left beside the log.
     pub async fn await_empty(&self, within: Duration) {
         let began = Instant::now();
+        let mut before = (0, None);
         while self.hints() > 0 || !self.is_empty() {
+            let now = (self.hints(), self.overlay_rows());
+            if now != before {
+                self.note(|| format!("{} hints, rows {:?}", now.0, now.1));
+                before = now;
+            }
             if began.elapsed() > EQUAL_WITHIN {
                 let (hints, rows) = (self.hints(), self.overlay_rows());
                 return self.accuse(format!("{hints} hints and rows {rows:?} are left for good"));
@@ -143,10 +164,16 @@ impl World {
     }
 }
 
-/// Waits for wholeness, and judges all keys.
-pub async fn judge(world: &Shared, keys: &[String]) {
+/// Waits until overlays are empty and logs are equal.
+pub async fn await_whole(world: &Shared) {
+    world.await_logs(EQUAL_WITHIN).await;
     world.await_empty(EMPTY_WITHIN).await;
     world.await_equal(EQUAL_WITHIN).await;
+}
+
+/// Waits for wholeness, and judges all keys.
+pub async fn judge(world: &Shared, keys: &[String]) {
+    await_whole(world).await;
     for key in keys {
         let Some(live) = world.agreed(key).await else {
             continue;

@@ -18,5 +18,7 @@ mod ledger;
 mod mistakes;
 mod regressions;
 mod run;
+mod scenarios;
 mod storm;
+mod typed;
 mod world;

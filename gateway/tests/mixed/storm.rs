@@ -111,7 +111,8 @@ async fn one_fault(world: &Shared, storm: Storm, away: Option<usize>) {
     }
 }
 
-pub async fn storm(world: Shared, storm: Storm) {
+/// All faults of a storm, one after the other.
+pub async fn faults(world: &Shared, storm: Storm) {
     if world.percent(60) {
         world.network.set_quality(BAD);
     }
@@ -119,10 +120,14 @@ pub async fn storm(world: Shared, storm: Storm) {
     if let Some(at) = away {
         world.kill(at);
     }
-    let clients = Clients::start(&world, storm.clients, storm.keys, storm.pause_max_millis);
     for _ in 0..storm.faults {
-        one_fault(&world, storm, away).await;
+        one_fault(world, storm, away).await;
     }
+}
+
+pub async fn storm(world: Shared, storm: Storm) {
+    let clients = Clients::start(&world, storm.clients, storm.keys, storm.pause_max_millis);
+    faults(&world, storm).await;
     clients.stop().await;
     world.make_whole().await;
     let keys: Vec<String> = (0..storm.keys).map(key).collect();
