@@ -120,8 +120,20 @@ fn refused(error: quorate_types::LevelError) -> CliError {
     CliError::usage(error.to_string(), "")
 }
 
-/// Replaces a file as a whole: a token that is half written would end the session.
+/// Replaces a file as a whole: a token that is half written would end the session. A link stays,
+/// and what is no file (`/dev/null`, a pipe) is written to, never replaced.
 pub(super) fn replace(path: &Path, token: &[u8]) -> io::Result<()> {
+    let path = &match fs::canonicalize(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(error) => return Err(error),
+    };
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return fs::OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .write_all(token);
+    }
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".partial-{}", std::process::id()));
     let partial = PathBuf::from(partial);
@@ -145,6 +157,29 @@ mod tests {
             level: Some(level.parse().unwrap()),
             token: None,
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn devices_and_links_are_written_to_and_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = |name: &str, to: &Path| {
+            let link = folder.path().join(name);
+            std::os::unix::fs::symlink(to, &link).unwrap();
+            link
+        };
+        let (null, file) = (Path::new("/dev/null"), folder.path().join("file"));
+        fs::write(&file, b"old").unwrap();
+        let (to_null, to_file) = (link("null", null), link("link", &file));
+        for link in [&to_null, &to_file] {
+            replace(link, b"new").unwrap();
+            assert!(fs::symlink_metadata(link).unwrap().is_symlink());
+        }
+        assert!(!fs::metadata(null).unwrap().is_file());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        let fresh = folder.path().join("fresh");
+        replace(&fresh, b"first").unwrap();
+        assert_eq!(fs::read(&fresh).unwrap(), b"first");
     }
 
     #[test]
