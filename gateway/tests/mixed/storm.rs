@@ -141,19 +141,19 @@ fn must_hold(name: &str, seeds: u64, settings: &Settings, what: Storm) {
 #[test]
 fn both_planes_keep_what_they_promise() {
     let name = "both_planes_keep_what_they_promise";
-    must_hold(name, 15, &Settings::default(), Storm::ALL);
+    must_hold(name, 40, &Settings::default(), Storm::ALL);
 }
 
 #[test]
 fn both_planes_agree_after_long_cuts() {
     let name = "both_planes_agree_after_long_cuts";
-    must_hold(name, 5, &Settings::default(), Storm::LONG);
+    must_hold(name, 12, &Settings::default(), Storm::LONG);
 }
 
 #[test]
 fn absorption_meets_many_writes() {
     let name = "absorption_meets_many_writes";
-    must_hold(name, 5, &Settings::default(), Storm::BUSY);
+    must_hold(name, 12, &Settings::default(), Storm::BUSY);
 }
 
 #[test]
@@ -163,5 +163,5 @@ fn the_last_write_wins_on_both_planes() {
         ..Settings::default()
     };
     let name = "the_last_write_wins_on_both_planes";
-    must_hold(name, 5, &settings, Storm::ALL);
+    must_hold(name, 12, &settings, Storm::ALL);
 }
