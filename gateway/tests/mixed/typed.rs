@@ -171,7 +171,7 @@ fn must_be_exact(name: &str, conflict: &'static str) {
         conflict: Some(conflict),
         ..Settings::default()
     };
-    run_all(name, 15, &settings, |world| {
+    run_all(name, 8, &settings, |world| {
         storm(world, conflict == "counter")
     });
 }
