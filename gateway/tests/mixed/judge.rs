@@ -255,7 +255,7 @@ impl Trial<'_> {
     /// Whether a write that took effect for certain had seen this one.
     fn is_replaced(&self, dot: Dot) -> Option<&Write> {
         self.writes().find(|write| {
-            (write.fate == Fate::Acknowledged || write.shown) && write.replaces.contains(&dot)
+            (write.fate == Fate::Acknowledged || write.decided) && write.replaces.contains(&dot)
         })
     }
 

@@ -37,8 +37,9 @@ pub struct Write {
     pub began: Instant,
     /// When its client was told what became of it.
     pub ended: Option<Instant>,
-    /// Somebody was shown it.
-    pub shown: bool,
+    /// A read of the log has shown it. What eventual reads alone showed may be lost with the
+    /// memory of its coordinator.
+    pub decided: bool,
     /// Of a strong write that was acknowledged.
     pub revision: u64,
     /// Of a compare-and-set: what had to be there; 0: nothing.
@@ -139,7 +140,7 @@ impl Ledger {
             fate: Fate::Unknown,
             began: Instant::now(),
             ended: None,
-            shown: false,
+            decided: false,
             revision: 0,
             expected,
         });
@@ -193,7 +194,7 @@ impl Ledger {
                 return Some(format!("{key} shows {value:?} under the name of another"));
             }
             let write = &mut self.writes[number];
-            write.shown = true;
+            write.decided |= decided;
             if write.key != key {
                 return Some(format!("{key} shows {value:?}, which is another key's"));
             }

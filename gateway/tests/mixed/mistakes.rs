@@ -37,7 +37,7 @@ fn a_clock_that_does_not_wait_for_the_log_is_noticed() {
         clock_without_log: true,
         ..Faults::default()
     };
-    must_notice(300, faults, Storm::LONG);
+    must_notice(300, faults, Storm::APART);
 }
 
 #[test]

@@ -258,7 +258,7 @@ impl World {
 
     /// Notes what happened, with the time.
     pub fn note(&self, what: impl FnOnce() -> String) {
-        let at = self.clock(0).now().0 - EPOCH.0;
+        let at = self.clock(0).now().0.saturating_sub(EPOCH.0);
         self.ledger.lock().note(|| format!("-- {at} {}", what()));
     }
 
