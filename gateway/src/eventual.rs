@@ -7,10 +7,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use quorate_eventual::{EventualError, ReadDone, ReadRequest, WriteDone, WriteRequest, WriteRung};
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
-use quorate_raft::machine::live_values;
-use quorate_raft::{CallError, Group, KeyspaceView, RangeView};
-use quorate_storage::engine::Version;
-use quorate_types::causal::{Actor, Binding, Context as Seen, Dots, KeyState, Update};
+use quorate_raft::{CallError, KeyspaceView, RangeView};
+use quorate_types::causal::{Binding, Context as Seen, Dots, KeyState, Update};
 use quorate_types::{Copies, Mode, NodeId, Operation, ReadLevel, Timestamp};
 use tokio::time::Instant;
 
@@ -63,40 +61,8 @@ pub(crate) struct EventualWritten {
     pub(crate) receipt: v1::Receipt,
 }
 
-/// What clients are told of a key.
-#[derive(Default)]
-pub(crate) struct Shown {
-    pub(crate) entry: Option<v1::KeyValue>,
-    siblings: Vec<v1::KeyValue>,
-    /// Live values beside the first.
-    beside: usize,
-    typed: Option<v1::TypedValue>,
-    context: Bytes,
-}
-
-impl Shown {
-    /// What its reader sends back with its next write.
-    pub(crate) fn context(self) -> Bytes {
-        self.context
-    }
-
-    /// As the answer of a get.
-    pub(crate) fn answer(self, mut receipt: v1::Receipt) -> v1::GetResponse {
-        receipt.siblings = u32::try_from(self.beside).unwrap_or(u32::MAX);
-        receipt.context = self.context;
-        v1::GetResponse {
-            found: self.entry.is_some(),
-            entry: self.entry,
-            siblings: self.siblings,
-            receipt: Some(receipt),
-            typed: self.typed,
-            partial: false,
-        }
-    }
-}
-
 /// What tells a keyspace from others, and from itself before a restore.
-fn identity_of(keyspace: &KeyspaceView) -> [u8; 12] {
+pub(crate) fn identity_of(keyspace: &KeyspaceView) -> [u8; 12] {
     let mut identity = [0; 12];
     identity[..4].copy_from_slice(&keyspace.id.0.to_be_bytes());
     identity[4..].copy_from_slice(&keyspace.incarnation.to_be_bytes());
@@ -104,7 +70,7 @@ fn identity_of(keyspace: &KeyspaceView) -> [u8; 12] {
 }
 
 impl Place<'_> {
-    fn with_binding<T>(&self, cluster: &str, then: impl FnOnce(&Binding<'_>) -> T) -> T {
+    pub(crate) fn with_binding<T>(&self, cluster: &str, then: impl FnOnce(&Binding<'_>) -> T) -> T {
         then(&Binding {
             cluster: cluster.as_bytes(),
             keyspace: &identity_of(self.keyspace),
@@ -482,160 +448,6 @@ impl Gateway {
         let mut answer = shown.answer(receipt);
         answer.partial = done.partial;
         Ok(answer)
-    }
-
-    /// Whether the log has not decided yet what was read of a key. Where this node is no replica
-    /// of the range it cannot tell.
-    fn is_tentative(&self, place: &Place<'_>, state: &KeyState) -> Result<bool, GatewayError> {
-        if place.keyspace.options.mode != Mode::Mixed {
-            return Ok(false);
-        }
-        let differs = self
-            .eventual()
-            .differs_from_log(place.range.id, &place.key, state)?;
-        Ok(differs.unwrap_or(state.live().len() > 0))
-    }
-
-    /// Does what a request's fence asks for, if it has one.
-    ///
-    /// # Errors
-    ///
-    /// A fence where there is none to be had, or that is not decided in time: without an effect
-    /// but that the log may know more.
-    pub(crate) async fn fence(
-        &self,
-        keyspace: &KeyspaceView,
-        user_key: &Bytes,
-        consistency: Option<&v1::Consistency>,
-        context: &Context,
-    ) -> Result<(), GatewayError> {
-        let Some(consistency) = consistency.filter(|consistency| consistency.fence) else {
-            return Ok(());
-        };
-        let is_strong = |rung: &v1::Rung| {
-            [
-                v1::Level::Linearizable as i32,
-                v1::Level::Unspecified as i32,
-            ]
-            .contains(&rung.level)
-        };
-        if keyspace.options.mode != Mode::Mixed || !consistency.rungs.iter().all(is_strong) {
-            let problem = "fences are for level linearizable in keyspaces of mode mixed";
-            return Err(GatewayError::field("consistency.fence", problem));
-        }
-        let (range, key) = range_of(keyspace, user_key, context)?;
-        let fenced = self.eventual().fence(range.id, &key, context.deadline);
-        match fenced.await {
-            Ok(_) => Ok(()),
-            // Whatever was decided of it, the request itself was not begun.
-            Err(EventualError::NotDecided { range, .. }) => Err(EventualError::TooFewAnswers {
-                range,
-                wanted: 1,
-                answered: 0,
-            }
-            .into()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The dots that the client of a strong write says to have seen, as its entry carries them.
-    pub(crate) fn seen_of(
-        &self,
-        keyspace: &KeyspaceView,
-        user_key: &Bytes,
-        sealed: Option<&Bytes>,
-    ) -> Result<Bytes, GatewayError> {
-        let Some(sealed) = sealed else {
-            return Ok(Bytes::new());
-        };
-        if keyspace.options.mode != Mode::Mixed {
-            let problem = "contexts are for keyspaces of mode mixed and eventual";
-            return Err(GatewayError::field("context", problem));
-        }
-        let binding = identity_of(keyspace);
-        let binding = Binding {
-            cluster: self.node().cluster().as_bytes(),
-            keyspace: &binding,
-            key: user_key,
-        };
-        if sealed.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let seen = Seen(sealed.clone()).open(&binding);
-        let seen = seen.map_err(EventualError::from)?;
-        // What the log has decided is replaced anyway.
-        let tells = seen.actors().any(|(actor, _)| actor != Actor::LOG);
-        Ok(match tells {
-            true => seen.to_bytes(),
-            false => Bytes::new(),
-        })
-    }
-
-    /// A key of a mixed keyspace as the log has decided it: its values, and the context that its
-    /// reader sends back with its next write, on either plane.
-    pub(crate) fn decided_key(
-        &self,
-        place: &Place<'_>,
-        group: &Group,
-    ) -> Result<Shown, GatewayError> {
-        let (version, seen) = group
-            .version_and_seen(&place.key)
-            .map_err(crate::write::stored)?;
-        let context = place.with_binding(self.node().cluster(), |binding| {
-            Seen::seal(&seen, binding).0
-        });
-        let mut shown = self.shown_version(place, version)?;
-        shown.context = context;
-        Ok(shown)
-    }
-
-    /// What clients are told of a version of a key.
-    pub(crate) fn shown_version(
-        &self,
-        place: &Place<'_>,
-        version: Option<Version>,
-    ) -> Result<Shown, GatewayError> {
-        let Some(version) = version else {
-            return Ok(Shown::default());
-        };
-        if version.causal.is_none() {
-            let entry = crate::write::key_value(place.user_key.clone(), version);
-            return Ok(Shown {
-                entry: Some(entry),
-                ..Shown::default()
-            });
-        }
-        let revision = version.revision;
-        let live = live_values(&place.key, Some(version)).map_err(crate::write::stored)?;
-        let state = KeyState::of(live, Dots::new());
-        let mut shown = self.shown(place, &state)?;
-        // All stand in one version, and compare by its revision.
-        for value in shown.entry.iter_mut().chain(&mut shown.siblings) {
-            value.revision = revision;
-        }
-        Ok(shown)
-    }
-
-    /// What clients are told of a key, but for its context.
-    fn shown(&self, place: &Place<'_>, state: &KeyState) -> Result<Shown, GatewayError> {
-        let policy = place.keyspace.options.conflict;
-        let reading = quorate_types::causal::evaluate(policy, state, self.node().now());
-        let reading = reading.map_err(EventualError::from)?;
-        let typed = typed::value(&reading);
-        let mut values = typed::values(place.user_key, &reading).into_iter();
-        let entry = values.next().or_else(|| {
-            typed.is_some().then(|| v1::KeyValue {
-                key: place.user_key.clone(),
-                ..v1::KeyValue::default()
-            })
-        });
-        Ok(Shown {
-            entry,
-            siblings: values.collect(),
-            beside: reading.siblings().saturating_sub(1),
-            typed,
-            context: Bytes::new(),
-        })
     }
 
     /// One page of one range on the eventual plane. A page of nothing but deleted keys is not
