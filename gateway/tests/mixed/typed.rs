@@ -18,7 +18,7 @@ use crate::world::{Settings, Shared};
 
 const KEY: &str = "key-0";
 const CLIENTS: u64 = 4;
-const PAUSE_MAX_MILLIS: u64 = 60;
+const PAUSE_MAX_MILLISECONDS: u64 = 60;
 
 /// What is known of changes: certain ones, and those that may have taken effect.
 #[derive(Debug, Default)]
@@ -133,7 +133,7 @@ async fn storm(world: Shared, is_counter: bool) {
             let mut sequence = 0;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 sequence += 1;
-                tokio::time::sleep(Duration::from_millis(world.roll(PAUSE_MAX_MILLIS))).await;
+                tokio::time::sleep(Duration::from_millis(world.roll(PAUSE_MAX_MILLISECONDS))).await;
                 match (is_counter, world.percent(70)) {
                     (true, _) => increment(&world, &known, client, sequence).await,
                     (false, true) => add(&world, &known, client, sequence).await,
