@@ -371,8 +371,10 @@ impl Replica {
             }
             Step::Trim { keys } => {
                 state.overlay.trimmed();
-                for key in keys {
-                    let before = self.row(key)?;
+                // All are read before the first leaves the tree: one that cannot be read fails the
+                // step, and the tree must not have lost what stays.
+                let rows = keys.iter().map(|key| Ok((key, self.row(key)?)));
+                for (key, before) in rows.collect::<Result<Vec<_>, EventualError>>()? {
                     self.remove_record(state, key, &before, index, changes);
                 }
                 Ok(!changes.is_empty())
