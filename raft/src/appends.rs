@@ -1,5 +1,6 @@
-//! Which appends travel to a follower: those that carry nothing but a newer commit index wait a
-//! moment for one with entries, which says the same. Not here: sending them (see `network`).
+//! Which appends travel to a follower, and when: those that carry nothing but a newer commit index
+//! wait a moment for one with entries, which says the same; and while one with entries is under
+//! way, what comes meanwhile is collected for the next. Not here: sending them (see `network`).
 //!
 //! openraft sends an append without entries after every commit that no other append has told of.
 //! Under load the next entries are there within the moment; a lone put would otherwise cost each
@@ -7,10 +8,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
+use futures::task::AtomicWaker;
 use openraft::raft::AppendEntriesRequest;
 use tokio::time::Sleep;
 
@@ -19,6 +23,11 @@ use crate::consensus::Consensus;
 /// How long a commit index waits for entries to travel with. Followers apply so much later at
 /// most; the leader's answers do not wait for them.
 const COMMIT_HOLD: Duration = Duration::from_millis(1);
+
+/// How long entries wait for the answer to the append before theirs. What an append costs all
+/// nodes depends little on its entries, so few large ones are better; but where peers are far, the
+/// next must not wait for the way there and back.
+const ENTRIES_HOLD: Duration = Duration::from_millis(2);
 
 type Request = AppendEntriesRequest<Consensus>;
 
@@ -115,6 +124,71 @@ impl<S: Stream<Item = Request> + Unpin> Stream for Merged<S> {
     }
 }
 
+/// Appends of one stream session, so that little is under way at once: openraft makes the next
+/// request when it is asked for it, of all entries that are there by then.
+pub(crate) struct Paced<S> {
+    input: S,
+    under_way: Arc<UnderWay>,
+    /// Since the last one with entries.
+    hold: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Default)]
+struct UnderWay {
+    appends: AtomicUsize,
+    waiting: AtomicWaker,
+}
+
+/// An append with entries that is under way until this is dropped.
+pub(crate) struct Ticket(Arc<UnderWay>);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.appends.fetch_sub(1, Ordering::AcqRel);
+        self.0.waiting.wake();
+    }
+}
+
+impl<S: Stream<Item = Request> + Unpin> Paced<S> {
+    pub(crate) fn new(input: S) -> Paced<S> {
+        Paced {
+            input,
+            under_way: Arc::default(),
+            hold: None,
+        }
+    }
+
+    fn must_wait(&mut self, task: &mut Context<'_>) -> bool {
+        self.under_way.waiting.register(task.waker());
+        self.under_way.appends.load(Ordering::Acquire) > 0
+            && self
+                .hold
+                .as_mut()
+                .is_some_and(|hold| hold.as_mut().poll(task).is_pending())
+    }
+}
+
+impl<S: Stream<Item = Request> + Unpin> Stream for Paced<S> {
+    type Item = (Request, Option<Ticket>);
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.must_wait(task) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut this.input).poll_next(task).map(|next| {
+            let request = next?;
+            if request.entries.is_empty() {
+                return Some((request, None));
+            }
+            this.under_way.appends.fetch_add(1, Ordering::AcqRel);
+            this.hold = Some(Box::pin(tokio::time::sleep(ENTRIES_HOLD)));
+            let ticket = Ticket(this.under_way.clone());
+            Some((request, Some(ticket)))
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -188,5 +262,31 @@ mod tests {
             Duration::ZERO,
             "an ended session waits for nothing"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_wait_for_the_answer_before_them_but_not_for_long() {
+        let (sender, requests) = mpsc::unbounded_channel();
+        let mut paced = Paced::new(UnboundedReceiverStream::new(requests));
+        let began = tokio::time::Instant::now();
+        for at in [4, 5, 6, 7] {
+            sender.send(request(1, at, 3, 1)).unwrap();
+        }
+        let (_, first) = paced.next().await.unwrap();
+        let answered = async {
+            tokio::time::sleep(ENTRIES_HOLD / 2).await;
+            drop(first);
+        };
+        let (second, ()) = futures::join!(paced.next(), answered);
+        assert!(
+            began.elapsed() < ENTRIES_HOLD,
+            "the answer lets the next one go"
+        );
+        let third = paced.next().await.unwrap();
+        assert!(began.elapsed() >= ENTRIES_HOLD, "one is under way");
+        drop((second, third));
+        let before = tokio::time::Instant::now();
+        assert_eq!(sent(&paced.next().await.unwrap().0), (7, 3, 1));
+        assert_eq!(before.elapsed(), Duration::ZERO);
     }
 }

@@ -18,7 +18,7 @@ use quorate_proto::internal as wire;
 use quorate_proto::internal::envelope::Body;
 use quorate_types::{NodeId, RangeId};
 
-use crate::appends::Merged;
+use crate::appends::{Merged, Paced};
 use crate::consensus::{
     Consensus, LogId, Vote, log_id_from_wire, log_id_to_wire, payload_of, vote_from_wire,
     vote_to_wire,
@@ -210,8 +210,8 @@ impl RaftNetworkV2<Consensus> for Network {
         self.append(request).await
     }
 
-    /// Pipelined: requests are sent in order as they come, less those that [`Merged`] makes
-    /// needless, up to the window, and answers are given in that order.
+    /// Pipelined: requests are sent in order, less those that [`Merged`] makes needless, at the pace
+    /// of [`Paced`], up to the window, and answers are given in that order.
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
@@ -221,14 +221,15 @@ impl RaftNetworkV2<Consensus> for Network {
         S: Stream<Item = AppendEntriesRequest<Consensus>> + OptionalSend + Unpin + 'static,
     {
         let network = self.clone();
-        let answers = Merged::new(input)
-            .map(move |request| {
+        let answers = Paced::new(Merged::new(input))
+            .map(move |(request, ticket)| {
                 let network = network.clone();
                 async move {
                     let previous = request.prev_log_id;
                     let last = request.entries.last().map(|e| e.log_id).or(previous);
-                    let response = network.append(request).await?;
-                    Ok(response.into_stream_result(previous, last))
+                    let response = network.append(request).await;
+                    drop(ticket);
+                    Ok(response?.into_stream_result(previous, last))
                 }
             })
             .buffered(APPENDS_IN_FLIGHT_MAX);
