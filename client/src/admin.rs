@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_proto::v1;
 use quorate_proto::v1::admin_client::AdminClient;
 use quorate_types::{Effect, KeyspaceOptions, validate_keyspace_name};
@@ -200,6 +201,27 @@ impl Admin {
         })
         .await
         .map(|answer| answer.shares)
+    }
+
+    /// What each level would get now for a key, or, without one, for the worst range of a
+    /// keyspace: as the node that answers sees it.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn explain(
+        &self,
+        keyspace: &str,
+        key: Option<Bytes>,
+    ) -> Result<v1::ExplainResponse, ClientError> {
+        let request = v1::ExplainRequest {
+            keyspace: keyspace.to_owned(),
+            key,
+        };
+        self.ask(Repeat::Freely, request, async |mut admin, request| {
+            admin.explain(request).await
+        })
+        .await
     }
 
     /// Puts `with` (0: the one registered node without ranges) in the place of the lost

@@ -88,7 +88,7 @@ fn whole_millis(field: &'static str, duration: Duration) -> Result<u32, FieldErr
 }
 
 /// The level that a receipt names; none if it names none that this version knows.
-pub(crate) fn level_from_wire(rung: &v1::Rung) -> Option<Level> {
+pub fn level_from_wire(rung: &v1::Rung) -> Option<Level> {
     Some(match rung.level() {
         v1::Level::Unspecified => return None,
         v1::Level::Linearizable => Level::Linearizable,

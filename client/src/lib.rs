@@ -175,6 +175,7 @@ pub use answer::{
 };
 pub use client::Client;
 pub use error::{ClientError, Fate, FieldViolation, LostError, ServerError};
+pub use level::level_from_wire;
 pub use operation::{Compare, Expect, Operation, Txn};
 pub use options::{ClientOptions, ReadOptions, ScanOptions, WriteOptions};
 pub use pipeline::Pipeline;

@@ -4,9 +4,12 @@
 //! The lowest priority of all writes: an entry at a time, with a pause after each round. Not
 //! here: what a log does with it, and what a row is (`replica`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
+use quorate_types::RangeId;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -20,23 +23,51 @@ const ABSORB_INTERVAL: Duration = Duration::from_millis(100);
 const ABSORB_TIMEOUT: Duration = Duration::from_secs(5);
 /// Entries of one range in a row, before others have their turn.
 const ENTRIES_PER_ROUND: usize = 64;
+/// Ranges whose entries are under way at once: one that cannot decide holds up few others.
+const RANGES_AT_ONCE: usize = 16;
 
 /// Starts the work in the background.
 pub(crate) fn start(inner: &Arc<Inner>) -> AbortHandle {
     let weak = Arc::downgrade(inner);
     let task = tokio::spawn(async move {
+        let mut shown = BTreeSet::new();
         loop {
             tokio::time::sleep(ABSORB_INTERVAL).await;
             let Some(inner) = weak.upgrade() else { return };
-            for replica in inner.all_replicas() {
-                if replica.has_log() {
+            let mut replicas = inner.all_replicas();
+            replicas.retain(|replica| replica.has_log());
+            observe(&replicas, &mut shown);
+            let inner = &inner;
+            stream::iter(replicas)
+                .for_each_concurrent(RANGES_AT_ONCE, |replica| async move {
                     inner.absorb(&replica).await;
                     inner.trim(&replica).await;
-                }
-            }
+                })
+                .await;
         }
     });
     task.abort_handle()
+}
+
+/// Says how much of each range is beside its log, and for how long. `shown`: ranges of which
+/// anything was said to be.
+fn observe(replicas: &[Arc<Replica>], shown: &mut BTreeSet<RangeId>) {
+    for replica in replicas {
+        let (range, rows) = (replica.range, replica.overlay_rows());
+        let is_shown = match rows {
+            0 => shown.remove(&range),
+            _ => {
+                shown.insert(range);
+                true
+            }
+        };
+        if is_shown {
+            let age = replica.overlay_age().unwrap_or_default().as_secs_f64();
+            let range = range.0.to_string();
+            metrics::gauge!("quorate_overlay_rows", "range" => range.clone()).set(rows as f64);
+            metrics::gauge!("quorate_overlay_age_seconds", "range" => range).set(age);
+        }
+    }
 }
 
 impl Inner {
@@ -69,8 +100,12 @@ impl Inner {
                 .await;
             if let Err(error) = asked {
                 tracing::debug!(range = %replica.range, %error, "not absorbed");
-                replica.absorb_again(next.items);
+                replica.absorb_again(next.items, next.since);
                 return;
+            }
+            let lag = metrics::histogram!("quorate_absorption_lag_seconds");
+            for since in &next.since {
+                lag.record(since.elapsed().as_secs_f64());
             }
             metrics::counter!("quorate_absorbed_keys_total").increment(keys);
             metrics::counter!("quorate_absorptions_total").increment(1);

@@ -181,10 +181,12 @@ impl EventualNode {
                 stored: tally.count(last.1),
             });
         };
+        let mut failed = strong.failed;
+        failed.extend(unmet_above(rung, &request, &rungs));
         Ok(WriteDone {
             rung,
             decided: strong.met.map(|(_, revision)| revision),
-            failed: strong.failed,
+            failed,
             dot: written.dot,
             tally,
             state: written.state,
@@ -436,6 +438,16 @@ async fn wait_for_rung(waiter: &Waiter, rungs: &[Meetable]) -> Option<usize> {
         }
     }
     None
+}
+
+/// Why the eventual rungs above the one that was met were not.
+fn unmet_above(rung: usize, request: &WriteRequest, rungs: &[Meetable]) -> Vec<&'static str> {
+    let above = 0..rung.saturating_sub(request.strong.len());
+    let why = |at| match rungs.iter().any(|meetable| meetable.at == at) {
+        true => "too few copies in time",
+        false => "too few holders in reach",
+    };
+    above.map(why).collect()
 }
 
 type Asked = BoxFuture<'static, (NodeId, Result<(bool, Option<KeyState>), PeerFailure>)>;

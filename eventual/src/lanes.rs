@@ -177,6 +177,9 @@ impl Inner {
             self.tell(name, given_up, &failure).await;
             if !batch.is_empty() {
                 let taken = self.ask_to_store(name, &batch).await;
+                if let (Ok(_), Some(first)) = (&taken, batch.first()) {
+                    self.copy_latencies.answered(name.to, first.since.elapsed());
+                }
                 self.tell(name, batch, &taken).await;
             }
         }

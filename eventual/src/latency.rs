@@ -1,4 +1,5 @@
-//! How fast peers answer: what a coordinator waits before it asks one more replica.
+//! How fast peers answer: what a coordinator waits before it asks one more replica, and what it
+//! expects of them.
 //!
 //! The 99th percentile of a peer's recent answers ("The Tail at Scale", Dean and Barroso 2013,
 //! hedged requests).
@@ -47,6 +48,13 @@ impl Latencies {
             sorted.sort_unstable();
             recent.percentile = sorted.get((sorted.len() * 99).div_ceil(100) - 1).copied();
         }
+    }
+
+    /// What is remembered of a peer, the oldest first.
+    pub fn recent(&self, node: NodeId) -> Vec<Duration> {
+        let peers = self.0.lock();
+        let recent = peers.get(&node).map(|recent| recent.answers.iter());
+        recent.into_iter().flatten().copied().collect()
     }
 
     /// How long to wait for a peer before another one is asked as well.

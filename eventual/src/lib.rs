@@ -22,6 +22,7 @@ mod lanes;
 mod latency;
 mod names;
 mod node;
+pub mod outlook;
 pub mod quorum;
 mod repair;
 mod replica;

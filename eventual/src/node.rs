@@ -102,6 +102,8 @@ pub(crate) struct Inner {
     opening: Mutex<()>,
     pub(crate) names: Mutex<Names>,
     pub(crate) latencies: Latencies,
+    /// Of copies of writes, until they are acknowledged.
+    pub(crate) copy_latencies: Latencies,
     pub(crate) lanes: Lanes,
     pub(crate) read_repairs: Mutex<HashSet<(RangeId, Bytes)>>,
     pub(crate) compared: Mutex<AllCompared>,
@@ -178,6 +180,7 @@ impl EventualNode {
             opening: Mutex::default(),
             names: Mutex::default(),
             latencies: Latencies::default(),
+            copy_latencies: Latencies::default(),
             lanes: Lanes::default(),
             read_repairs: Mutex::default(),
             compared: Mutex::default(),

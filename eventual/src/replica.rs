@@ -24,6 +24,7 @@ use crate::seam::Decisions;
 use crate::step::{Hint, Step};
 use crate::tree::{HashTree, Sum, hash_of};
 
+mod fresh;
 mod look;
 mod overlay;
 mod upkeep;
@@ -321,17 +322,21 @@ impl Replica {
                 let deltas = deltas.collect::<Result<Vec<_>, _>>()?;
                 let before = begun.map_or_else(|| self.row(key), Ok)?;
                 let news = self.accept(state, (key, &before), &deltas, index, changes);
-                Ok(news.is_some() || !changes.is_empty())
+                Ok(news.is_some())
             }
             Step::Join { key, state: peer } => {
                 let peer = KeyState::decode(peer)?;
                 let before = begun.map_or_else(|| self.row(key), Ok)?;
                 let outcome = join_key(&mut state.clock, &before.record, &peer);
-                let news = outcome.is_news();
-                let after = outcome.record.or_else(|| before.begun(news));
+                // Without news nothing is settled either: other keys' changes would make an entry
+                // of it, and beside a log a row of this key that tree and overlay never heard of.
+                if !outcome.is_news() {
+                    return Ok(false);
+                }
+                let after = outcome.record.or_else(|| before.begun());
                 self.put_record(state, key, &before, after.as_ref(), index, changes);
                 self.settle_due(state, Some(key), index, changes);
-                Ok(news || !changes.is_empty())
+                Ok(true)
             }
             Step::Merge { clock } => {
                 // Of what lies above a gap the comparison may have left records out.
@@ -408,10 +413,13 @@ impl Replica {
             news |= outcome.is_news();
             after = outcome.record.or(after);
         }
-        let after = after.or_else(|| before.begun(news));
+        if !news {
+            return None;
+        }
+        let after = after.or_else(|| before.begun());
         self.put_record(state, key, before, after.as_ref(), index, changes);
         self.settle_due(state, Some(key), index, changes);
-        news.then(|| after.unwrap_or_else(|| before.record.clone()))
+        Some(after.unwrap_or_else(|| before.record.clone()))
     }
 
     fn put(&self, key: Bytes, value: Bytes, revision: u64) -> Change {
@@ -647,9 +655,8 @@ impl Replica {
         let planned = make(&view, self.actor, state.counter)?;
         let folds = planned.iter().any(|planned| planned.folds);
         let deltas = self.named(state, planned, times);
-        let seed = before
-            .is_seed()
-            .then(|| self.seeded(state, key.clone(), &before.record));
+        let begins = before.is_seed() && !deltas.is_empty();
+        let seed = begins.then(|| self.seeded(state, key.clone(), &before.record));
         let (index, mut changes) = (state.index + 1, Vec::new());
         let after = self.accept(state, (key, &before), &deltas, index, &mut changes);
         let encoded: Vec<Bytes> = deltas.iter().map(Delta::encode).collect();

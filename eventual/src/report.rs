@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use quorate_types::causal::{Clock, Record, settle};
 use quorate_types::{NodeId, RangeId, Timestamp};
@@ -34,6 +35,8 @@ pub struct RangeReport {
     pub gaps: u64,
     /// In a range with a log: rows that its state on this disk may not know yet.
     pub overlay_rows: u64,
+    /// How long the oldest change of them has waited for the log.
+    pub overlay_age: Duration,
 }
 
 /// What a node has done in the background since its start.
@@ -78,6 +81,7 @@ impl EventualNode {
             counted_hints: counted as u64,
             gaps: replica.clock().gaps().count() as u64,
             overlay_rows: replica.overlay_rows() as u64,
+            overlay_age: replica.overlay_age().unwrap_or_default(),
         })
     }
 

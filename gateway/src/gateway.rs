@@ -18,6 +18,7 @@ use crate::admission::{Admission, Admitted, Limits};
 use crate::answer::{Answer, effect_of, hold, payload_bytes};
 use crate::clock_watch;
 use crate::context::Context;
+use crate::costs::Costs;
 use crate::errors::GatewayError;
 use crate::metrics::{Meters, OperationLabel};
 use crate::names::Namer;
@@ -54,6 +55,7 @@ struct Shared {
     names: Namer,
     admission: Admission,
     meters: Meters,
+    costs: Costs,
     served_by: RwLock<HashMap<RangeId, NodeId>>,
     stopping: watch::Sender<bool>,
     /// Milliseconds; zero while it is within bounds.
@@ -78,6 +80,7 @@ impl Gateway {
             names: Namer::new(options.client),
             admission: Admission::new(options.limits),
             meters: Meters::new(),
+            costs: Costs::default(),
             served_by: RwLock::default(),
             stopping: watch::Sender::new(false),
             clock_offset_ms: AtomicI64::new(0),
@@ -140,8 +143,9 @@ impl Gateway {
         }
         match &result {
             Ok(response) => {
-                self.meters()
-                    .served(operation, response, context.arrived.elapsed());
+                let took = context.arrived.elapsed();
+                self.meters().served(operation, response, took);
+                self.costs().served(response, took);
             }
             Err(error) => self.meters().failed(operation, error.code()),
         }
@@ -221,6 +225,10 @@ impl Gateway {
 
     pub(crate) fn meters(&self) -> &Meters {
         &self.shared.meters
+    }
+
+    pub(crate) fn costs(&self) -> &Costs {
+        &self.shared.costs
     }
 
     pub(crate) fn names(&self) -> &Namer {

@@ -301,6 +301,7 @@ impl EventualHandler for Answers {
                 counted_hints: report.counted_hints,
                 gaps: report.gaps,
                 overlay_rows: report.overlay_rows,
+                overlay_age_ms: report.overlay_age.as_millis() as u64,
             }),
             Err(error) => {
                 tracing::warn!(%range, %error, "the eventual plane does not report");

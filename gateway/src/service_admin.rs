@@ -104,6 +104,13 @@ impl Admin for AdminService {
         Ok(Response::new(self.gateway.ring()))
     }
 
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        Ok(Response::new(self.gateway.explain(request.get_ref())?))
+    }
+
     type RepairStream = Pin<Box<dyn Stream<Item = Result<v1::RepairProgress, Status>> + Send>>;
 
     async fn repair(

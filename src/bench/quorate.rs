@@ -15,6 +15,9 @@ pub struct QuorateTarget {
     pub read: Option<Ladder>,
     /// The level of writes; none: the keyspace's default.
     pub write: Option<Ladder>,
+    /// Whether each request of a strong level has the log take in first what a majority of
+    /// primaries holds.
+    pub fence: bool,
 }
 
 /// One client of the load.
@@ -44,10 +47,12 @@ impl Target for QuorateTarget {
             },
             read: ReadOptions {
                 ladder: self.read.clone(),
+                fence: self.fence,
                 ..ReadOptions::default()
             },
             write: WriteOptions {
                 ladder: self.write.clone(),
+                fence: self.fence,
                 ..WriteOptions::default()
             },
         })

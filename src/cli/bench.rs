@@ -53,6 +53,9 @@ pub(super) struct BenchArgs {
     /// Consistency of reads, and of writes where they have it [default: the keyspace's]
     #[arg(long, value_name = "LEVEL")]
     level: Option<Ladder>,
+    /// Each request sees first what a majority took in eventually (not scans)
+    #[arg(long)]
+    fence: bool,
     /// Requests a second over all clients, due at fixed times [default: as fast as answered]
     #[arg(long, value_name = "R", value_parser = parse_rate)]
     rate: Option<f64>,
@@ -116,6 +119,7 @@ impl BenchArgs {
             client,
             read: self.level.clone().filter(|_| reads.is_ok()),
             write: self.level.clone().filter(|_| writes.is_ok()),
+            fence: self.fence,
         })
     }
 }

@@ -14,6 +14,7 @@ mod dev;
 mod edit;
 mod error;
 pub mod exit;
+mod explain;
 mod get;
 mod global;
 mod history;
@@ -122,6 +123,8 @@ enum Command {
     Ranges(ranges::RangesArgs),
     /// Show each node's share of the ring
     Ring(ring::RingArgs),
+    /// Say which levels could be met now, at what cost, and what would have to fail
+    Explain(explain::ExplainArgs),
     /// Print a node's metrics
     Metrics(metrics::MetricsArgs),
     /// Replace a node that is lost
@@ -207,6 +210,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Status(_) => status::run(global.session()?).await,
         Command::Ranges(args) => ranges::run(args, global.session()?).await,
         Command::Ring(args) => ring::run(args, global.session()?).await,
+        Command::Explain(args) => explain::run(args, global.session()?).await,
         Command::Metrics(args) => metrics::run(args, global.session()?).await,
         Command::Node(command) => node::run(command, global.session()?).await,
         Command::Repair(args) => repair::run(args, global.session()?).await,

@@ -116,6 +116,8 @@ fn as_json(range: &v1::RangeStatus) -> Value {
                 "hint_bytes": eventual.hint_bytes,
                 "counted_hints": eventual.counted_hints,
                 "gaps": eventual.gaps,
+                "overlay_rows": eventual.overlay_rows,
+                "overlay_age_ms": eventual.overlay_age_ms,
             })),
         })
     });

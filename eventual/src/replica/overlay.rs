@@ -2,7 +2,6 @@
 //! disk knows all that they know. The rules are `quorate_types::causal::overlay`'s; here are the
 //! rows, what is to be absorbed, and when a row may go.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use quorate_storage::log::LogEntry;
 use quorate_types::causal::{Dot, Dots, KeyState, Record, overlay};
 use tokio::time::Instant;
 
+use super::fresh::Fresh;
 use super::{Replica, State, Synced, record_hash};
 use crate::error::EventualError;
 use crate::rows::Rows;
@@ -47,10 +47,10 @@ impl Row {
         !self.is_stored && !self.record.is_gone()
     }
 
-    /// What a step leaves of a new row whose record it did not change: where it brings any news,
-    /// the row is written, and tree and overlay are to know of it.
-    pub(super) fn begun(&self, news: bool) -> Option<Record> {
-        (news && self.is_seed()).then(|| self.record.clone())
+    /// What a step with news leaves of a new row whose record it did not change: the row is
+    /// written, and tree and overlay are to know of it.
+    pub(super) fn begun(&self) -> Option<Record> {
+        self.is_seed().then(|| self.record.clone())
     }
 
     /// What the hash tree has of it.
@@ -85,7 +85,7 @@ struct Leaving {
 pub(super) struct Overlay {
     rows: usize,
     /// Keys whose rows changed since this node last took them to the log.
-    fresh: BTreeSet<Bytes>,
+    fresh: Fresh,
     /// The base that this node last took to the log.
     told: Option<Dots>,
     mark: Option<Mark>,
@@ -135,6 +135,8 @@ impl Overlay {
 pub(crate) struct Absorption {
     /// Keys with what is known of them, encoded.
     pub(crate) items: Vec<(Bytes, Bytes)>,
+    /// Since when each of them waited.
+    pub(crate) since: Vec<Instant>,
     /// The base of the clock, if with these keys the log knows all.
     pub(crate) base: Option<Dots>,
 }
@@ -260,6 +262,13 @@ impl Replica {
         self.state.lock().overlay.rows
     }
 
+    /// How long the oldest change has waited that this node has not taken to the log, or seen
+    /// there: where another leads, until the row goes.
+    pub(crate) fn overlay_age(&self) -> Option<Duration> {
+        let since = self.state.lock().overlay.fresh.oldest()?;
+        Some(since.elapsed())
+    }
+
     /// Puts a new row into the table, of a key that the step behind it changes: that one tells
     /// tree and overlay of it. Returns its entry of the log.
     pub(super) fn seeded(&self, state: &mut State, key: Bytes, record: &Record) -> LogEntry {
@@ -298,7 +307,8 @@ impl Replica {
     ) -> Result<Option<Synced>, EventualError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        if self.epoch_of(state) != epoch || state.overlay.rows > MERGE_ROWS_MAX {
+        let is_new_epoch = self.epoch_of(state) != epoch && !self.faults.merge_in_any_epoch;
+        if is_new_epoch || state.overlay.rows > MERGE_ROWS_MAX {
             return Ok(None);
         }
         let mut keys = Vec::with_capacity(state.overlay.rows);
@@ -307,7 +317,8 @@ impl Replica {
             Ok(())
         })?;
         let mut entries = Vec::new();
-        for key in &keys {
+        let joined = keys.iter().filter(|_| !self.faults.merge_beside_old_rows);
+        for key in joined {
             let (key, decided) = (key.clone(), self.decided(key)?.0.encode());
             let step = Step::Join {
                 key,
@@ -317,9 +328,10 @@ impl Replica {
         }
         let merged = self.enter(state, &Step::Merge { clock })?;
         entries.extend(merged.into_iter().flatten());
-        if !entries.is_empty() {
+        if !entries.is_empty() && !self.faults.merge_unsaid {
             state.overlay.told = None;
-            state.overlay.fresh.extend(keys);
+            keys.into_iter()
+                .for_each(|key| state.overlay.fresh.insert(key));
         }
         let (done, synced) = Synced::pair();
         self.log.append(entries, done);
@@ -337,18 +349,20 @@ impl Replica {
         if state.warming.is_some() {
             return Ok(None);
         }
-        let mut items = Vec::new();
+        let (mut items, mut since) = (Vec::new(), Vec::new());
         let mut bytes = 0;
         while items.len() < keys_max && bytes < ABSORB_BYTES_MAX {
-            let Some(key) = state.overlay.fresh.first().cloned() else {
+            let Some((key, waited)) = state.overlay.fresh.take() else {
                 break;
             };
-            let row = self.row(&key)?;
-            state.overlay.fresh.remove(&key);
+            let row = self.row(&key).inspect_err(|_| {
+                state.overlay.fresh.insert_since(key.clone(), waited);
+            })?;
             if row.is_stored {
                 let known = row.record.state(&state.clock).encode();
                 bytes += key.len() + known.len();
                 items.push((key, known));
+                since.push(waited);
             }
         }
         let base = state.clock.base();
@@ -360,7 +374,7 @@ impl Replica {
             state.overlay.told = Some(base.clone());
         }
         let base = (all || self.faults.base_while_fresh).then_some(base);
-        Ok(Some(Absorption { items, base }))
+        Ok(Some(Absorption { items, since, base }))
     }
 
     /// For a negative control of tests: rows go before the log has them.
@@ -371,13 +385,12 @@ impl Replica {
     }
 
     /// The entry may not be decided: its keys are to be absorbed again.
-    pub(crate) fn absorb_again(&self, items: Vec<(Bytes, Bytes)>) {
+    pub(crate) fn absorb_again(&self, items: Vec<(Bytes, Bytes)>, since: Vec<Instant>) {
         let mut state = self.state.lock();
         state.overlay.told = None;
-        state
-            .overlay
-            .fresh
-            .extend(items.into_iter().map(|(key, _)| key));
+        for ((key, _), since) in items.into_iter().zip(since) {
+            state.overlay.fresh.insert_since(key, since);
+        }
     }
 
     /// Lets rows go of which the log's state on this disk knows all. Returns whether that state

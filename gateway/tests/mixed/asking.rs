@@ -17,8 +17,13 @@ use crate::world::World;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     Linearizable,
+    /// Linearizable, once the log has taken in what a majority of primaries holds.
+    Fenced,
     Stale,
-    Eventual { copies: v1::Copies, strict: bool },
+    Eventual {
+        copies: v1::Copies,
+        strict: bool,
+    },
 }
 
 pub const ONE: Level = eventual(v1::Copies::One);
@@ -35,7 +40,7 @@ const fn eventual(copies: v1::Copies) -> Level {
 impl Level {
     fn wire(self) -> Option<v1::Consistency> {
         let rung = match self {
-            Level::Linearizable => v1::Rung {
+            Level::Linearizable | Level::Fenced => v1::Rung {
                 level: v1::Level::Linearizable as i32,
                 ..v1::Rung::default()
             },
@@ -51,7 +56,7 @@ impl Level {
             },
         };
         Some(v1::Consistency {
-            fence: false,
+            fence: self == Level::Fenced,
             rungs: vec![rung],
             session_token: Bytes::new(),
         })
@@ -109,7 +114,9 @@ impl Shown {
     fn of(got: v1::GetResponse, level: Level) -> Shown {
         let receipt = got.receipt.unwrap_or_default();
         let revision = match level {
-            Level::Linearizable | Level::Stale => got.entry.as_ref().map_or(0, |e| e.revision),
+            Level::Linearizable | Level::Fenced | Level::Stale => {
+                got.entry.as_ref().map_or(0, |e| e.revision)
+            }
             Level::Eventual { .. } => 0,
         };
         let typed = got.typed.and_then(|typed| typed.value);

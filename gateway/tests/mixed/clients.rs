@@ -152,6 +152,12 @@ impl Client {
         if let Some(problem) = ledger.judge_read(key, &shown, decided) {
             self.world.accuse(format!("{level:?} at {at}: {problem}"));
         }
+        if self.world.settings.conflict.is_none() {
+            let context = self.world.opened(key, &shown.context);
+            if let Some(problem) = ledger.judge_context(key, &shown, &context) {
+                self.world.accuse(format!("{level:?} at {at}: {problem}"));
+            }
+        }
         ledger.note(|| {
             let dots: Vec<String> = shown.values.keys().map(ToString::to_string).collect();
             let context = crate::ledger::brief(&self.world.opened(key, &shown.context));

@@ -184,6 +184,23 @@ impl Ledger {
         self.by_dot.get(&dot).map(|number| &self.writes[*number])
     }
 
+    /// What a read claims to have seen and does not show, though nobody can have replaced it: the
+    /// next write with that context would kill it.
+    pub fn judge_context(&self, key: &str, shown: &Shown, context: &Dots) -> Option<String> {
+        let hidden = |dot: &Dot| context.contains(*dot) && !shown.values.contains_key(dot);
+        let hidden = self.promised.iter().find(|(dot, number)| {
+            let written = &self.writes[**number];
+            let may_replace = |write: &Write| {
+                let sweeps = write.strong && write.ended.is_none_or(|at| at >= written.began);
+                write.fate != Fate::Nothing && (sweeps || write.replaces.contains(dot))
+            };
+            let ours = written.key == key && hidden(dot);
+            ours && !self.writes.iter().any(|w| w.key == key && may_replace(w))
+        });
+        let (dot, _) = hidden?;
+        Some(format!("{key}: {dot} is said to be seen, and is not shown"))
+    }
+
     /// What is wrong with what a read showed, if anything.
     pub fn judge_read(&mut self, key: &str, shown: &Shown, decided: bool) -> Option<String> {
         for (dot, value) in &shown.values {

@@ -13,7 +13,9 @@
 
 mod asking;
 mod clients;
+mod fences;
 mod judge;
+mod ladders;
 mod ledger;
 mod mistakes;
 mod regressions;

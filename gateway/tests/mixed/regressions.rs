@@ -42,3 +42,71 @@ fn a_new_row_that_its_step_leaves_alone_is_counted() {
         judge(&world, &[KEY.to_owned()]).await;
     });
 }
+
+const KEYS: u64 = 50;
+const WRITE_EVERY: Duration = Duration::from_millis(100);
+
+/// A primary that only one other still reached compared with that one, and waited for the log
+/// before it took over the other's clock. A row that began meanwhile had the old state of the log
+/// for its seed: with the clock it killed what the log had absorbed since, on all planes.
+#[test]
+fn a_row_that_began_while_a_clock_waited_kills_nothing() {
+    // Comparisons wait for two seconds of every few: one of these heals meets such a wait.
+    for heal in (10..KEYS).step_by(4) {
+        // No snapshot, which would take longer than the clock waits.
+        let mut settings = Settings {
+            purge_entries: 100_000,
+            ..Settings::default()
+        };
+        // What hints bring in time hides the mistake.
+        settings.eventual.hand_over = false;
+        must_be_right(heal, settings, |world| a_clock_waits(world, heal));
+    }
+}
+
+/// `heal`: after how many writes.
+async fn a_clock_waits(world: Shared, heal: u64) {
+    let leader = world.leader().await;
+    let mut primaries = world.primaries();
+    primaries.retain(|at| *at != leader);
+    let (link, alone) = (primaries[0], primaries[1]);
+    let key = |number: u64| format!("key-{number}");
+    let keys: Vec<String> = (0..KEYS).map(key).collect();
+    world.part(&[alone], &[leader]);
+    let saw = Saw::nothing();
+    let put = async |at: usize, key: &str, value: &str| {
+        let mut ledger = world.ledger.lock();
+        let number = ledger.begin(key, Some(value), [].into(), false, None);
+        drop(ledger);
+        let stored = world.put(at, key, value, ONE, &saw).await.unwrap();
+        world.ledger.lock().acknowledged(number, stored.dot, 0);
+    };
+    for key in &keys {
+        put(leader, key, &format!("old {key}")).await;
+    }
+    let has_rows = |at: usize| {
+        let rows = world.overlay_rows().unwrap_or_default();
+        rows.into_iter().any(|(node, rows)| node == at && rows > 0)
+    };
+    world
+        .eventually("rows of those who hear the log are gone", || {
+            world.overlay_rows().is_some() && !has_rows(leader) && !has_rows(link)
+        })
+        .await;
+    put(alone, "lingering", "value").await;
+    for (number, key) in keys.iter().enumerate() {
+        put(link, key, &format!("new {key}")).await;
+        tokio::time::sleep(WRITE_EVERY).await;
+        for key in &keys {
+            let shown = world.read(alone, key, ONE).await.unwrap();
+            let context = world.opened(key, &shown.context);
+            let judged = world.ledger.lock().judge_context(key, &shown, &context);
+            if let Some(problem) = judged {
+                world.accuse(problem);
+            }
+        }
+        if number as u64 == heal {
+            world.network.heal();
+        }
+    }
+}

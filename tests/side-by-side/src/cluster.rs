@@ -90,6 +90,7 @@ impl Quorate {
             client: self.client(ranges),
             read: Some(Ladder::from(level)),
             write: Some(Ladder::from(Level::Linearizable)),
+            fence: false,
         }
     }
 }
