@@ -364,7 +364,8 @@ impl World {
         let eventual = start_eventual(&raft, options);
         let eventual = eventual.await.map_err(|e| format!("{e:?}"))?;
         let options = GatewayOptions {
-            client: ClientId(id.0 << 32 | starts),
+            // The lowest bits are the gateway's own: with them alone two starts would share names.
+            client: ClientId(id.0 << 32 | starts << 8),
             limits: Limits::default(),
         };
         let gateway = Gateway::new(raft.clone(), eventual.clone(), options);
