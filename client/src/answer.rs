@@ -79,6 +79,9 @@ pub struct Receipt {
     pub session_token: Bytes,
     /// Of a ladder: why the rungs above the one that was met were not.
     pub failed: Vec<String>,
+    /// What the session had seen and the answer may not show, where the best that is there was
+    /// asked for; empty: nothing.
+    pub session_missing: String,
 }
 
 /// The answer to a get.
@@ -282,6 +285,7 @@ pub(crate) fn receipt(wire: Option<v1::Receipt>) -> Receipt {
         range: RangeId(wire.range),
         session_token: wire.session_token,
         failed: wire.failed,
+        session_missing: wire.session_missing,
     }
 }
 

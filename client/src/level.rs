@@ -16,7 +16,7 @@ use quorate_types::{Ack, Copies, FieldError, Ladder, Level, Rung};
 pub(crate) fn consistency(
     ladder: Option<&Ladder>,
     token: &Bytes,
-    fence: bool,
+    (fence, best_available): (bool, bool),
 ) -> Result<Option<v1::Consistency>, FieldError> {
     if ladder.is_none() && token.is_empty() && !fence {
         return Ok(None);
@@ -31,6 +31,7 @@ pub(crate) fn consistency(
         rungs,
         session_token: token.clone(),
         fence,
+        best_available,
     }))
 }
 
@@ -132,7 +133,7 @@ mod tests {
             "linearizable@200ms > eventual:quorum,strict,memory@100ms > eventual:3",
         ] {
             let ladder: Ladder = text.parse().unwrap();
-            let wire = consistency(Some(&ladder), &Bytes::new(), false)
+            let wire = consistency(Some(&ladder), &Bytes::new(), (false, false))
                 .unwrap()
                 .unwrap();
             let back = Ladder(
@@ -152,8 +153,8 @@ mod tests {
 
     #[test]
     fn nothing_said_is_nothing_sent() {
-        assert_eq!(consistency(None, &Bytes::new(), false), Ok(None));
-        let with_token = consistency(None, &Bytes::from_static(b"t"), false)
+        assert_eq!(consistency(None, &Bytes::new(), (false, false)), Ok(None));
+        let with_token = consistency(None, &Bytes::from_static(b"t"), (false, false))
             .unwrap()
             .unwrap();
         assert!(with_token.rungs.is_empty());
@@ -163,7 +164,7 @@ mod tests {
     #[test]
     fn times_that_the_wire_cannot_say_are_refused() {
         let ladder = Ladder::from(Level::Bounded(Duration::from_micros(10)));
-        let refused = consistency(Some(&ladder), &Bytes::new(), false).unwrap_err();
+        let refused = consistency(Some(&ladder), &Bytes::new(), (false, false)).unwrap_err();
         assert_eq!(refused.field, "consistency.rungs.staleness_max_ms");
     }
 }

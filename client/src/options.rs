@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_proto::v1;
 use quorate_types::limits::{TIMEOUT_DEFAULT, TIMEOUT_MAX_SECONDS};
 use quorate_types::{
     ClientId, FieldError, Ladder, RequestId, Revision, Timestamp, validate_keyspace_name,
 };
 
+use crate::level::consistency;
 use crate::limits::{ATTEMPT_TIMEOUT, CONNECTIONS_PER_ENDPOINT_MAX, ENDPOINTS_MAX};
 
 /// How a [`Client`](crate::Client) is set up.
@@ -96,11 +98,22 @@ pub struct ReadOptions {
     pub at: Option<Revision>,
     /// A session token from an earlier receipt; empty: none.
     pub token: Bytes,
+    /// Where what the session has seen cannot be shown in time: the best that is there, instead of
+    /// an error; the receipt says what is missing.
+    pub best_available: bool,
     /// Linearizable requests of one key, in keyspaces of mode mixed: see every eventual write that
     /// a majority of the key's primaries had acknowledged before.
     pub fence: bool,
     /// Instead of the client's.
     pub timeout: Option<Duration>,
+}
+
+impl ReadOptions {
+    /// On the wire.
+    pub(crate) fn consistency(&self) -> Result<Option<v1::Consistency>, FieldError> {
+        let flags = (self.fence, self.best_available);
+        consistency(self.ladder.as_ref(), &self.token, flags)
+    }
 }
 
 /// How one write is served.
@@ -112,6 +125,9 @@ pub struct WriteOptions {
     pub ttl: Option<Duration>,
     /// A session token from an earlier receipt; empty: none.
     pub token: Bytes,
+    /// Where what the session has seen cannot be shown in time: the best that is there, instead of
+    /// an error; the receipt says what is missing.
+    pub best_available: bool,
     /// Linearizable requests of one key, in keyspaces of mode mixed: see every eventual write that
     /// a majority of the key's primaries had acknowledged before.
     pub fence: bool,
@@ -130,6 +146,14 @@ pub struct WriteOptions {
     /// Eventual levels: what the write replaces, from the receipt of a read of the key. None:
     /// what the coordinator sees; empty: nothing.
     pub context: Option<Bytes>,
+}
+
+impl WriteOptions {
+    /// On the wire.
+    pub(crate) fn consistency(&self) -> Result<Option<v1::Consistency>, FieldError> {
+        let flags = (self.fence, self.best_available);
+        consistency(self.ladder.as_ref(), &self.token, flags)
+    }
 }
 
 /// What one scan reads.

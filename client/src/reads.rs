@@ -8,7 +8,6 @@ use crate::answer::{Got, History, Outcome, outcome};
 use crate::attempts::Call;
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::level::consistency;
 use crate::options::ReadOptions;
 use crate::request::{Request, Response};
 
@@ -36,7 +35,7 @@ impl Client {
         let request = Request::Get(v1::GetRequest {
             keyspace: self.keyspace.to_string(),
             key: key.into(),
-            consistency: consistency(options.ladder.as_ref(), &options.token, options.fence)?,
+            consistency: options.consistency()?,
             at_revision: options.at.unwrap_or(Revision::ZERO).0,
         });
         match self.run(request, Call::read(options.timeout)).await? {
@@ -69,7 +68,7 @@ impl Client {
             keyspace: self.keyspace.to_string(),
             key: key.into(),
             limit,
-            consistency: consistency(options.ladder.as_ref(), &options.token, options.fence)?,
+            consistency: options.consistency()?,
         });
         match self.run(request, Call::read(options.timeout)).await? {
             Response::History(answer) => Ok(answer.into()),

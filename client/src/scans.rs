@@ -9,7 +9,6 @@ use crate::answer::{Entry, ScanPage};
 use crate::attempts::Call;
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::level::consistency;
 use crate::options::ScanOptions;
 use crate::request::{Request, Response};
 
@@ -31,11 +30,7 @@ impl Client {
             bytes_max: options.bytes_max,
             at_revision: options.read.at.unwrap_or(Revision::ZERO).0,
             page_token: options.page_token,
-            consistency: consistency(
-                options.read.ladder.as_ref(),
-                &options.read.token,
-                options.read.fence,
-            )?,
+            consistency: options.read.consistency()?,
         });
         match self.run(request, Call::read(options.read.timeout)).await? {
             Response::Scan(answer) => Ok(answer.into()),

@@ -11,7 +11,6 @@ use crate::answer::{Entry, Updated, Written};
 use crate::attempts::Call;
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::level::consistency;
 use crate::options::{ReadOptions, WriteOptions};
 use crate::request::{Request, Response};
 use crate::typed::Change;
@@ -36,7 +35,7 @@ impl Client {
             keyspace: self.keyspace.to_string(),
             key: key.into(),
             change: Some(change.into_wire()),
-            consistency: consistency(options.ladder.as_ref(), &options.token, options.fence)?,
+            consistency: options.consistency()?,
             context: options.context.clone(),
             request_id: None,
         });

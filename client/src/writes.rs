@@ -9,7 +9,6 @@ use crate::attempts::Call;
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::failure::error_from_wire;
-use crate::level::consistency;
 use crate::operation::{Expect, Operation, Txn, operations_into_wire, ttl_millis};
 use crate::options::WriteOptions;
 use crate::request::{Request, Response};
@@ -44,7 +43,7 @@ impl Client {
             keyspace: self.keyspace.to_string(),
             key: key.into(),
             value: value.into(),
-            consistency: consistency(options.ladder.as_ref(), &options.token, options.fence)?,
+            consistency: options.consistency()?,
             ttl_ms: ttl_millis(options.ttl)?,
             request_id: None,
             context: options.context.clone(),
@@ -88,7 +87,7 @@ impl Client {
         Ok(v1::DeleteRequest {
             keyspace: self.keyspace.to_string(),
             key,
-            consistency: consistency(options.ladder.as_ref(), &options.token, options.fence)?,
+            consistency: options.consistency()?,
             context: options.context.clone(),
             ..v1::DeleteRequest::default()
         })
@@ -140,7 +139,7 @@ impl Client {
             expect: Some(expect.into_wire()),
             value: value.into(),
             ttl_ms: ttl_millis(options.ttl)?,
-            consistency: consistency(options.ladder.as_ref(), &options.token, options.fence)?,
+            consistency: options.consistency()?,
             request_id: None,
         });
         match self.run(request, Call::write(&options)).await? {
@@ -164,7 +163,7 @@ impl Client {
             compare: compare.collect(),
             then: operations_into_wire(txn.then)?,
             otherwise: operations_into_wire(txn.otherwise)?,
-            consistency: consistency(options.ladder.as_ref(), &options.token, options.fence)?,
+            consistency: options.consistency()?,
             request_id: None,
         });
         match self.run(request, Call::write(&options)).await? {
@@ -196,7 +195,7 @@ impl Client {
         let request = Request::Batch(v1::BatchRequest {
             keyspace: self.keyspace.to_string(),
             operations: operations_into_wire(operations)?,
-            consistency: consistency(options.ladder.as_ref(), &options.token, options.fence)?,
+            consistency: options.consistency()?,
             request_id: None,
         });
         match self.run(request, Call::write(&options)).await? {

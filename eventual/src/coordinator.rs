@@ -1,44 +1,31 @@
-//! Serving clients: this node takes a write in, spreads it, and answers once as many holders have
-//! it as the level wants; it asks as many holders for a read, joins what they know, and repairs
-//! those that know less.
+//! Serving writes of clients: this node takes a write in, spreads it, and answers once as many
+//! holders have it as the level wants.
 //!
-//! The parts of Dynamo (DeCandia et al. 2007, sections 4.5 to 4.7): sloppy quorums, hinted
-//! hand-off, read repair; with names of writes instead of vector clocks.
+//! The parts of Dynamo (DeCandia et al. 2007, sections 4.5 and 4.6): sloppy quorums, hinted
+//! hand-off; with names of writes instead of vector clocks. Not here: reads (`read`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
-use quorate_proto::internal::{
-    Fetch, Join, KeyState as WireState, eventual_request::Request, eventual_response::Response,
-};
 use quorate_types::causal::{
-    Actor, Context, Dot, Dots, KeyState, Limits, Planned, Seen, Update, plan,
+    Actor, Context, Delta, Dot, Dots, KeyState, Limits, Planned, Seen, Update, plan,
 };
-use quorate_types::{Ack, Copies, NodeId, RangeId, RequestId, Revision, Timestamp};
+use quorate_types::{Ack, ConflictPolicy, Copies, RangeId, RequestId, Revision, Timestamp};
 use tokio::time::Instant;
 
 use crate::error::EventualError;
 use crate::names::{Begun, Remembered};
-use crate::node::{EventualNode, Inner};
+use crate::node::EventualNode;
 use crate::quorum::{Spread, Tally};
+use crate::read::{ReadRequest, Wanted};
 use crate::replica::{Replica, Written};
-use crate::seam::{PeerFailure, Place};
+use crate::seam::Place;
 use crate::spread::{Progress, Spreading, Stored, Waiter};
 use crate::step::Step;
 
-/// A holder that has not answered a read after this is taken for unreachable.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where a level still lacks holders after this, stand-ins are asked as well.
 const STAND_IN_PATIENCE: Duration = Duration::from_millis(50);
-/// A replica is given this long to take a read repair.
-const REPAIR_TIMEOUT: Duration = Duration::from_secs(2);
-/// Keys under read repair at the same time; past it a read leaves the rest to Merkle repair.
-const READ_REPAIRS_MAX: usize = 1_024;
-
 /// One rung of an eventual write.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteRung {
@@ -52,6 +39,15 @@ pub struct WriteRung {
     pub deadline: Instant,
 }
 
+/// What the session of a write has seen of the range.
+#[derive(Clone, Debug, Default)]
+pub struct SeenBefore {
+    /// Names of writes, those of the log included. Empty: nothing, or there is no session.
+    pub dots: Dots,
+    /// They say what a holder must know, but not what was seen: some names stand for others.
+    pub is_coarse: bool,
+}
+
 /// A client's write.
 #[derive(Clone, Debug)]
 pub struct WriteRequest {
@@ -63,6 +59,8 @@ pub struct WriteRequest {
     pub update: Update,
     /// What the client has seen; `None`: it did not say.
     pub seen: Option<Dots>,
+    /// What its session has seen of the range: replaced as well, where the client did not say.
+    pub session: SeenBefore,
     /// Hidden from then on.
     pub expiry: Option<Timestamp>,
     /// When it was written, by the coordinator's hybrid clock.
@@ -86,6 +84,8 @@ pub struct WriteDone {
     pub failed: Vec<&'static str>,
     /// The write's name; of several parts the first one's.
     pub dot: Dot,
+    /// The names of all its parts.
+    pub dots: Dots,
     /// Who had it when the rung was met.
     pub tally: Tally,
     /// What the coordinator knows of the key now.
@@ -94,30 +94,6 @@ pub struct WriteDone {
     pub replayed: bool,
     /// Time until it was stored here.
     pub stored_after: Duration,
-}
-
-/// A client's read.
-#[derive(Clone, Debug)]
-pub struct ReadRequest {
-    /// Of which range.
-    pub range: RangeId,
-    /// The encoded key.
-    pub key: Bytes,
-    /// Over how many holders.
-    pub copies: Copies,
-    /// Until when.
-    pub deadline: Instant,
-}
-
-/// What a read found.
-#[derive(Clone, Debug)]
-pub struct ReadDone {
-    /// What those asked know together.
-    pub state: KeyState,
-    /// Who answered.
-    pub tally: Tally,
-    /// No primary was among them: there may be more.
-    pub partial: bool,
 }
 
 impl EventualNode {
@@ -139,19 +115,26 @@ impl EventualNode {
         if !primary {
             inner.check_hint_room(&replica)?;
         }
+        let known = self.caught_up(&request, &place).await?;
         inner.log.ready().await;
         self.look_up(&request).await;
         let holders_wanted = rungs.iter().map(|rung| rung.wanted).max().unwrap_or(1);
         let holders_wanted = u8::try_from(holders_wanted).unwrap_or(u8::MAX);
         let began = Instant::now();
-        let (written, replayed) =
-            self.take_in(&request, &replica, &place, primary, holders_wanted)?;
+        let (written, replayed) = self.take_in(
+            (&request, &known),
+            &replica,
+            &place,
+            primary,
+            holders_wanted,
+        )?;
         let memory = rungs.iter().all(|rung| rung.memory) && !written.folds;
         if !memory && !inner.options.faults.acknowledge_before_sync {
             written.synced.wait().await?;
         }
         let stored_after = began.elapsed();
         let strong = self.strong_rungs(&request, &written.deltas).await;
+        let dots = dots_of(&written.deltas)?;
         let stored = Stored {
             range: request.range,
             key: request.key.clone(),
@@ -188,6 +171,7 @@ impl EventualNode {
             decided: strong.met.map(|(_, revision)| revision),
             failed,
             dot: written.dot,
+            dots,
             tally,
             state: written.state,
             replayed,
@@ -195,10 +179,42 @@ impl EventualNode {
         })
     }
 
+    /// What the session has seen of the key, asked of those who have it: where its names do not say
+    /// what that is, and for a change of a typed key, which replaces parts: of parts a coordinator
+    /// can only replace what it knows.
+    async fn caught_up(
+        &self,
+        request: &WriteRequest,
+        place: &Place,
+    ) -> Result<KeyState, EventualError> {
+        let whole = match place.policy {
+            ConflictPolicy::Siblings | ConflictPolicy::LastWriteWins => true,
+            ConflictPolicy::Counter | ConflictPolicy::Set | ConflictPolicy::Map => false,
+        };
+        let session = &request.session;
+        let is_said = whole && !session.is_coarse;
+        if is_said || session.dots.is_empty() || request.seen.is_some() {
+            return Ok(KeyState::default());
+        }
+        let ends = request.strong.iter().copied();
+        let deadline = ends.chain(request.rungs.iter().map(|rung| rung.deadline));
+        let read = ReadRequest {
+            range: request.range,
+            key: request.key.clone(),
+            copies: Copies::One,
+            wanted: Wanted {
+                dots: session.dots.clone(),
+                best_by: None,
+            },
+            deadline: deadline.min().unwrap_or_else(Instant::now),
+        };
+        Ok(self.read(read).await?.state)
+    }
+
     /// Names a write and takes it in; a retry finds the name of its earlier attempt.
     fn take_in(
         &self,
-        request: &WriteRequest,
+        (request, known): (&WriteRequest, &KeyState),
         replica: &Arc<Replica>,
         place: &Place,
         primary: bool,
@@ -206,7 +222,7 @@ impl EventualNode {
     ) -> Result<(Written, bool), EventualError> {
         let inner = &self.inner;
         let Some((id, first_tried)) = request.name else {
-            let written = self.take_in_new(request, replica, place, primary, wanted)?;
+            let written = self.take_in_new((request, known), replica, place, primary, wanted)?;
             return Ok((written, false));
         };
         let begun = inner.names.lock().begin(request.range, id);
@@ -218,11 +234,11 @@ impl EventualNode {
             Begun::Busy => return Err(EventualError::RetryUnknown),
             Begun::New | Begun::Known(_) => {}
         }
-        let known = first_tried >= inner.started && inner.names.lock().would_know(first_tried);
-        let taken = if !known && !request.update.is_repeatable() {
+        let remembers = first_tried >= inner.started && inner.names.lock().would_know(first_tried);
+        let taken = if !remembers && !request.update.is_repeatable() {
             Err(EventualError::RetryUnknown)
         } else {
-            self.take_in_new(request, replica, place, primary, wanted)
+            self.take_in_new((request, known), replica, place, primary, wanted)
         };
         let remembered = taken.as_ref().ok().map(|written| Remembered {
             dot: written.dot,
@@ -235,14 +251,18 @@ impl EventualNode {
 
     fn take_in_new(
         &self,
-        request: &WriteRequest,
+        (request, known): (&WriteRequest, &KeyState),
         replica: &Arc<Replica>,
         place: &Place,
         primary: bool,
         wanted: u8,
     ) -> Result<Written, EventualError> {
         let times = (request.timestamp, request.expiry);
-        let make = |held: &KeyState, actor, last| planned(request, place, held, actor, last);
+        let make = |held: &KeyState, actor, last| {
+            let mut held = held.clone();
+            held.join(known);
+            planned(request, place, &held, actor, last)
+        };
         let written = if primary {
             replica.write(&request.key, make, times)?
         } else {
@@ -251,72 +271,6 @@ impl EventualNode {
         let witness = &self.inner.options.witness;
         witness.saw(request.range, &request.key, &written.deltas);
         Ok(written)
-    }
-
-    /// Asks as many holders as the level wants, and joins what they know.
-    ///
-    /// # Errors
-    /// [`EventualError`]; a read changes nothing.
-    pub async fn read(&self, request: ReadRequest) -> Result<ReadDone, EventualError> {
-        let inner = &self.inner;
-        let place = inner.place(request.range)?;
-        let wanted = place.holders.wanted(request.copies)?;
-        let me = inner.node;
-        let primary = place.holders.is_primary(me);
-        let spread = place.holders.spread(me, |node| inner.peers.reachable(node));
-        let mut reading = Reading {
-            inner: inner.clone(),
-            range: request.range,
-            key: request.key.clone(),
-            known: Vec::new(),
-            asked: FuturesUnordered::new(),
-            others: spread.stand_ins.iter().rev().copied().collect(),
-        };
-        reading.others.extend(spread.primaries.iter().rev());
-        let replica = inner.replica(request.range)?;
-        if primary {
-            match replica.fetch(&request.key) {
-                Ok(state) => reading.known.push((me, true, Some(state))),
-                Err(EventualError::Filling(_)) => {}
-                Err(error) => return Err(error),
-            }
-        } else {
-            let state = replica.fetch_hinted(&request.key)?;
-            if spread.primaries.is_empty() {
-                reading.known.push((me, false, state));
-            } else {
-                // A primary knows more; this node's hints are still worth a look.
-                reading
-                    .known
-                    .extend(state.map(|state| (me, false, Some(state))));
-            }
-        }
-        let reachable = reading.known.len() + reading.others.len();
-        if reachable < wanted {
-            return Err(EventualError::Unreachable {
-                range: request.range,
-                wanted,
-                reachable,
-                missing: spread.missing,
-            });
-        }
-        reading.gather(wanted, request.deadline).await?;
-        reading.join()
-    }
-}
-
-impl Inner {
-    /// Asks another node on a client's behalf, and notes how long it took.
-    async fn ask_timed(
-        &self,
-        to: NodeId,
-        range: RangeId,
-        request: Request,
-    ) -> Result<Response, PeerFailure> {
-        let began = Instant::now();
-        let answer = self.ask(to, range, request, FETCH_TIMEOUT).await?;
-        self.latencies.answered(to, began.elapsed());
-        Ok(answer)
     }
 }
 
@@ -346,6 +300,12 @@ fn take_in_again(
     })
 }
 
+/// The names of a write's parts.
+fn dots_of(deltas: &[Bytes]) -> Result<Dots, EventualError> {
+    let named = deltas.iter().map(|delta| Ok(Delta::decode(delta)?.dot));
+    named.collect()
+}
+
 /// The deltas of a write.
 fn planned(
     request: &WriteRequest,
@@ -354,14 +314,26 @@ fn planned(
     actor: Actor,
     last: u64,
 ) -> Result<Vec<Planned>, EventualError> {
+    let limits = Limits::default();
+    let session;
     let seen = match &request.seen {
-        None => Seen::Coordinator,
+        // Where it is coarse, what it stands for is held by now.
+        None if request.session.dots.is_empty() || request.session.is_coarse => Seen::Coordinator,
+        // As if the coordinator had caught up with the session.
+        None => {
+            Context::refuse_unwritten(&request.session.dots, actor, last)?;
+            session = {
+                let mut seen = held.context().clone();
+                seen.union(&request.session.dots);
+                seen
+            };
+            Seen::Client(&session)
+        }
         Some(seen) => {
             Context::refuse_unwritten(seen, actor, last)?;
             Seen::Client(seen)
         }
     };
-    let limits = Limits::default();
     let by = (seen, actor, request.expiry);
     Ok(plan(place.policy, &limits, held, by, &request.update)?)
 }
@@ -448,163 +420,4 @@ fn unmet_above(rung: usize, request: &WriteRequest, rungs: &[Meetable]) -> Vec<&
         false => "too few holders in reach",
     };
     above.map(why).collect()
-}
-
-type Asked = BoxFuture<'static, (NodeId, Result<(bool, Option<KeyState>), PeerFailure>)>;
-
-/// A read on its way.
-struct Reading {
-    inner: Arc<Inner>,
-    range: RangeId,
-    key: Bytes,
-    /// Who answered, whether as a primary, and with what.
-    known: Vec<(NodeId, bool, Option<KeyState>)>,
-    asked: FuturesUnordered<Asked>,
-    /// Who was not asked yet, the next one last.
-    others: Vec<NodeId>,
-}
-
-impl Reading {
-    fn ask_next(&mut self) -> Option<Duration> {
-        let to = self.others.pop()?;
-        let inner = self.inner.clone();
-        let patience = inner.latencies.patience(to);
-        let (range, key) = (self.range, self.key.clone());
-        self.asked.push(Box::pin(async move {
-            let request = Request::Fetch(Fetch { key });
-            let answer = inner.ask_timed(to, range, request).await;
-            (to, answer.and_then(|answer| fetched(to, answer)))
-        }));
-        Some(patience)
-    }
-
-    /// Asks until as many have answered as are wanted; one more for each that is slow or fails.
-    async fn gather(&mut self, wanted: usize, deadline: Instant) -> Result<(), EventualError> {
-        let mut hedge = Instant::now() + FETCH_TIMEOUT;
-        while self.known.len() + self.asked.len() < wanted {
-            let Some(patience) = self.ask_next() else {
-                break;
-            };
-            hedge = hedge.min(Instant::now() + patience);
-        }
-        while self.known.len() < wanted {
-            tokio::select! {
-                biased;
-                answer = self.asked.next(), if !self.asked.is_empty() => match answer {
-                    Some((node, Ok((primary, state)))) => self.known.push((node, primary, state)),
-                    Some((_, Err(_))) | None => drop(self.ask_next()),
-                },
-                () = tokio::time::sleep_until(deadline) => break,
-                () = tokio::time::sleep_until(hedge) => {
-                    let patience = self.ask_next().unwrap_or(FETCH_TIMEOUT);
-                    hedge = Instant::now() + patience;
-                }
-            }
-            if self.asked.is_empty() && self.others.is_empty() {
-                break;
-            }
-        }
-        if self.known.len() >= wanted {
-            return Ok(());
-        }
-        Err(EventualError::TooFewAnswers {
-            range: self.range,
-            wanted,
-            answered: self.known.len(),
-        })
-    }
-
-    /// What those who answered know together; those who know less are told, in the background.
-    fn join(self) -> Result<ReadDone, EventualError> {
-        let mut tally = Tally::default();
-        let mut joined: Option<KeyState> = None;
-        for (node, primary, state) in &self.known {
-            tally.add(*node, *primary);
-            match (&mut joined, state) {
-                (Some(joined), Some(state)) => joined.join(state),
-                (None, Some(state)) => joined = Some(state.clone()),
-                (_, None) => {}
-            }
-        }
-        let partial = tally.primaries.is_empty();
-        let shown = joined.filter(|state| !partial || state.live().len() > 0);
-        let Some(state) = shown else {
-            return Err(EventualError::AbsenceUnknown { range: self.range });
-        };
-        let lagging: Vec<NodeId> = self
-            .known
-            .iter()
-            .filter(|(_, primary, known)| {
-                *primary
-                    && known
-                        .as_ref()
-                        .is_some_and(|known| !same_live(known, &state))
-            })
-            .map(|(node, _, _)| *node)
-            .collect();
-        if !lagging.is_empty() {
-            self.repair(lagging, &state);
-        }
-        Ok(ReadDone {
-            state,
-            tally,
-            partial,
-        })
-    }
-
-    /// Tells those who know less, once per key and moment.
-    fn repair(self, lagging: Vec<NodeId>, state: &KeyState) {
-        let (inner, range, key) = (self.inner, self.range, self.key);
-        let place = (range, key.clone());
-        {
-            let mut running = inner.read_repairs.lock();
-            if running.len() >= READ_REPAIRS_MAX || !running.insert(place.clone()) {
-                return;
-            }
-        }
-        metrics::counter!("quorate_read_repairs_total").increment(1);
-        let state = state.encode();
-        tokio::spawn(async move {
-            for node in lagging {
-                let state = state.clone();
-                let key = key.clone();
-                if node == inner.node {
-                    if let Ok(replica) = inner.replica(range) {
-                        // What cannot be repaired now, Merkle repair finds.
-                        let _ = replica.do_step(&Step::Join { key, state });
-                    }
-                    continue;
-                }
-                let request = Request::Join(Join {
-                    states: vec![WireState { key, state }],
-                    answer_states: false,
-                });
-                let told = inner.ask(node, range, request, REPAIR_TIMEOUT).await;
-                if let Err(error) = told {
-                    tracing::debug!(%range, %error, "a read repair was not taken");
-                }
-            }
-            inner.read_repairs.lock().remove(&place);
-        });
-    }
-}
-
-fn same_live(one: &KeyState, other: &KeyState) -> bool {
-    one.live()
-        .map(|(dot, _)| dot)
-        .eq(other.live().map(|(dot, _)| dot))
-}
-
-fn fetched(node: NodeId, response: Response) -> Result<(bool, Option<KeyState>), PeerFailure> {
-    match response {
-        Response::Fetched(fetched) if fetched.state.is_empty() => Ok((fetched.primary, None)),
-        Response::Fetched(fetched) => match KeyState::decode(&fetched.state) {
-            Ok(state) => Ok((fetched.primary, Some(state))),
-            Err(error) => Err(PeerFailure::Refused {
-                node,
-                problem: error.to_string(),
-            }),
-        },
-        _ => Err(PeerFailure::NoAnswer(node)),
-    }
 }

@@ -138,7 +138,10 @@ impl Inner {
                 told += 1;
                 continue;
             }
-            let request = Request::Fetch(Fetch { key: key.clone() });
+            let request = Request::Fetch(Fetch {
+                key: key.clone(),
+                ..Fetch::default()
+            });
             let answer = self.ask(*node, range, request, FENCE_TIMEOUT);
             asked.push(async move { (*node, answer.await) });
         }

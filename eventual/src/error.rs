@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate_storage::engine::EngineError;
 use quorate_storage::log::LogError;
-use quorate_types::causal::{ContextError, DecodeError, EvaluateError, WriteError};
+use quorate_types::causal::{ContextError, DecodeError, Dots, EvaluateError, WriteError};
 use quorate_types::{Effect, NodeId, RangeId};
 use thiserror::Error;
 
@@ -53,6 +53,18 @@ pub enum EventualError {
         wanted: usize,
         /// Who answered.
         answered: usize,
+    },
+    /// Those who answered do not know all that the session has seen. No effect.
+    #[error(
+        "no reachable holder of range {range} knows all that the session has seen: missing {missing}; asked: {asked:?}"
+    )]
+    SessionBehind {
+        /// Whose holders.
+        range: RangeId,
+        /// Names of writes that nobody who was asked knows.
+        missing: Box<Dots>,
+        /// Who was asked.
+        asked: Vec<NodeId>,
     },
     /// No primary could be asked, and no stand-in knows the key: it may exist. No effect.
     #[error(
@@ -135,6 +147,7 @@ impl EventualError {
             | Self::TooMany(_)
             | Self::Unreachable { .. }
             | Self::TooFewAnswers { .. }
+            | Self::SessionBehind { .. }
             | Self::AbsenceUnknown { .. }
             | Self::Filling(_)
             | Self::Context(_)

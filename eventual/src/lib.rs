@@ -2,7 +2,7 @@
 //! holders that are away, and repair brings all of them to the same bytes.
 //!
 //! Start at [`EventualNode`] (a node's part of it). `replica` is what a node holds of a range, in
-//! the node log and the engine; `coordinator` serves writes and reads, `spread` and `lanes` bring a
+//! the node log and the engine; `coordinator` serves writes and `read` reads, `spread` and `lanes` bring a
 //! write's copies to its holders; `hand_over` brings hints
 //! home; `repair` compares hash trees (`tree`); `closing` forgets the gaps of starts that are over. `quorum`, `hints` and `tree` are pure code. The
 //! rules of causality are `quorate_types::causal`'s.
@@ -24,6 +24,7 @@ mod names;
 mod node;
 pub mod outlook;
 pub mod quorum;
+mod read;
 mod repair;
 mod replica;
 mod report;
@@ -34,11 +35,12 @@ mod spread;
 mod step;
 pub mod tree;
 
-pub use coordinator::{ReadDone, ReadRequest, WriteDone, WriteRequest, WriteRung};
+pub use coordinator::{SeenBefore, WriteDone, WriteRequest, WriteRung};
 pub use error::EventualError;
 #[doc(hidden)]
 pub use faults::{Faults, Witness};
 pub use node::{Answer, EventualNode, EventualOptions, WeakEventualNode};
+pub use read::{ReadDone, ReadRequest, Wanted};
 pub use repair::Repaired;
 pub use report::{BackgroundWork, RangeReport};
 pub use scan::{ScanDone, ScanRequest};

@@ -15,7 +15,7 @@ use quorate_proto::internal::{
 };
 use quorate_storage::engine::Engine;
 use quorate_storage::log::{LogError, NodeLog, Vote};
-use quorate_types::causal::{Actor, Clock};
+use quorate_types::causal::{Actor, Clock, Dots, KeyState};
 use quorate_types::limits::CLOCK_OFFSET_MAX;
 use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
@@ -402,10 +402,14 @@ impl Inner {
         match request {
             Request::Stores(stores) => self.take_stores(range, stores).await,
             Request::Fetch(fetch) => {
-                let state = if primary {
-                    Some(replica.fetch(&fetch.key)?)
+                let wanted = dots_from_wire(&fetch.wanted)?;
+                let (state, missing) = if primary {
+                    let (state, missing) = replica.fetch_with(&fetch.key, &wanted)?;
+                    (Some(state), missing)
                 } else {
-                    replica.fetch_hinted(&fetch.key)?
+                    let state = replica.fetch_hinted(&fetch.key)?;
+                    let missing = missing_of_hints(state.as_ref(), &wanted);
+                    (state, missing)
                 };
                 let state = state.map(|state| state.encode()).unwrap_or_default();
                 let tentative = primary && replica.has_row(&fetch.key)?;
@@ -413,6 +417,7 @@ impl Inner {
                     primary,
                     state,
                     tentative,
+                    missing: Some(dots_to_wire(&missing)),
                 }))
             }
             Request::HandOver(hand_over) => self.take_hand_over(&replica, primary, hand_over).await,
@@ -640,6 +645,30 @@ pub(crate) async fn settle_all(replica: &Replica) -> Result<(), EventualError> {
         tokio::task::yield_now().await;
     }
     Ok(())
+}
+
+/// Dots on the wire; none: no bytes.
+pub(crate) fn dots_to_wire(dots: &Dots) -> Bytes {
+    match dots.is_empty() {
+        true => Bytes::new(),
+        false => dots.to_bytes(),
+    }
+}
+
+/// Reads what [`dots_to_wire`] wrote.
+pub(crate) fn dots_from_wire(bytes: &Bytes) -> Result<Dots, EventualError> {
+    match bytes.is_empty() {
+        true => Ok(Dots::new()),
+        false => Ok(Dots::from_bytes(bytes)?),
+    }
+}
+
+/// Which of some dots a stand-in's hints of a key do not tell of.
+pub(crate) fn missing_of_hints(hinted: Option<&KeyState>, wanted: &Dots) -> Dots {
+    match hinted {
+        Some(state) => wanted.without(state.context()),
+        None => wanted.clone(),
+    }
 }
 
 /// Answers a comparison once what was compared is on disk. Else a clock could outlive it: where

@@ -19,7 +19,8 @@ use quorate_types::{Copies, NodeId, RangeId};
 use tokio::time::Instant;
 
 use crate::error::EventualError;
-use crate::node::{EventualNode, Inner};
+use crate::node::{EventualNode, Inner, dots_from_wire, dots_to_wire};
+use crate::read::{SESSION_PAUSE, SESSION_PAUSE_MAX, Wanted};
 use crate::replica::Replica;
 
 /// A primary is given this long for a page.
@@ -46,6 +47,8 @@ pub struct ScanRequest {
     pub bytes_max: usize,
     /// Over how many primaries.
     pub copies: Copies,
+    /// What those who answer must know together.
+    pub wanted: Wanted,
     /// Until when.
     pub deadline: Instant,
 }
@@ -59,6 +62,10 @@ pub struct ScanDone {
     pub resume: Option<Bytes>,
     /// The primaries that took part.
     pub replicas: Vec<NodeId>,
+    /// All dots that they know of the range or of these keys: what a reader of the page has seen.
+    pub context: Dots,
+    /// As in `ReadDone`.
+    pub missing: Dots,
 }
 
 /// One replica's page.
@@ -67,6 +74,8 @@ struct Part {
     states: BTreeMap<Bytes, KeyState>,
     base: Dots,
     resume: Option<Bytes>,
+    /// What is wanted and it does not know.
+    missing: Dots,
 }
 
 impl EventualNode {
@@ -93,32 +102,77 @@ impl EventualNode {
                 missing: spread.missing,
             });
         }
-        let mut asked = FuturesUnordered::new();
-        let mut parts: Vec<Part> = Vec::new();
+        let everyone = others.clone();
+        let wanted_by = request.wanted.best_by.unwrap_or(request.deadline);
+        let mut pause = SESSION_PAUSE;
         loop {
-            while parts.len() + asked.len() < wanted
-                && let Some(node) = others.pop()
-            {
-                asked.push(part(inner, node, &request));
-            }
-            tokio::select! {
-                part = asked.next() => match part {
-                    Some(Ok(part)) => parts.push(part),
-                    Some(Err(error)) => tracing::debug!(%error, "a page was not told"),
-                    None => break,
-                },
-                () = tokio::time::sleep_until(request.deadline) => break,
-            }
-        }
-        if parts.len() < wanted {
-            return Err(EventualError::TooFewAnswers {
-                range: request.range,
-                wanted,
-                answered: parts.len(),
+            let parts = parts(inner, &request, others, wanted).await?;
+            let all = parts.iter().fold(request.wanted.dots.clone(), |all, part| {
+                all.common(&part.missing)
             });
+            let again = Instant::now() + pause;
+            if all.is_empty() || request.wanted.best_by.is_some() && again >= wanted_by {
+                return Ok(ScanDone {
+                    missing: all,
+                    ..joined(parts, request.reverse)
+                });
+            }
+            if again >= request.deadline {
+                return Err(EventualError::SessionBehind {
+                    range: request.range,
+                    missing: Box::new(all),
+                    asked: parts.iter().map(|part| part.node).collect(),
+                });
+            }
+            tokio::time::sleep_until(again).await;
+            pause = SESSION_PAUSE_MAX.min(pause * 2);
+            let is_there = |node: &NodeId| *node == me || inner.peers.reachable(*node);
+            others = everyone.iter().copied().filter(is_there).collect();
         }
-        Ok(joined(parts, request.reverse))
     }
+}
+
+/// Pages of at least `copies` primaries; of more, until they know together what is wanted.
+async fn parts(
+    inner: &Arc<Inner>,
+    request: &ScanRequest,
+    mut others: Vec<NodeId>,
+    copies: usize,
+) -> Result<Vec<Part>, EventualError> {
+    let mut asked = FuturesUnordered::new();
+    let mut parts: Vec<Part> = Vec::new();
+    let mut missing = request.wanted.dots.clone();
+    loop {
+        let enough = parts.len() >= copies;
+        if enough && missing.is_empty() {
+            break;
+        }
+        let least = if enough { parts.len() + 1 } else { copies };
+        while parts.len() + asked.len() < least
+            && let Some(node) = others.pop()
+        {
+            asked.push(part(inner, node, request));
+        }
+        tokio::select! {
+            part = asked.next() => match part {
+                Some(Ok(part)) => {
+                    missing = missing.common(&part.missing);
+                    parts.push(part);
+                }
+                Some(Err(error)) => tracing::debug!(%error, "a page was not told"),
+                None => break,
+            },
+            () = tokio::time::sleep_until(request.deadline) => break,
+        }
+    }
+    if parts.len() < copies {
+        return Err(EventualError::TooFewAnswers {
+            range: request.range,
+            wanted: copies,
+            answered: parts.len(),
+        });
+    }
+    Ok(parts)
 }
 
 async fn part(
@@ -132,6 +186,7 @@ async fn part(
         reverse: request.reverse,
         rows_max: u32::try_from(request.rows_max).unwrap_or(u32::MAX),
         bytes_max: u32::try_from(request.bytes_max).unwrap_or(u32::MAX),
+        wanted: dots_to_wire(&request.wanted.dots),
     };
     let told = if node == inner.node {
         page_of(&*inner.replica(request.range)?, &page)?
@@ -154,6 +209,10 @@ async fn part(
         states: states.collect::<Result<_, EventualError>>()?,
         base: KeyState::decode(&told.base)?.context().clone(),
         resume: (!told.resume.is_empty()).then_some(told.resume),
+        missing: match &told.missing {
+            Some(missing) => dots_from_wire(missing)?,
+            None => request.wanted.dots.clone(),
+        },
     })
 }
 
@@ -180,6 +239,11 @@ fn joined(mut parts: Vec<Part>, reverse: bool) -> ScanDone {
             }
         }
     }
+    let mut context = Dots::new();
+    let bases = parts.iter().map(|part| &part.base);
+    for known in bases.chain(rows.values().map(KeyState::context)) {
+        context.union(known);
+    }
     let mut rows: Vec<_> = rows.into_iter().collect();
     if reverse {
         rows.reverse();
@@ -188,6 +252,8 @@ fn joined(mut parts: Vec<Part>, reverse: bool) -> ScanDone {
         rows,
         resume,
         replicas: parts.iter().map(|part| part.node).collect(),
+        context,
+        missing: Dots::new(),
     }
 }
 
@@ -195,6 +261,8 @@ fn joined(mut parts: Vec<Part>, reverse: bool) -> ScanDone {
 pub(crate) fn page_of(replica: &Replica, page: &Page) -> Result<PageOf, EventualError> {
     let rows = usize::try_from(page.rows_max).unwrap_or(usize::MAX);
     let bytes = usize::try_from(page.bytes_max).unwrap_or(usize::MAX);
+    // Before the rows are read, which so know no less.
+    let missing = replica.lacking(&dots_from_wire(&page.wanted)?)?;
     let (states, base, resume) = replica.scan(
         (&page.start, &page.end, page.reverse),
         rows.clamp(1, PAGE_ROWS_MAX),
@@ -208,6 +276,7 @@ pub(crate) fn page_of(replica: &Replica, page: &Page) -> Result<PageOf, Eventual
         states: states.collect(),
         base: KeyState::of([], base).encode(),
         resume: resume.unwrap_or_default(),
+        missing: Some(dots_to_wire(&missing)),
     })
 }
 
@@ -249,6 +318,7 @@ mod tests {
                 .collect(),
             base,
             resume: resume.map(|key| Bytes::from_static(key.as_bytes())),
+            missing: Dots::new(),
         }
     }
 

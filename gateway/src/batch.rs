@@ -19,9 +19,8 @@ use crate::level::{self, ReadPlan};
 use crate::names::WriteName;
 use crate::operations::{Prepared, results};
 use crate::read::{consistency_of, preference};
-use crate::receipt::Session;
 use crate::route::{Errand, Tried};
-use crate::stand::Want;
+use crate::session::Session;
 use crate::validate;
 use crate::write::{Decided, Write};
 
@@ -38,18 +37,9 @@ struct Part<'a> {
 /// What all parts share.
 struct Batch<'a> {
     keyspace: &'a KeyspaceView,
-    consistency: Option<v1::Consistency>,
+    session: &'a Session,
     name: WriteName,
     context: Context,
-}
-
-impl Batch<'_> {
-    fn token(&self) -> Bytes {
-        self.consistency
-            .as_ref()
-            .map(|c| c.session_token.clone())
-            .unwrap_or_default()
-    }
 }
 
 impl Gateway {
@@ -68,7 +58,7 @@ impl Gateway {
         validate::batch(&request.operations, &keyspace.options)?;
         let (mode, leveled) = (keyspace.options.mode, request.consistency.as_ref());
         if level::is_eventual(mode, leveled) {
-            return self.eventual_batch(&request, context).await;
+            return self.eventual_batch(keyspace, &request, context).await;
         }
         let count = request.operations.len();
         let consistency = request.consistency;
@@ -96,10 +86,10 @@ impl Gateway {
             )
         };
         let name = self.name_of(request.request_id.as_ref())?;
-        let session = Session::of(self.cluster(), consistency.as_ref())?;
+        let session = self.session(keyspace, consistency.as_ref())?;
         let batch = Batch {
             keyspace,
-            consistency,
+            session: &session,
             name,
             context,
         };
@@ -140,8 +130,8 @@ impl Gateway {
             range: part.range,
             key: Bytes::new(),
             name: batch.name,
-            session: Session::of(self.cluster(), batch.consistency.as_ref())?,
-            token: batch.token(),
+            session: batch.session.clone(),
+            looks: true,
             context: batch.context,
         };
         let operation = || {
@@ -171,12 +161,13 @@ impl Gateway {
         plan: &ReadPlan,
         part: &Part<'_>,
     ) -> Result<v1::BatchResponse, GatewayError> {
-        let session = &Session::of(self.cluster(), batch.consistency.as_ref())?;
+        let session = batch.session;
         self.climb(plan, &batch.context, |rung, context| async move {
             let level = rung.level;
-            let want = Want::Level(level, session.wanted(part.range.id));
+            let want = session.want(level, part.range.id);
             let here = |group: Arc<Group>| async move {
-                match self.stand(&group, want, context.deadline).await {
+                let stood = self.stand_in_session(&group, None, want, session, context.deadline);
+                match stood.await {
                     Ok(standing) => {
                         let read = part.operations.iter().map(|one| one.read(&group)).collect();
                         let receipt =
@@ -186,7 +177,7 @@ impl Gateway {
                     Err(unmet) => unmet.into(),
                 }
             };
-            let resend = || part.request(batch, Some(consistency_of(level, batch.token())), None);
+            let resend = || part.request(batch, Some(consistency_of(level, session)), None);
             let prefer = preference(level);
             let errand = Errand {
                 range: part.range,
@@ -314,9 +305,10 @@ mod tests {
 
     use super::*;
     use crate::seal::ClusterTag;
+    use crate::token::KeyspaceTag;
 
     fn session() -> Session {
-        Session::of(ClusterTag::of(b"c"), None).unwrap()
+        Session::none((ClusterTag::of(b"c"), KeyspaceTag::of(b"k")))
     }
 
     fn found(revision: u64) -> v1::BatchResponse {

@@ -15,7 +15,6 @@ use crate::context::Context;
 use crate::errors::GatewayError;
 use crate::gateway::{Gateway, keyspace};
 use crate::page_token::{Fingerprint, PageToken};
-use crate::receipt::Session;
 use crate::seal::Kind;
 use crate::validate;
 use crate::write::{Decided, Write, strange};
@@ -93,7 +92,9 @@ impl Gateway {
         request: &v1::DeleteRequest,
         context: Context,
     ) -> Result<v1::DeleteResponse, GatewayError> {
+        let session = self.session(keyspace, request.consistency.as_ref())?;
         let mut step = v1::DeleteResponse::default();
+        let mut tokens = Vec::new();
         for (asked, range) in ranges.iter().enumerate() {
             let full = step.deleted >= u64::from(STEP_KEYS_MAX) || asked >= STEP_RANGES_MAX;
             if full {
@@ -104,6 +105,7 @@ impl Gateway {
                 Ok(part) => {
                     step.deleted += part.deleted;
                     step.revision = step.revision.max(part.revision);
+                    tokens.extend(part.receipt.iter().map(|of| of.session_token.clone()));
                     step.receipt = part.receipt.or(step.receipt);
                     if part.deleted >= u64::from(STEP_KEYS_MAX) {
                         step.next_page_token = self.step_token(keyspace, range, request);
@@ -116,6 +118,9 @@ impl Gateway {
                     break;
                 }
             }
+        }
+        if let Some(receipt) = &mut step.receipt {
+            receipt.session_token = session.joined(tokens.iter());
         }
         Ok(step)
     }
@@ -151,10 +156,8 @@ impl Gateway {
             range,
             key: Bytes::new(),
             name: self.name_of(request.request_id.as_ref())?,
-            session: Session::of(self.cluster(), consistency)?,
-            token: consistency
-                .map(|c| c.session_token.clone())
-                .unwrap_or_default(),
+            session: self.session(keyspace, consistency)?,
+            looks: true,
             context,
         };
         let bucket = match keyspace.options.partitioning {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use quorate_eventual::EventualError;
 use quorate_proto::v1;
 use quorate_storage::engine::EngineError;
-use quorate_types::causal::WriteError;
+use quorate_types::causal::{Dots, WriteError};
 use quorate_types::{
     Effect, FieldError, Mode, NodeId, RangeId, Reason, Refusal, RequestHandle, Revision,
     format_duration,
@@ -165,6 +165,16 @@ pub enum GatewayError {
         range: RangeId,
         /// What the token has seen.
         wanted: Revision,
+    },
+    /// The log has not decided all that the session has seen. No effect.
+    #[error(
+        "the log of range {range} has not decided yet what the session has seen: missing {missing}"
+    )]
+    SessionBehind {
+        /// Whose log.
+        range: RangeId,
+        /// Names of writes.
+        missing: Box<Dots>,
     },
     /// No replica is fresh enough. No effect.
     #[error("no reachable replica of range {range} is known to be at most {} old (the best: {})", format_duration(*wanted), match best { Some(best) => format_duration(*best), None => "none reachable".to_owned() })]
@@ -347,6 +357,7 @@ impl GatewayError {
             | Self::NoMajority { .. }
             | Self::RangeMoved { .. }
             | Self::NotCaughtUp { .. }
+            | Self::SessionBehind { .. }
             | Self::StalenessExceeded { .. }
             | Self::ClockOffset { .. }
             | Self::Interrupted { .. }
@@ -379,7 +390,7 @@ impl GatewayError {
             Self::NoLeader { .. } => Reason::NoLeader,
             Self::NoMajority { .. } => Reason::NoMajority,
             Self::RangeMoved { .. } => Reason::RangeMoved,
-            Self::NotCaughtUp { .. } => Reason::NotCaughtUp,
+            Self::NotCaughtUp { .. } | Self::SessionBehind { .. } => Reason::NotCaughtUp,
             Self::StalenessExceeded { .. } => Reason::StalenessExceeded,
             Self::TimedOut
             | Self::OutcomeUnknown { .. }
@@ -424,6 +435,7 @@ impl GatewayError {
             | Self::NoMajority { .. }
             | Self::RangeMoved { .. }
             | Self::NotCaughtUp { .. }
+            | Self::SessionBehind { .. }
             | Self::StalenessExceeded { .. }
             | Self::TimedOut
             | Self::Closed { .. }
@@ -494,7 +506,10 @@ impl GatewayError {
             Self::NotCaughtUp { range, wanted } => {
                 put("range", range.to_string());
                 put("revision", wanted.to_string());
-                put("levels", "stale".to_owned());
+            }
+            Self::SessionBehind { range, missing } => {
+                put("range", range.to_string());
+                put("missing", shortened(&missing.to_string()));
             }
             Self::StalenessExceeded {
                 range,
@@ -544,6 +559,7 @@ fn eventual_meaning(error: &EventualError) -> (Code, Reason) {
         | EventualError::AbsenceUnknown { .. }
         | EventualError::Filling(_)
         | EventualError::PeerFailed(_) => (Code::Unavailable, Reason::HoldersMissing),
+        EventualError::SessionBehind { .. } => (Code::Unavailable, Reason::NotCaughtUp),
         EventualError::TooFewHolders { .. } | EventualError::NotDecided { .. } => {
             (Code::DeadlineExceeded, Reason::HoldersMissing)
         }
@@ -596,6 +612,15 @@ fn eventual_metadata(error: &EventualError, mut put: impl FnMut(&str, String)) {
                 put("levels", format!("eventual:{reachable}"));
             }
         }
+        EventualError::SessionBehind {
+            range,
+            missing,
+            asked,
+        } => {
+            put("range", range.to_string());
+            put("missing", shortened(&missing.to_string()));
+            put("asked", named(asked));
+        }
         EventualError::TooFewHolders { wanted, stored } => {
             put("wanted", wanted.to_string());
             put("stored", stored.to_string());
@@ -609,7 +634,8 @@ fn eventual_metadata(error: &EventualError, mut put: impl FnMut(&str, String)) {
     }
 }
 
-fn shortened(text: &str) -> String {
+/// A text as an error carries it.
+pub(crate) fn shortened(text: &str) -> String {
     text.chars().take(MESSAGE_MAX_CHARACTERS).collect()
 }
 

@@ -9,7 +9,7 @@ use quorate_eventual::{EventualError, ReadDone, ReadRequest, WriteDone, WriteReq
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
 use quorate_raft::{CallError, KeyspaceView, RangeView};
 use quorate_types::causal::{Binding, Context as Seen, Dots, KeyState, Update};
-use quorate_types::{Copies, Mode, NodeId, Operation, ReadLevel, Timestamp};
+use quorate_types::{Copies, Mode, NodeId, Operation, ReadLevel, Revision, Timestamp};
 use tokio::time::Instant;
 
 use crate::answer::Answer;
@@ -19,6 +19,8 @@ use crate::gateway::{Gateway, keyspace, range_of};
 use crate::level::{self, EventualPlan, WritePlan};
 use crate::names::WriteName;
 use crate::range_page::{Bounds, MORE, PageLimit, Scan};
+use crate::session::{Session, in_words};
+use crate::token::Seen as SessionSeen;
 use crate::write::wire_name;
 use crate::{typed, validate};
 
@@ -39,9 +41,19 @@ pub(crate) struct Place<'a> {
     pub(crate) key: Bytes,
 }
 
+/// A read of views.
+pub(crate) struct Views<'a> {
+    /// What the receipt names.
+    pub(crate) level: ReadLevel,
+    /// How many.
+    pub(crate) copies: Copies,
+    pub(crate) session: &'a Session,
+}
+
 /// A write of the eventual plane.
 pub(crate) struct EventualWrite<'a> {
     pub(crate) place: Place<'a>,
+    pub(crate) session: Session,
     pub(crate) plan: &'a EventualPlan,
     pub(crate) update: Update,
     /// Sealed, if the client sent one.
@@ -59,6 +71,25 @@ pub(crate) struct EventualWritten {
     pub(crate) dot: String,
     pub(crate) state: KeyState,
     pub(crate) receipt: v1::Receipt,
+}
+
+/// What a session has seen once a write is answered. A change of a typed key is answered by what
+/// the key has come to.
+fn seen_by_writer(update: &Update, done: &WriteDone) -> SessionSeen {
+    let mut seen = SessionSeen {
+        revision: done.decided.unwrap_or(Revision::ZERO),
+        dots: done.dots.clone(),
+        is_coarse: false,
+    };
+    match update {
+        Update::Put(_) | Update::Delete => {}
+        Update::PutLatest(_)
+        | Update::Increment(_)
+        | Update::Add(_)
+        | Update::Remove(_)
+        | Update::Fields(_) => seen.join(&SessionSeen::of_context(done.state.context())),
+    }
+    seen
 }
 
 /// What tells a keyspace from others, and from itself before a restore.
@@ -215,6 +246,7 @@ impl Gateway {
             key: place.key.clone(),
             update: write.update.clone(),
             seen,
+            session: write.session.seen_before(place.range.id),
             expiry,
             timestamp: now,
             name: Some((write.name.id, write.name.first_tried)),
@@ -246,6 +278,9 @@ impl Gateway {
         receipt.context = place.with_binding(self.node().cluster(), |binding| {
             Seen::seal(done.state.context(), binding).0
         });
+        let group = self.node().group(place.range.id);
+        let seen = seen_by_writer(&write.update, done);
+        receipt.session_token = write.session.after(place.range.id, &seen, group.as_deref());
         if let Some(micros) = &mut receipt.micros {
             micros.disk = u64::try_from(done.stored_after.as_micros()).unwrap_or(u64::MAX);
         }
@@ -281,6 +316,7 @@ impl Gateway {
     ) -> Result<v1::PutResponse, GatewayError> {
         let write = EventualWrite {
             place: Self::eventual_place(keyspace, &request.key, &context)?,
+            session: self.session(keyspace, consistency.as_ref())?,
             plan,
             update: Update::Put(request.value.clone()),
             context: request.context.as_ref(),
@@ -315,6 +351,7 @@ impl Gateway {
     ) -> Result<v1::DeleteResponse, GatewayError> {
         let write = EventualWrite {
             place: Self::eventual_place(keyspace, &request.key, &context)?,
+            session: self.session(keyspace, consistency.as_ref())?,
             plan,
             update: Update::Delete,
             context: request.context.as_ref(),
@@ -374,6 +411,7 @@ impl Gateway {
         };
         let write = EventualWrite {
             place: Self::eventual_place(keyspace, &request.key, &context)?,
+            session: self.session(keyspace, consistency.as_ref())?,
             plan: &plan,
             update,
             context: request.context.as_ref(),
@@ -413,7 +451,7 @@ impl Gateway {
     pub(crate) async fn eventual_get(
         &self,
         place: &Place<'_>,
-        copies: Copies,
+        views: &Views<'_>,
         context: &Context,
         request: impl Fn() -> Request,
     ) -> Result<v1::GetResponse, GatewayError> {
@@ -423,17 +461,20 @@ impl Gateway {
         let request = ReadRequest {
             range: place.range.id,
             key: place.key.clone(),
-            copies,
+            copies: views.copies,
+            wanted: views
+                .session
+                .wanted_of_views(place.range.id, context.deadline),
             deadline: context.deadline,
         };
         let done = self.eventual().read(request).await?;
-        self.eventual_got(place, copies, &done, context)
+        self.eventual_got(place, views, &done, context)
     }
 
     fn eventual_got(
         &self,
         place: &Place<'_>,
-        copies: Copies,
+        views: &Views<'_>,
         done: &ReadDone,
         context: &Context,
     ) -> Result<v1::GetResponse, GatewayError> {
@@ -441,9 +482,13 @@ impl Gateway {
         shown.context = place.with_binding(self.node().cluster(), |binding| {
             Seen::seal(done.state.context(), binding).0
         });
-        let rung = level::read_rung_to_wire(ReadLevel::Eventual(copies));
+        let rung = level::read_rung_to_wire(views.level);
         let holders = (&done.tally.primaries[..], &done.tally.stand_ins[..]);
         let mut receipt = self.eventual_receipt(place.range, rung, holders, context);
+        let group = self.node().group(place.range.id);
+        let seen = SessionSeen::of_context(done.state.context());
+        receipt.session_token = views.session.after(place.range.id, &seen, group.as_deref());
+        receipt.session_missing = in_words(&done.missing);
         receipt.tentative = self.is_tentative(place, &done.state)?;
         let mut answer = shown.answer(receipt);
         answer.partial = done.partial;
@@ -477,6 +522,9 @@ impl Gateway {
                 rows_max: limit.rows,
                 bytes_max: limit.bytes,
                 copies,
+                wanted: scan
+                    .session
+                    .wanted_of_views(range.id, scan.context.deadline),
                 deadline: scan.context.deadline,
             };
             let done = self.eventual().scan(page).await?;
@@ -497,6 +545,10 @@ impl Gateway {
             }
             let rung = level::read_rung_to_wire(scan.level);
             let holders = (&done.replicas[..], &[][..]);
+            let mut receipt = self.eventual_receipt(range, rung, holders, &scan.context);
+            let seen = SessionSeen::of_context(&done.context);
+            receipt.session_token = scan.session.after(range.id, &seen, None);
+            receipt.session_missing = in_words(&done.missing);
             return Ok(v1::ScanResponse {
                 entries,
                 next_page_token: if more {
@@ -505,7 +557,7 @@ impl Gateway {
                     Bytes::new()
                 },
                 at_revision: 0,
-                receipt: Some(self.eventual_receipt(range, rung, holders, &scan.context)),
+                receipt: Some(receipt),
             });
         }
     }
@@ -540,9 +592,11 @@ impl Gateway {
     /// The operations of a batch on the eventual plane, each on its own.
     pub(crate) async fn eventual_batch(
         &self,
+        keyspace: &KeyspaceView,
         request: &v1::BatchRequest,
         context: Context,
     ) -> Result<v1::BatchResponse, GatewayError> {
+        let session = self.session(keyspace, request.consistency.as_ref())?;
         let mut served = Vec::with_capacity(request.operations.len());
         for (place, operation) in request.operations.iter().enumerate() {
             let name = request.request_id.map(|id| v1::RequestId {
@@ -565,10 +619,10 @@ impl Gateway {
         {
             return Err(error.clone());
         }
-        let mut receipt = None;
+        let mut receipts = Vec::new();
         let results = results.into_iter().map(|result| match result {
             Ok((result, of)) => {
-                receipt = receipt.take().or(of);
+                receipts.extend(of);
                 result
             }
             Err(error) => v1::OperationResult {
@@ -576,10 +630,14 @@ impl Gateway {
                 ..v1::OperationResult::default()
             },
         });
-        Ok(v1::BatchResponse {
-            results: results.collect(),
-            receipt,
-        })
+        let results = results.collect();
+        let tokens = receipts.iter().map(|receipt| &receipt.session_token);
+        let token = session.joined(tokens);
+        let receipt = receipts.into_iter().next().map(|receipt| v1::Receipt {
+            session_token: token,
+            ..receipt
+        });
+        Ok(v1::BatchResponse { results, receipt })
     }
 
     async fn batched(

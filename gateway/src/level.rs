@@ -212,8 +212,9 @@ pub fn write_plan(
 pub fn is_eventual(mode: Mode, consistency: Option<&v1::Consistency>) -> bool {
     let rungs = consistency.map_or(&[][..], |consistency| &consistency.rungs);
     let eventual = |rung: &v1::Rung| {
+        let of_mode = [v1::Level::Unspecified as i32, v1::Level::Session as i32];
         rung.level == v1::Level::Eventual as i32
-            || rung.level == v1::Level::Unspecified as i32 && mode == Mode::Eventual
+            || of_mode.contains(&rung.level) && mode == Mode::Eventual
     };
     if rungs.is_empty() {
         return mode == Mode::Eventual;
@@ -273,10 +274,6 @@ impl Place<'_> {
                 GatewayError::not_served(self.keyspace, refusal)
             }
         })?;
-        if self.mode == Mode::Eventual && level == Level::Session {
-            let what = format!("a {} at {level}", self.operation);
-            return Err(GatewayError::no_eventual_plane(what, self.mode));
-        }
         Ok(level)
     }
 }
@@ -434,6 +431,7 @@ mod tests {
             fence: false,
             rungs: levels.iter().map(rung).collect(),
             session_token: vec![0].into(),
+            ..v1::Consistency::default()
         }
     }
 
@@ -492,13 +490,6 @@ mod tests {
             refused(Mode::Mixed, Operation::Snapshot, &["eventual:one"]),
             not_served
         );
-    }
-
-    #[test]
-    fn what_is_not_built_yet_says_so() {
-        let error = read(Mode::Eventual, Operation::Read, &["session"]).unwrap_err();
-        assert_eq!(error.code(), Code::Unimplemented);
-        assert_eq!(error.reason(), Some(Reason::NotImplemented));
     }
 
     #[test]

@@ -49,6 +49,7 @@ mod seal;
 mod serve;
 mod service_admin;
 mod service_kv;
+mod session;
 mod shown;
 mod stand;
 mod status;

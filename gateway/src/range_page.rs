@@ -7,14 +7,14 @@ use bytes::Bytes;
 use quorate_proto::v1::{self, pipeline_request::Request};
 use quorate_raft::{Group, KeyspaceView, RangeView};
 use quorate_storage::engine::ScanRequest;
-use quorate_types::{Partitioning, ReadLevel, Revision, user_interval};
+use quorate_types::{Copies, Mode, Partitioning, ReadLevel, Revision, user_interval};
 
 use crate::context::Context;
 use crate::errors::GatewayError;
 use crate::gateway::Gateway;
 use crate::read::{consistency_of, preference};
-use crate::receipt::Session;
 use crate::route::{Errand, Prefer, Tried};
+use crate::session::Session;
 use crate::stand::{Standing, Want};
 use crate::write::{key_value, stored};
 
@@ -59,7 +59,6 @@ pub(crate) struct Scan<'a> {
     pub(crate) keys_only: bool,
     pub(crate) level: ReadLevel,
     pub(crate) session: &'a Session,
-    pub(crate) token: Bytes,
     pub(crate) context: Context,
 }
 
@@ -78,7 +77,17 @@ impl Scan<'_> {
 
     /// Whether the eventual plane serves it, which has no states in time.
     pub(crate) fn is_eventual(&self) -> bool {
-        matches!(self.level, ReadLevel::Eventual(_))
+        self.copies().is_some()
+    }
+
+    /// How many views it joins; `None`: the log's state answers.
+    pub(crate) fn copies(&self) -> Option<Copies> {
+        let has_log = self.keyspace.options.mode != Mode::Eventual;
+        match self.level {
+            ReadLevel::Eventual(copies) => Some(copies),
+            ReadLevel::Session => (!has_log).then_some(Copies::One),
+            ReadLevel::Linearizable | ReadLevel::Bounded(_) | ReadLevel::Stale => None,
+        }
     }
 
     /// The encoded keys of a range that lie within the bounds.
@@ -116,7 +125,7 @@ impl Scan<'_> {
             limit: u32::try_from(limit.rows).unwrap_or(u32::MAX),
             bytes_max: u32::try_from(limit.bytes).unwrap_or(u32::MAX),
             at_revision: at.map_or(0, |at| at.0),
-            consistency: Some(consistency_of(self.level, self.token.clone())),
+            consistency: Some(consistency_of(self.level, self.session)),
             ..v1::ScanRequest::default()
         }
     }
@@ -133,15 +142,17 @@ impl Gateway {
         at: Option<Revision>,
         limit: PageLimit,
     ) -> Result<v1::ScanResponse, GatewayError> {
-        if let ReadLevel::Eventual(copies) = scan.level {
+        if let Some(copies) = scan.copies() {
             return self.eventual_page(scan, range, bounds, copies, limit).await;
         }
         let want = match at {
             Some(at) => Want::At(at),
-            None => Want::Level(scan.level, scan.session.wanted(range.id)),
+            None => scan.session.want(scan.level, range.id),
         };
         let here = |group: Arc<Group>| async move {
-            match self.stand(&group, want, scan.context.deadline).await {
+            let (session, deadline) = (scan.session, scan.context.deadline);
+            let stood = self.stand_in_session(&group, None, want, session, deadline);
+            match stood.await {
                 Ok(standing) => {
                     Tried::Done(self.page_here(scan, range, bounds, &group, standing, limit))
                 }
@@ -178,7 +189,7 @@ impl Gateway {
             standing.at = Some(match scan.level {
                 ReadLevel::Linearizable => standing.revision,
                 // What is closed is complete here, also on ranges without recent writes.
-                _ => group.closed(),
+                _ => group.closed().max(group.last_decided()),
             });
         }
         let page = group

@@ -7,18 +7,19 @@ use bytes::Bytes;
 use quorate_proto::v1::{self, pipeline_request::Request};
 use quorate_raft::{Group, KeyspaceView, RangeView};
 use quorate_storage::engine::HistoryEntry;
-use quorate_types::{Effect, Mode, Operation, ReadLevel, Revision};
+use quorate_types::{Copies, Effect, Mode, Operation, ReadLevel, Revision};
 use tokio::time::Instant;
 use tonic::Code;
 
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::errors::GatewayError;
-use crate::eventual::Place;
+use crate::eventual::{Place, Views};
 use crate::gateway::{Gateway, keyspace, range_of};
 use crate::level::{self, ReadPlan, ReadRung};
-use crate::receipt::{Session, receipt};
+use crate::receipt::receipt;
 use crate::route::{Errand, Prefer, Tried};
+use crate::session::Session;
 use crate::stand::{Standing, Want};
 use crate::validate;
 use crate::write::{key_value, stored};
@@ -27,35 +28,53 @@ use crate::write::{key_value, stored};
 struct Read<'a> {
     range: &'a RangeView,
     key: Bytes,
+    mode: Mode,
     plan: ReadPlan,
     session: Session,
-    token: Bytes,
     at: Revision,
 }
 
 impl Read<'_> {
     fn want(&self, level: ReadLevel) -> Want {
         if self.at.is_none() {
-            Want::Level(level, self.session.wanted(self.range.id))
+            self.session.want(level, self.range.id)
         } else {
             Want::At(self.at)
         }
     }
 
+    /// How many views it joins; `None`: the log's state answers. A session of which the log has not
+    /// decided all yet, as far as is known here, is shown the view.
+    fn views(&self, gateway: &Gateway, level: ReadLevel) -> Option<Copies> {
+        if !self.at.is_none() {
+            return None;
+        }
+        let has_more = || {
+            let dots = self.session.wanted(self.range.id).dots;
+            let group = gateway.node().group(self.range.id);
+            let knows_all = |group: &Group| group.undecided(Some(&self.key), &dots).is_empty();
+            !dots.is_empty() && !group.as_deref().is_some_and(knows_all)
+        };
+        match level {
+            ReadLevel::Eventual(copies) => Some(copies),
+            ReadLevel::Session => match self.mode {
+                Mode::Eventual => Some(Copies::One),
+                Mode::Mixed => has_more().then_some(Copies::One),
+                Mode::Strong => None,
+            },
+            ReadLevel::Linearizable | ReadLevel::Bounded(_) | ReadLevel::Stale => None,
+        }
+    }
+
     /// What a peer is asked for: this rung alone.
     fn consistency(&self, level: ReadLevel) -> Option<v1::Consistency> {
-        Some(consistency_of(level, self.token.clone()))
+        Some(consistency_of(level, &self.session))
     }
 }
 
 /// One level and a session, on the wire.
-pub(crate) fn consistency_of(level: ReadLevel, session_token: Bytes) -> v1::Consistency {
-    v1::Consistency {
-        // Done before.
-        fence: false,
-        rungs: vec![level::read_rung_to_wire(level)],
-        session_token,
-    }
+pub(crate) fn consistency_of(level: ReadLevel, session: &Session) -> v1::Consistency {
+    session.consistency(vec![level::read_rung_to_wire(level)])
 }
 
 /// Where the search for a replica begins, by level.
@@ -94,7 +113,7 @@ impl Gateway {
         let name = &keyspace.name;
         self.climb(&read.plan, &context, |rung, context| async move {
             let level = rung.level;
-            if let ReadLevel::Eventual(copies) = level {
+            if let Some(copies) = read.views(self, level) {
                 let place = Place {
                     keyspace,
                     range: read.range,
@@ -109,10 +128,18 @@ impl Gateway {
                         at_revision: 0,
                     })
                 };
-                return self.eventual_get(&place, copies, &context, resend).await;
+                let views = Views {
+                    level,
+                    copies,
+                    session: &read.session,
+                };
+                return self.eventual_get(&place, &views, &context, resend).await;
             }
             let here = |group: Arc<Group>| async move {
-                match self.stand(&group, read.want(level), context.deadline).await {
+                let key = Some(&read.key[..]);
+                let (want, deadline) = (read.want(level), context.deadline);
+                let stood = self.stand_in_session(&group, key, want, &read.session, deadline);
+                match stood.await {
                     Ok(standing) => {
                         let place = Place {
                             keyspace,
@@ -159,17 +186,14 @@ impl Gateway {
         };
         let mode = keyspace.options.mode;
         let plan = level::read_plan(&keyspace.name, mode, operation, consistency.as_ref())?;
-        let session = Session::of(self.cluster(), consistency.as_ref())?;
+        let session = self.session(keyspace, consistency.as_ref())?;
         let (range, key) = range_of(keyspace, key, context)?;
-        let token = consistency
-            .map(|consistency| consistency.session_token)
-            .unwrap_or_default();
         Ok(Read {
             range,
             key,
+            mode,
             plan,
             session,
-            token,
             at,
         })
     }
@@ -184,7 +208,8 @@ impl Gateway {
         context: &Context,
     ) -> Result<v1::GetResponse, GatewayError> {
         let table = group.table();
-        let shown = match standing.at {
+        let at = standing.at;
+        let shown = match at {
             None if place.keyspace.options.mode == Mode::Mixed => self.decided_key(place, group)?,
             None => self.shown_version(place, table.get(&read.key).map_err(stored)?)?,
             Some(at) => {
@@ -194,7 +219,7 @@ impl Gateway {
         };
         // After the table was read.
         let mut receipt = self.read_receipt(&read.session, group, standing, level, context);
-        if standing.at.is_none() && place.keyspace.options.mode == Mode::Mixed {
+        if at.is_none() && place.keyspace.options.mode == Mode::Mixed {
             let range = place.range.id;
             receipt.tentative = self.eventual().is_tentative(range, &place.key)?;
         }
@@ -229,7 +254,8 @@ impl Gateway {
         receipt.staleness_ms = standing
             .staleness
             .map(|staleness| u64::try_from(staleness.as_millis()).unwrap_or(u64::MAX));
-        receipt.session_token = session.after(group.range_id(), revision);
+        receipt.session_missing = standing.missing;
+        receipt.session_token = session.after_log(group, revision);
         receipt
     }
 
@@ -293,7 +319,10 @@ impl Gateway {
         self.climb(&read.plan, &context, |rung, context| async move {
             let level = rung.level;
             let here = |group: Arc<Group>| async move {
-                match self.stand(&group, read.want(level), context.deadline).await {
+                let key = Some(&read.key[..]);
+                let (want, deadline) = (read.want(level), context.deadline);
+                let stood = self.stand_in_session(&group, key, want, &read.session, deadline);
+                match stood.await {
                     Ok(standing) => {
                         let receipt =
                             || self.read_receipt(&read.session, &group, standing, level, &context);

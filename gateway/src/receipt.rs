@@ -1,80 +1,16 @@
 //! What was really delivered: the receipts of what this node served itself.
 //!
-//! Not here: receipts of peers, which pass through with only the rung set.
+//! Not here: receipts of peers, which pass through with only the rung set; session tokens
+//! (`session`).
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use quorate_proto::v1;
 use quorate_raft::Group;
 use quorate_types::{NodeId, Revision};
 use tokio::time::Instant;
 
 use crate::context::Context;
-use crate::seal::ClusterTag;
-use crate::token::SessionToken;
-
-/// The token with which a session begins: nothing seen yet.
-const SESSION_BEGIN: &[u8] = &[0];
-
-/// What a request's session has seen before; `None`: the request belongs to no session.
-pub struct Session {
-    cluster: ClusterTag,
-    token: Option<SessionToken>,
-}
-
-impl Session {
-    /// Reads the token of a request.
-    ///
-    /// # Errors
-    ///
-    /// `TOKEN_INVALID`, see [`SessionToken::decode`].
-    pub fn of(
-        cluster: ClusterTag,
-        consistency: Option<&v1::Consistency>,
-    ) -> Result<Session, crate::errors::GatewayError> {
-        let sealed = consistency.map(|consistency| &consistency.session_token);
-        let token = match sealed {
-            None => None,
-            Some(sealed) if sealed.is_empty() => None,
-            Some(sealed) if sealed == SESSION_BEGIN => Some(SessionToken::default()),
-            Some(sealed) => Some(SessionToken::decode(cluster, sealed)?),
-        };
-        Ok(Session { cluster, token })
-    }
-
-    /// What it has seen; nothing if there is no session.
-    pub fn wanted(&self, range: quorate_types::RangeId) -> Revision {
-        self.token
-            .as_ref()
-            .map_or(Revision::ZERO, |token| token.wanted(range))
-    }
-
-    /// The token after something was seen of a range; empty if there is no session.
-    pub fn after(&self, range: quorate_types::RangeId, revision: Revision) -> Bytes {
-        let Some(token) = &self.token else {
-            return Bytes::new();
-        };
-        let mut token = token.clone();
-        token.saw(range, revision);
-        token.encode(self.cluster)
-    }
-
-    /// The token that has seen all that these have; empty if there is no session.
-    pub fn joined<'a>(&self, tokens: impl Iterator<Item = &'a Bytes>) -> Bytes {
-        let Some(token) = &self.token else {
-            return Bytes::new();
-        };
-        let mut token = token.clone();
-        for sealed in tokens.filter(|sealed| !sealed.is_empty()) {
-            // Ours or a peer's of this cluster, a moment ago; one that cannot be read adds nothing.
-            if let Ok(other) = SessionToken::decode(self.cluster, sealed) {
-                token.join(&other);
-            }
-        }
-        token.encode(self.cluster)
-    }
-}
 
 /// Where the time of a request went.
 #[derive(Clone, Copy, Debug)]

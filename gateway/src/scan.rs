@@ -25,8 +25,8 @@ use crate::level;
 use crate::merge::{Merge, Next};
 use crate::page_token::{Fingerprint, PageToken};
 use crate::range_page::{Bounds, PageLimit, Scan};
-use crate::receipt::Session;
 use crate::seal::Kind;
+use crate::session::Session;
 use crate::validate;
 
 /// Ranges asked at the same time by one scan.
@@ -85,14 +85,10 @@ impl Gateway {
         let consistency = request.consistency.as_ref();
         let mode = keyspace.options.mode;
         let plan = level::read_plan(&keyspace.name, mode, operation, consistency)?;
-        let session = Session::of(self.cluster(), consistency)?;
+        let session = self.session(keyspace, consistency)?;
         let (session, bounds) = (&session, &bounds);
-        let token = consistency
-            .map(|c| c.session_token.clone())
-            .unwrap_or_default();
         let resumes = !request.page_token.is_empty();
         self.climb(&plan, &context, |rung, context| {
-            let token = token.clone();
             let keys_only = request.keys_only;
             async move {
                 let level = rung.level;
@@ -101,7 +97,6 @@ impl Gateway {
                     keys_only,
                     level,
                     session,
-                    token,
                     context,
                 };
                 if let Some(forwarded) = context.forwarded {
@@ -166,7 +161,7 @@ impl Gateway {
     ) -> Result<Gathered, GatewayError> {
         let ranges = ranges_within(scan.keyspace, bounds);
         // Neither reads one state in time.
-        let stale = matches!(scan.level, ReadLevel::Stale | ReadLevel::Eventual(_));
+        let stale = scan.level == ReadLevel::Stale || scan.is_eventual();
         if !scan.keeps_history() && !stale && (at.is_some() || resumes || ranges.len() > 1) {
             return Err(no_history(scan));
         }
@@ -202,16 +197,20 @@ impl Gateway {
     ) -> Result<Revision, GatewayError> {
         let known = self.ask_all(scan, ranges).await?;
         let newest = known.iter().copied().max().unwrap_or(Revision::ZERO);
-        let oldest = known.iter().copied().min().unwrap_or(Revision::ZERO);
+        let wanted = ranges
+            .iter()
+            .map(|range| scan.session.wanted(range.id).revision)
+            .max();
+        // What a session has seen and the log has decided lately is not in the oldest state.
+        let has_dots = |range: &&RangeView| !scan.session.wanted(range.id).dots.is_empty();
+        let oldest = match ranges.iter().any(has_dots) {
+            true => newest,
+            false => known.iter().copied().min().unwrap_or(Revision::ZERO),
+        };
+        let oldest = oldest.max(wanted.unwrap_or(Revision::ZERO));
         match scan.level {
             ReadLevel::Linearizable => Ok(newest),
-            ReadLevel::Session => {
-                let wanted = ranges
-                    .iter()
-                    .map(|range| scan.session.wanted(range.id))
-                    .max();
-                Ok(oldest.max(wanted.unwrap_or(Revision::ZERO)))
-            }
+            ReadLevel::Session => Ok(oldest),
             ReadLevel::Bounded(age) => {
                 // Each was fresh enough when asked; the ones asked first may not be any more.
                 let now = self.node().now();
@@ -267,8 +266,7 @@ impl Gateway {
             keyspace: scan.keyspace,
             keys_only: true,
             level: scan.level,
-            session: scan.session,
-            token: Bytes::new(),
+            session: &Session::none(self.binding(scan.keyspace)),
             context: scan.context.until(until),
         };
         let mut closing = Vec::with_capacity(ranges.len());

@@ -51,11 +51,12 @@ pub fn open(kind: Kind, cluster: ClusterTag, sealed: &Bytes) -> Result<Bytes, &'
         return Err("too short to be one of ours");
     }
     let (content, crc) = sealed.split_at(sealed.len() - CRC_BYTES);
+    // Before the checksum: what a later version seals is not damaged, though it may end otherwise.
+    if content[0] != VERSION {
+        return Err("of another version, or none of ours");
+    }
     if crc != crc32fast::hash(content).to_be_bytes() {
         return Err("damaged, or none of ours");
-    }
-    if content[0] != VERSION {
-        return Err("of another version");
     }
     if content[1] != kind as u8 {
         return Err("of another kind of request");
@@ -84,6 +85,12 @@ mod tests {
         assert_eq!(
             open(Kind::Scan, ClusterTag::of(b"two"), &sealed),
             Err("of another cluster")
+        );
+        let mut future = sealed.to_vec();
+        future[0] = VERSION + 1;
+        assert_eq!(
+            open(Kind::Scan, here, &future.into()),
+            Err("of another version, or none of ours")
         );
         for bit in 0..sealed.len() * 8 {
             let mut damaged = sealed.to_vec();

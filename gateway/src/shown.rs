@@ -17,6 +17,7 @@ use crate::errors::GatewayError;
 use crate::eventual::{Place, identity_of};
 use crate::gateway::{Gateway, range_of};
 use crate::typed;
+use crate::write::Write;
 
 /// What clients are told of a key.
 #[derive(Default)]
@@ -109,15 +110,21 @@ impl Gateway {
         }
     }
 
-    /// The dots that the client of a strong write says to have seen, as its entry carries them.
+    /// The dots that the client of a strong write says to have seen, as its entry carries them:
+    /// in its context, or else in its session.
     pub(crate) fn seen_of(
         &self,
         keyspace: &KeyspaceView,
         user_key: &Bytes,
         sealed: Option<&Bytes>,
+        write: &Write<'_>,
     ) -> Result<Bytes, GatewayError> {
         let Some(sealed) = sealed else {
-            return Ok(Bytes::new());
+            let seen = write.session.wanted(write.range.id).dots;
+            return Ok(match seen.is_empty() {
+                true => Bytes::new(),
+                false => seen.to_bytes(),
+            });
         };
         if keyspace.options.mode != Mode::Mixed {
             let problem = "contexts are for keyspaces of mode mixed and eventual";

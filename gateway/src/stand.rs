@@ -19,19 +19,20 @@ use crate::route::Tried;
 /// How long one replica is given to confirm a read before another one is tried.
 const CONFIRM_MAX: Duration = Duration::from_millis(1_000);
 /// How long one replica is given to catch up with a session or to close a timestamp.
-const CATCH_UP_MAX: Duration = Duration::from_millis(500);
+pub(crate) const CATCH_UP_MAX: Duration = Duration::from_millis(500);
 
 /// What a read asks of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
-    /// The newest state that a level promises. For sessions: at least this revision.
+    /// The newest state that a level promises, and at least this revision, which a session has
+    /// seen.
     Level(ReadLevel, Revision),
     /// The state as of one revision.
     At(Revision),
 }
 
 /// A replica may serve the read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Standing {
     /// Read the state as of it; none: the newest.
     pub(crate) at: Option<Revision>,
@@ -41,6 +42,8 @@ pub(crate) struct Standing {
     pub(crate) staleness: Option<Duration>,
     /// The time it took.
     pub(crate) spent: Spent,
+    /// What the session has seen and it lacks, in words; usually nothing.
+    pub(crate) missing: String,
 }
 
 /// Why a replica may not serve the read. Without effect.
@@ -88,19 +91,14 @@ impl Gateway {
         match want {
             Want::At(at) => Box::pin(self.stand_at(group, at, spent, deadline)).await,
             Want::Level(ReadLevel::Linearizable, _) => confirm(group, spent, deadline).await,
-            Want::Level(ReadLevel::Bounded(age), _) => {
+            Want::Level(ReadLevel::Bounded(age), wanted) => {
+                close(group, wanted, deadline).await?;
                 Box::pin(self.stand_within(group, age, spent, deadline)).await
             }
-            Want::Level(ReadLevel::Session, wanted) => {
-                let limit = deadline.min(Instant::now() + CATCH_UP_MAX);
-                if group.closed() < wanted && Box::pin(group.close_at(wanted, limit)).await.is_err()
-                {
-                    let range = group.range_id();
-                    return Err(Unmet::NotNow(GatewayError::NotCaughtUp { range, wanted }));
-                }
+            Want::Level(ReadLevel::Session | ReadLevel::Stale, wanted) => {
+                close(group, wanted, deadline).await?;
                 Ok(self.newest(group, spent.confirmed()))
             }
-            Want::Level(ReadLevel::Stale, _) => Ok(self.newest(group, spent)),
             // Refused before anything is routed; a peer of another version may still ask.
             Want::Level(ReadLevel::Eventual(_), _) => {
                 let mode = quorate_types::Mode::Mixed;
@@ -128,6 +126,7 @@ impl Gateway {
             revision: at,
             staleness,
             spent: spent.confirmed(),
+            missing: String::new(),
         })
     }
 
@@ -186,15 +185,26 @@ impl Gateway {
     }
 
     /// The newest state here: a prefix of the log that has at least all that is closed.
-    fn newest(&self, group: &Group, spent: Spent) -> Standing {
+    pub(crate) fn newest(&self, group: &Group, spent: Spent) -> Standing {
         let staleness = Some(age_bound(self.node().now(), group.closed()));
         Standing {
             at: None,
             revision: group.applied_revision(),
             staleness,
             spent,
+            missing: String::new(),
         }
     }
+}
+
+/// Waits until the replica has all up to a revision.
+async fn close(group: &Group, wanted: Revision, deadline: Instant) -> Result<(), Unmet> {
+    let limit = deadline.min(Instant::now() + CATCH_UP_MAX);
+    if group.closed() < wanted && Box::pin(group.close_at(wanted, limit)).await.is_err() {
+        let range = group.range_id();
+        return Err(Unmet::NotNow(GatewayError::NotCaughtUp { range, wanted }));
+    }
+    Ok(())
 }
 
 async fn confirm(group: &Group, spent: Spent, deadline: Instant) -> Result<Standing, Unmet> {
@@ -205,6 +215,7 @@ async fn confirm(group: &Group, spent: Spent, deadline: Instant) -> Result<Stand
         revision: point.revision,
         staleness: Some(Duration::ZERO),
         spent: spent.confirmed(),
+        missing: String::new(),
     })
 }
 

@@ -12,7 +12,6 @@ use crate::context::Context;
 use crate::errors::GatewayError;
 use crate::gateway::{Gateway, keyspace, range_of};
 use crate::operations::{Prepared, results};
-use crate::receipt::Session;
 use crate::validate;
 use crate::write::{Decided, Write, strange};
 
@@ -39,7 +38,7 @@ impl Gateway {
         validate::transaction(&request, &keyspace.options)?;
         let consistency = request.consistency.as_ref();
         let context = Self::write_context(keyspace, Operation::Transaction, consistency, context)?;
-        let session = Session::of(self.cluster(), consistency)?;
+        let session = self.session(keyspace, consistency)?;
         let range = one_range(keyspace, &request, &context)?;
         let ready = ready(keyspace, &request);
         let write = Write {
@@ -47,9 +46,7 @@ impl Gateway {
             key: Bytes::new(),
             name: self.name_of(request.request_id.as_ref())?,
             session,
-            token: consistency
-                .map(|c| c.session_token.clone())
-                .unwrap_or_default(),
+            looks: true,
             context,
         };
         let operation = || command::Operation::Transaction(ready.command(keyspace));

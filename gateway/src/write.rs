@@ -18,8 +18,9 @@ use crate::eventual::Place;
 use crate::gateway::{Gateway, keyspace, range_of};
 use crate::level::{self, EventualPlan, WritePlan};
 use crate::names::WriteName;
-use crate::receipt::{Session, Spent, receipt};
+use crate::receipt::{Spent, receipt};
 use crate::route::{Errand, Prefer, Tried};
+use crate::session::Session;
 use crate::validate;
 
 /// What a write needs besides its operation.
@@ -28,7 +29,8 @@ pub(crate) struct Write<'a> {
     pub(crate) key: Bytes,
     pub(crate) name: WriteName,
     pub(crate) session: Session,
-    pub(crate) token: Bytes,
+    /// Whether it looks at what is committed, which must have what the session has seen.
+    pub(crate) looks: bool,
     pub(crate) context: Context,
 }
 
@@ -51,15 +53,9 @@ impl Write<'_> {
 
     /// What a peer is asked for: the one level that writes have, and the session.
     pub(crate) fn consistency(&self) -> Option<v1::Consistency> {
-        if self.token.is_empty() {
-            return None;
-        }
-        Some(v1::Consistency {
-            // Done before.
-            fence: false,
-            rungs: Vec::new(),
-            session_token: self.token.clone(),
-        })
+        self.session
+            .is_some()
+            .then(|| self.session.consistency(Vec::new()))
     }
 
     fn command(&self, operation: command::Operation) -> Command {
@@ -132,16 +128,14 @@ impl Gateway {
         context: Context,
     ) -> Result<Write<'a>, GatewayError> {
         let context = Self::write_context(keyspace, operation, consistency.as_ref(), context)?;
-        let session = Session::of(self.cluster(), consistency.as_ref())?;
+        let session = self.session(keyspace, consistency.as_ref())?;
         let (range, key) = range_of(keyspace, key, &context)?;
         Ok(Write {
             range,
             key,
             name: self.name_of(id)?,
             session,
-            token: consistency
-                .map(|consistency| consistency.session_token)
-                .unwrap_or_default(),
+            looks: operation != Operation::Write,
             context,
         })
     }
@@ -163,12 +157,24 @@ impl Gateway {
         let (operation, answer) = (&operation, &answer);
         let here = |group: Arc<Group>| async move {
             let spent = Spent::begin();
+            let (session, until) = (&write.session, write.context.deadline);
+            let key = (!write.key.is_empty()).then_some(&write.key[..]);
+            let missing = match write.looks {
+                true => match Box::pin(self.cover(&group, key, session, until)).await {
+                    Ok(missing) => missing,
+                    Err(error) => return Tried::NotNow(error),
+                },
+                false => String::new(),
+            };
             let command = write.command(operation());
             match group.propose(command, write.context.deadline).await {
-                Ok(proposed) => Tried::Done(
-                    self.decided(write, &group, proposed, spent)
-                        .and_then(answer),
-                ),
+                Ok(proposed) => {
+                    let decided = self.decided(write, &group, proposed, spent);
+                    Tried::Done(decided.and_then(|mut decided| {
+                        decided.receipt.session_missing = missing;
+                        answer(decided)
+                    }))
+                }
                 Err(error) => error.into(),
             }
         };
@@ -222,7 +228,7 @@ impl Gateway {
             &write.context,
         );
         receipt.replayed = applied.replayed;
-        receipt.session_token = write.session.after(group.range_id(), applied.revision);
+        receipt.session_token = write.session.after_log(group, applied.revision);
         Ok(Decided {
             group,
             proposed,
@@ -254,9 +260,9 @@ impl Gateway {
                 .eventual_put(keyspace, &plan, ttl, (leveled.1, request), context)
                 .await;
         }
-        let seen = self.seen_of(keyspace, &request.key, request.context.as_ref())?;
         let id = request.request_id.as_ref();
         let write = self.write_of(keyspace, &request.key, leveled, id, context)?;
+        let seen = self.seen_of(keyspace, &request.key, request.context.as_ref(), &write)?;
         let operation = || {
             command::Operation::Put(internal::Write {
                 key: write.key.clone(),
@@ -335,9 +341,9 @@ impl Gateway {
                 .eventual_delete(keyspace, &plan, (leveled.1, request), context)
                 .await;
         }
-        let seen = self.seen_of(keyspace, &request.key, request.context.as_ref())?;
         let id = request.request_id.as_ref();
         let write = self.write_of(keyspace, &request.key, leveled, id, context)?;
+        let seen = self.seen_of(keyspace, &request.key, request.context.as_ref(), &write)?;
         let operation = || delete_operation(write.key.clone(), seen.clone(), expected);
         let resend = || {
             Request::Delete(v1::DeleteRequest {

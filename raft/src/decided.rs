@@ -2,6 +2,7 @@
 //! how much of it is on this disk.
 
 use quorate_storage::engine::{EngineError, Version};
+use quorate_types::Revision;
 use quorate_types::causal::{Dots, KeyState};
 
 use crate::group::Group;
@@ -38,6 +39,26 @@ impl Group {
         let version = self.shared.table.get(key)?;
         let seen = machine.causal().seen(machine.last_revision(), key);
         Ok((version, seen))
+    }
+
+    /// Which of these dots the log has not taken in yet, as far as this replica has applied it: of
+    /// one key, or else of any key of the range.
+    pub fn undecided(&self, key: Option<&[u8]>, dots: &Dots) -> Dots {
+        if dots.is_empty() {
+            return Dots::new();
+        }
+        let machine = self.shared.machine.lock();
+        let (causal, at) = (machine.causal(), machine.last_revision());
+        let unknown = dots.without(causal.clock(at).dots());
+        match key {
+            Some(key) if !unknown.is_empty() => unknown.without(&causal.seen(at, key)),
+            Some(_) | None => unknown,
+        }
+    }
+
+    /// The revision of the last entry that is part of what this replica says to be decided.
+    pub fn last_decided(&self) -> Revision {
+        self.shared.machine.lock().last_revision()
     }
 
     /// The last entry that this replica has applied, and the last whose effects are on its disk.

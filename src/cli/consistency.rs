@@ -37,6 +37,10 @@ pub(super) struct LevelArgs {
     /// The session's token: read from this file, the new one written back
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
+    /// Where what the session has seen cannot be shown in time: the best that is there, not an
+    /// error; the receipt says what is missing
+    #[arg(long, requires = "token")]
+    best_available: bool,
 }
 
 impl LevelArgs {
@@ -47,6 +51,7 @@ impl LevelArgs {
         Ok(ReadOptions {
             ladder: self.level.clone(),
             token: self.read_token()?,
+            best_available: self.best_available,
             ..ReadOptions::default()
         })
     }
@@ -58,6 +63,7 @@ impl LevelArgs {
         Ok(WriteOptions {
             ladder: self.level.clone(),
             token: self.read_token()?,
+            best_available: self.best_available,
             ..WriteOptions::default()
         })
     }
@@ -70,6 +76,7 @@ impl LevelArgs {
         let levels = LevelArgs {
             level: Some(ladder),
             token: self.token.clone(),
+            best_available: self.best_available,
         };
         Ok((levels.read()?, levels.write()?))
     }
@@ -156,6 +163,7 @@ mod tests {
         LevelArgs {
             level: Some(level.parse().unwrap()),
             token: None,
+            best_available: false,
         }
     }
 

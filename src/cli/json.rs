@@ -126,6 +126,7 @@ pub fn receipt(receipt: &Receipt) -> Value {
         "replaced_unseen": receipt.replaced_unseen,
         "replayed": receipt.replayed,
         "failed": receipt.failed,
+        "session_missing": receipt.session_missing,
         "range": receipt.range,
         "micros": {
             "queue": receipt.micros.queue,
@@ -156,6 +157,12 @@ pub fn receipt_line(receipt: &Receipt) -> String {
     );
     if let Some(age) = receipt.staleness {
         line.push_str(&format!(", at most {} ms old", age.as_millis()));
+    }
+    if !receipt.session_missing.is_empty() {
+        line.push_str(&format!(
+            ", behind the session: {}",
+            receipt.session_missing
+        ));
     }
     if receipt.replayed {
         line.push_str(", answer of an earlier attempt");
@@ -266,6 +273,7 @@ mod tests {
             range: RangeId(4),
             session_token: Bytes::new(),
             failed: Vec::new(),
+            session_missing: String::new(),
         }
     }
 
@@ -277,7 +285,7 @@ mod tests {
             json!({"level":"linearizable","rung":0,"node":2,"role":"leader","replicas":[1,2],
                    "stand_ins":[],"revision":7,"context":null,"staleness_ms":3,
                    "tentative":false,"siblings":0,"replaced_unseen":0,"replayed":false,"failed":[],
-                   "range":4,"micros":{"queue":1,"consensus":2,"disk":3,"total":6}})
+                   "session_missing":"","range":4,"micros":{"queue":1,"consensus":2,"disk":3,"total":6}})
         );
     }
 }

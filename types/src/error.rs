@@ -104,7 +104,7 @@ reasons! {
     NoLeader = "NO_LEADER",
     /// The range's majority cannot be reached.
     NoMajority = "NO_MAJORITY",
-    /// No reachable replica has caught up with the session token.
+    /// No reachable replica, or no log, has caught up with the session token.
     NotCaughtUp = "NOT_CAUGHT_UP",
     /// No reachable replica is as fresh as was asked.
     StalenessExceeded = "STALENESS_EXCEEDED",

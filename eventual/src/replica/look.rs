@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_storage::engine::{ScanPage, ScanRequest, Version};
 use quorate_types::Timestamp;
-use quorate_types::causal::{Clock, Delta, Dot, KeyState, Record};
+use quorate_types::causal::{Clock, Delta, Dot, Dots, KeyState, Record};
 
 use super::{RecordsPage, Replica, State, record_hash};
 use crate::error::EventualError;
@@ -27,11 +27,38 @@ impl Replica {
     /// # Errors
     /// [`EventualError::Filling`] where it does not know all that it acknowledged.
     pub(crate) fn fetch(&self, key: &[u8]) -> Result<KeyState, EventualError> {
+        Ok(self.fetch_with(key, &Dots::new())?.0)
+    }
+
+    /// What this primary knows of a key, and which of some dots of the range it does not know,
+    /// whichever keys they are of.
+    ///
+    /// # Errors
+    /// As [`Replica::fetch`].
+    pub(crate) fn fetch_with(
+        &self,
+        key: &[u8],
+        wanted: &Dots,
+    ) -> Result<(KeyState, Dots), EventualError> {
         let state = self.state.lock();
         if !state.filled {
             return Err(EventualError::Filling(self.range));
         }
-        self.view(&state, key)
+        let known = self.view(&state, key)?;
+        let missing = wanted.without(known.context()).without(state.clock.dots());
+        Ok((known, missing))
+    }
+
+    /// Which of some dots this primary has not taken in.
+    ///
+    /// # Errors
+    /// As [`Replica::fetch`].
+    pub(crate) fn lacking(&self, wanted: &Dots) -> Result<Dots, EventualError> {
+        let state = self.state.lock();
+        if !state.filled {
+            return Err(EventualError::Filling(self.range));
+        }
+        Ok(wanted.without(state.clock.dots()))
     }
 
     /// What this replica holds of a key for repair, filled or not.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_eventual::{
-    EventualError, EventualNode, ReadDone, ReadRequest, WriteDone, WriteRequest, WriteRung,
+    EventualError, EventualNode, ReadDone, ReadRequest, SeenBefore, Wanted, WriteDone,
+    WriteRequest, WriteRung,
 };
 use quorate_types::causal::{Dots, Update};
 use quorate_types::{Ack, ClientId, Copies, Effect, RangeId, RequestId, Timestamp};
@@ -33,6 +34,7 @@ pub fn write_of(range: RangeId, key: Bytes, update: Update, rung: WriteRung) -> 
         key,
         update,
         seen: None,
+        session: SeenBefore::default(),
         expiry: None,
         timestamp: Timestamp(1_700_000_000_000_000),
         name: None,
@@ -59,6 +61,7 @@ pub async fn read(
         range,
         key,
         copies,
+        wanted: Wanted::default(),
         deadline: Instant::now() + Duration::from_millis(800),
     };
     node.read(request).await

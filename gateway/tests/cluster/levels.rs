@@ -65,9 +65,8 @@ fn a_session_reads_its_own_writes_anywhere() {
                 unreachable!()
             };
             let consistency = Some(v1::Consistency {
-                fence: false,
-                rungs: Vec::new(),
                 session_token: token.clone(),
+                ..v1::Consistency::default()
             });
             let write = Request::Put(v1::PutRequest {
                 consistency,
@@ -125,8 +124,8 @@ fn what_a_mode_does_not_serve_is_refused() {
             Reason::LevelNotServed
         );
         assert_eq!(refused("eventual", "stale").await, Reason::LevelNotServed);
-        // The eventual plane has no session tokens yet.
-        assert_eq!(refused("eventual", "session").await, Reason::NotImplemented);
+        // Served, but not without a token.
+        assert_eq!(refused("eventual", "session").await, Reason::FieldInvalid);
     });
 }
 

@@ -10,5 +10,6 @@ mod levels;
 mod pipelines;
 mod planes;
 mod scans;
+mod sessions;
 mod wire;
 mod world;

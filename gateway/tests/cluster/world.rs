@@ -236,7 +236,7 @@ pub fn level(text: &str) -> Option<v1::Consistency> {
     Some(v1::Consistency {
         fence: false,
         rungs,
-        session_token: Bytes::new(),
+        ..v1::Consistency::default()
     })
 }
 

@@ -58,7 +58,7 @@ impl Level {
         Some(v1::Consistency {
             fence: self == Level::Fenced,
             rungs: vec![rung],
-            session_token: Bytes::new(),
+            ..v1::Consistency::default()
         })
     }
 }
@@ -111,7 +111,7 @@ pub struct Shown {
 }
 
 impl Shown {
-    fn of(got: v1::GetResponse, level: Level) -> Shown {
+    pub fn of(got: v1::GetResponse, level: Level) -> Shown {
         let receipt = got.receipt.unwrap_or_default();
         let revision = match level {
             Level::Linearizable | Level::Fenced | Level::Stale => {
@@ -143,10 +143,7 @@ impl Shown {
 }
 
 fn dot_of(entry: &v1::KeyValue) -> Dot {
-    match entry.dot.is_empty() {
-        true => log_dot(Revision(entry.revision)),
-        false => parse_dot(&entry.dot),
-    }
+    dot_named(&entry.dot, entry.revision)
 }
 
 /// Reads `log:COUNT` and `NODE.START:COUNT`.
@@ -160,6 +157,14 @@ pub fn parse_dot(text: &str) -> Dot {
         },
     };
     Dot::new(actor, counter.parse().unwrap())
+}
+
+/// The name of a write, as its answer tells it.
+pub fn dot_named(dot: &str, revision: u64) -> Dot {
+    match dot.is_empty() {
+        true => log_dot(Revision(revision)),
+        false => parse_dot(dot),
+    }
 }
 
 /// What a write replaces: what a read saw, or nothing at all.
@@ -197,10 +202,7 @@ pub struct Stored {
 
 impl Stored {
     fn of(dot: &str, revision: u64) -> Stored {
-        let dot = match dot.is_empty() {
-            true => log_dot(Revision(revision)),
-            false => parse_dot(dot),
-        };
+        let dot = dot_named(dot, revision);
         Stored { dot, revision }
     }
 }

@@ -21,6 +21,7 @@ mod mistakes;
 mod regressions;
 mod run;
 mod scenarios;
+mod sessions;
 mod storm;
 mod typed;
 mod world;

@@ -2,6 +2,8 @@
 //!
 //! Not here: what a set means. A clock, a context and a record's `beyond` are each one.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::encoding::{DecodeError, Reader, Writer};
@@ -169,6 +171,34 @@ impl Dots {
         closed && self.without(other).is_empty()
     }
 
+    /// What others than `actor` named. What is closed is left out, as in [`Dots::without`].
+    #[must_use]
+    pub fn without_actor(&self, actor: Actor) -> Self {
+        let others = self.actors.iter().filter(|(other, _)| *other != actor);
+        Self {
+            actors: others.cloned().collect(),
+            closed: Vec::new(),
+        }
+    }
+
+    /// How many intervals it takes to say the set.
+    pub fn intervals(&self) -> usize {
+        let of_one = |(_, counters): &(Actor, Intervals)| counters.ranges().count();
+        self.actors.iter().map(of_one).sum()
+    }
+
+    /// The set with all gaps below each actor's highest number filled: one interval an actor.
+    #[must_use]
+    pub fn without_gaps(&self) -> Self {
+        let filled = self.actors.iter();
+        Self {
+            actors: filled
+                .map(|(actor, counters)| (*actor, Intervals::up_to(counters.top())))
+                .collect(),
+            closed: self.closed.clone(),
+        }
+    }
+
     /// What is in both.
     #[must_use]
     pub fn common(&self, other: &Self) -> Self {
@@ -306,6 +336,24 @@ impl Dots {
             }
             self.actors.push((Actor { disk, start }, counters));
             start_min = start.checked_add(1);
+        }
+        Ok(())
+    }
+}
+
+/// `1.3:1-7,9 log:12`: each actor and its counters. What is closed is not shown.
+impl fmt::Display for Dots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (actor, counters)) in self.actors().enumerate() {
+            let between = if at > 0 { " " } else { "" };
+            write!(f, "{between}{actor}:")?;
+            for (at, (first, last)) in counters.ranges().enumerate() {
+                let between = if at > 0 { "," } else { "" };
+                write!(f, "{between}{first}")?;
+                if last > first {
+                    write!(f, "-{last}")?;
+                }
+            }
         }
         Ok(())
     }
