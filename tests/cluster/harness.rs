@@ -33,6 +33,11 @@ const PORT_LAST: u16 = 32_000;
 static ALONE: Mutex<()> = Mutex::new(());
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
+/// Waits until no other test has a cluster running.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Some servers, and the folder with all that they keep.
 pub struct Cluster {
     nodes: Vec<Node>,
@@ -122,7 +127,7 @@ impl Cluster {
     }
 
     fn launch_with(nodes: u64, fault: Option<&'static str>) -> Cluster {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let dir = tempfile::tempdir().unwrap();
         let addresses: Vec<(u64, SocketAddr)> =
             (1..=nodes).map(|id| (id, free_address())).collect();
