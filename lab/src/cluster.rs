@@ -65,13 +65,22 @@ impl Cluster {
         self.wait_until_ready().await
     }
 
+    /// A cluster that is being founded refuses for a while what it will serve: so it is asked again.
     async fn wait_until_ready(&self) -> Result<(), LabError> {
-        let client = self.client(&self.endpoints(), "default", READY_MAX)?;
-        let written = client.put("lab/ready", "yes").await;
-        written.map(|_| ()).map_err(|error| LabError::NotReady {
-            waited_seconds: READY_MAX.as_secs(),
-            problem: error.to_string(),
-        })
+        let begin = Instant::now();
+        loop {
+            let client = self.client(&self.endpoints(), "default", ASK_MAX)?;
+            let Err(error) = client.put("lab/ready", "yes").await else {
+                return Ok(());
+            };
+            if begin.elapsed() > READY_MAX {
+                return Err(LabError::NotReady {
+                    waited_seconds: READY_MAX.as_secs(),
+                    problem: error.to_string(),
+                });
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
     }
 
     /// All nodes, by number.

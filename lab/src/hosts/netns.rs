@@ -223,6 +223,8 @@ impl Hosts for Netns {
     async fn close(&self) {
         // What is not there need not go; what does not go now, the next run removes.
         for node in 1..=self.nodes {
+            // A namespace goes later than its name; its link would stay as long.
+            let _ = ip(&["link", "del", &self.link(node)]).await;
             let _ = ip(&["netns", "del", &self.namespace(node)]).await;
         }
         let _ = ip(&["link", "del", &self.bridge()]).await;

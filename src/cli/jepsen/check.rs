@@ -24,7 +24,7 @@ use crate::cli::output::Output;
   quorate jepsen check --model mutex --report report.html history.edn
 
 Exit codes: 0 valid, 1 invalid, 2 not known, or the file is no history of the model.")]
-pub(super) struct CheckArgs {
+pub(in crate::cli) struct CheckArgs {
     /// What the history is held against: cas-register, append-kv, mutex, list-append,
     /// rw-register, set, set-full, counter, bank, long-fork, sessions, causal, mixed
     #[arg(long, value_name = "MODEL")]

@@ -32,7 +32,7 @@ Hosts: netns (Linux, root, with `ip` and `nft`: the kernel drops packets), or pr
 relays that stall). Both cut pairs of nodes, both ways or one way.
 
 Exit codes: 0 the promise held and all came back, 1 it did not, 2 the run does not tell.")]
-pub(super) struct RunArgs {
+pub(in crate::cli) struct RunArgs {
     /// What clients do
     #[arg(long, value_name = "WORKLOAD", default_value = "register")]
     workload: WorkloadKind,
