@@ -29,6 +29,7 @@ const REPORT: &str = "report.html";
 const DATA: &str = "data";
 /// Making the keyspace, and what a workload needs in it.
 const PREPARE_MAX: Duration = Duration::from_secs(30);
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs a plan until its time is up or `stop` ends, and says what it came to. Leaves a folder with
 /// `history.jsonl`, `results.json`, `report.html` and the nodes' logs; the nodes' data as well, if
@@ -143,6 +144,17 @@ async fn prepare(plan: &Plan, cluster: &Cluster, workload: &dyn Workload) -> Res
     let keyspace = plan.options.workload.keyspace(&plan.options)?;
     let made = client.admin().create_keyspace(KEYSPACE, &keyspace).await;
     made.map_err(LabError::Prepare)?;
+    let begin = Instant::now();
+    for endpoint in cluster.endpoints() {
+        let client = cluster.client(&[endpoint], KEYSPACE, PREPARE_MAX)?;
+        // A node hears of a new keyspace a moment after it was made.
+        while let Err(error) = client.get("lab/ready").await {
+            if begin.elapsed() > PREPARE_MAX {
+                return Err(LabError::Prepare(error));
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+    }
     workload.prepare(&client).await.map_err(LabError::Prepare)
 }
 

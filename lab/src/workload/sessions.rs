@@ -20,7 +20,7 @@ use crate::caller::{Ask, Caller, Told, numbers};
 /// Calls that go to another node than the caller's own, percent.
 const STRAYS_PERCENT: usize = 60;
 /// Calls to a caller's own keys, percent: what a session has written itself says most.
-const OWN_PERCENT: usize = 60;
+const OWN_PERCENT: usize = 80;
 
 /// The workload.
 pub(super) struct Sessions {

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use quorate_lab::{Cell, Matrix, Outcome, Plan, PlanOptions, Results, matrix};
+use quorate_lab::{Cell, LabError, Matrix, Outcome, Plan, PlanOptions, Results, matrix};
+use quorate_types::chain;
 use serde_json::json;
 
 use crate::cli::error::CliError;
@@ -64,15 +65,21 @@ pub(super) async fn run(
             )),
             ..base.clone()
         };
-        let mut results = one(options.clone(), signals).await?;
-        if results.outcome() == Outcome::Open && !results.was_interrupted() {
+        let mut ran = one(options.clone(), signals).await;
+        if ran.as_ref().is_ok_and(is_worth_another_try) {
             options.seed += count as u64;
-            results = one(options, signals).await?;
+            ran = one(options, signals).await;
         }
-        let outcome = results.outcome();
-        let row = row(place + 1, cell, &results);
+        let (outcome, interrupted) = match &ran {
+            Ok(results) => (results.outcome(), results.was_interrupted()),
+            Err(_) => (Outcome::Open, false),
+        };
+        let row = row(place + 1, cell, &ran);
         if output.is_json() {
-            let mut json = results.to_json();
+            let mut json = match &ran {
+                Ok(results) => results.to_json(),
+                Err(error) => json!({"outcome": outcome.name(), "error": chain(error)}),
+            };
             json["run"] = json!(place + 1);
             output.json(&json)?;
         } else {
@@ -85,7 +92,7 @@ pub(super) async fn run(
             (Outcome::Open, _) | (_, Outcome::Open) => Outcome::Open,
             (Outcome::Held, Outcome::Held) => Outcome::Held,
         };
-        if results.was_interrupted() {
+        if interrupted {
             break;
         }
     }
@@ -106,32 +113,54 @@ pub(super) fn end(outcome: Outcome) -> Result<(), CliError> {
     }
 }
 
-async fn one(options: PlanOptions, signals: &mut StopSignals) -> Result<Results, CliError> {
-    let plan = Plan::new(options).await.map_err(told)?;
-    quorate_lab::run(plan, signals.next()).await.map_err(told)
+/// An error of the lab is told in its row, and the next run goes on.
+async fn one(options: PlanOptions, signals: &mut StopSignals) -> Result<Results, LabError> {
+    let plan = Plan::new(options).await?;
+    quorate_lab::run(plan, signals.next()).await
 }
 
-fn row(number: usize, cell: &Cell, results: &Results) -> Vec<String> {
+fn is_worth_another_try(results: &Results) -> bool {
+    results.outcome() == Outcome::Open && !results.was_interrupted()
+}
+
+fn row(number: usize, cell: &Cell, ran: &Result<Results, LabError>) -> Vec<String> {
     let or_usual = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let (calls, answered) = results.calls();
-    let said: Vec<String> = results
-        .findings()
-        .into_iter()
-        .chain(results.doubts())
-        .collect();
-    let seed = results.plan().options().seed;
-    vec![
+    let mut row = vec![
         number.to_string(),
         cell.workload.name().to_owned(),
         cell.trouble(),
         or_usual(cell.level.as_ref().map(ToString::to_string)),
         or_usual(cell.mode.as_ref().map(ToString::to_string)),
-        results.outcome().name().to_owned(),
-        calls.to_string(),
-        format!("{answered:.0}%"),
-        results.faults_proven().to_string(),
-        format!("seed {seed} {}", said.join("; "))
-            .trim_end()
-            .to_owned(),
-    ]
+    ];
+    match ran {
+        Ok(results) => {
+            let (calls, answered) = results.calls();
+            let said: Vec<String> = results
+                .findings()
+                .into_iter()
+                .chain(results.doubts())
+                .collect();
+            let seed = results.plan().options().seed;
+            row.extend([
+                results.outcome().name().to_owned(),
+                calls.to_string(),
+                format!("{answered:.0}%"),
+                results.faults_proven().to_string(),
+                format!("seed {seed} {}", said.join("; "))
+                    .trim_end()
+                    .to_owned(),
+            ]);
+        }
+        Err(error) => {
+            let none = || "-".to_owned();
+            row.extend([
+                Outcome::Open.name().to_owned(),
+                none(),
+                none(),
+                none(),
+                chain(error),
+            ]);
+        }
+    }
+    row
 }
