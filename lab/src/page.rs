@@ -22,8 +22,11 @@ td,th{text-align:left;padding:.15em 1em .15em 0;vertical-align:top}\
 .held{background:#2a7d46}.broken{background:#b3261e}.open{background:#8a6d00}\
 .key{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 1em}code{font-size:13px}";
 
+/// How many calls ended in one way.
+type Count = fn(&Counts) -> u64;
+
 /// What calls came to, lowest in the picture first, with its colour.
-const KINDS: [(&str, &str, fn(&Counts) -> u64); 4] = [
+const KINDS: [(&str, &str, Count); 4] = [
     ("done", "#4a90d9", |counts| counts.ok),
     ("condition did not hold", "#b9c6d3", |counts| counts.refused),
     ("not served", "#d9822b", |counts| counts.failed),

@@ -54,7 +54,7 @@ pub(super) fn alone(nodes: &[usize], node: usize) -> Partition {
 pub(super) fn majority_ring(nodes: Vec<usize>, random: &mut Random) -> Partition {
     let ring = random.shuffled(nodes);
     let count = ring.len();
-    let reach = (count / 2 + 1) / 2;
+    let reach = (count / 2).div_ceil(2);
     let mut cuts = BTreeSet::new();
     for (place, node) in ring.iter().enumerate() {
         for (other_place, other) in ring.iter().enumerate() {
