@@ -4,8 +4,9 @@
 //! Only here do the parts meet. What each of them does is in its own crate.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quorate_eventual::{EventualError, EventualNode, EventualOptions};
@@ -13,7 +14,7 @@ use quorate_gateway::{Gateway, GatewayOptions, Limits, ServeError, start_eventua
 use quorate_proto::internal::CatalogNode;
 use quorate_proto::internal::peer_server::PeerServer;
 use quorate_raft::peer::{GrpcTransport, PeerService, TransportOptions};
-use quorate_raft::seam::{Randomness, SystemClock, SystemRandomness};
+use quorate_raft::seam::{Clock, OffsetClock, Randomness, SystemClock, SystemRandomness};
 use quorate_raft::{RaftNode, RaftNodeOptions, Seams, StartError};
 use quorate_storage::disk::{Disk, FolderLock, RealDisk};
 use quorate_storage::engine::{Engine, EngineError, EngineOptions};
@@ -32,6 +33,8 @@ const DRAIN_CLIENTS_MAX: Duration = Duration::from_millis(150);
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Largest share of a range's memory that its log's cache takes, bytes.
 const LOG_CACHE_MAX_BYTES: u64 = 16 << 20;
+/// A file that makes the clock wrong is looked at so often.
+const CLOCK_OFFSET_LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// The page cache of the engine's files, bytes.
 const ENGINE_CACHE_BYTES: usize = 64 << 20;
 
@@ -61,6 +64,10 @@ pub struct ServerOptions {
     pub http_listen: SocketAddr,
     /// The other nodes.
     pub peers: Vec<PeerOptions>,
+    /// Nodes that are dialled at a relay, by id.
+    pub detours: Vec<(u64, SocketAddr)>,
+    /// A file with a number, by which this node's clock is wrong, milliseconds.
+    pub clock_offset_file: Option<PathBuf>,
     /// This node's failure domain.
     pub zone: String,
     /// This node's weight on the ring.
@@ -257,6 +264,11 @@ fn transport_options(options: &ServerOptions) -> TransportOptions {
     TransportOptions {
         node: NodeId(options.id),
         cluster: options.cluster.clone(),
+        detours: options
+            .detours
+            .iter()
+            .map(|(id, relay)| (NodeId(*id), relay.to_string()))
+            .collect(),
     }
 }
 
@@ -293,7 +305,7 @@ async fn start(options: &ServerOptions) -> Result<Node, ServerError> {
         .map_err(|source| ServerError::Engine { dir, source })?;
     let randomness = Arc::new(SystemRandomness);
     let seams = Seams {
-        clock: Arc::new(SystemClock),
+        clock: clock(options),
         randomness: randomness.clone(),
         transport: GrpcTransport::new(transport_options(options)),
         disk,
@@ -318,6 +330,30 @@ async fn start(options: &ServerOptions) -> Result<Node, ServerError> {
         gateway,
         _lock: lock,
     })
+}
+
+/// The node's clock; a wrong one if a test wants that.
+fn clock(options: &ServerOptions) -> Arc<dyn Clock> {
+    let Some(path) = options.clock_offset_file.clone() else {
+        return Arc::new(SystemClock);
+    };
+    let clock = OffsetClock::default();
+    let offset = clock.offset_micros();
+    offset.store(offset_in(&path), Ordering::Relaxed);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(CLOCK_OFFSET_LOOK_PAUSE).await;
+            offset.store(offset_in(&path), Ordering::Relaxed);
+        }
+    });
+    Arc::new(clock)
+}
+
+/// Microseconds; a file that is not there, or is just being written, leaves the clock right.
+fn offset_in(path: &Path) -> i64 {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let millis: i64 = text.trim().parse().unwrap_or(0);
+    millis.saturating_mul(1000)
 }
 
 fn take_folder(

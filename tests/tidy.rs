@@ -18,7 +18,7 @@ const FILE_MAX_LINES: usize = 800;
 const TEXT_MAX_BYTES: u64 = 4 << 20;
 
 /// Which of our crates each one may name, for code that runs. Everything else points back.
-const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 10] = [
     ("quorate-types", &[]),
     ("quorate-proto", &["quorate-types"]),
     ("quorate-storage", &["quorate-types"]),
@@ -43,6 +43,10 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("quorate-client", &["quorate-types", "quorate-proto"]),
     ("quorate-jepsen", &[]),
     (
+        "quorate-lab",
+        &["quorate-types", "quorate-proto", "quorate-client", "quorate-jepsen"],
+    ),
+    (
         "quorate",
         &[
             "quorate-types",
@@ -53,6 +57,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
             "quorate-gateway",
             "quorate-client",
             "quorate-jepsen",
+            "quorate-lab",
         ],
     ),
 ];

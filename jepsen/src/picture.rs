@@ -39,7 +39,8 @@ const LEFT: usize = 110;
 /// Width of the step from one event to the next.
 const EVENT_WIDTH: usize = 90;
 
-const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:70em;\
+/// How pages with findings look.
+pub const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:70em;\
 padding:0 1em;color:#222;background:#fff}h1 b{padding:.1em .5em;border-radius:.3em;color:#fff}\
 .valid{background:#2a7d46}.invalid{background:#b3261e}.unknown{background:#8a6d00}\
 section{border-top:1px solid #ccc;margin-top:1.5em}.scroll{overflow-x:auto}\
@@ -63,13 +64,15 @@ pub fn html(report: &Report, model: &str) -> String {
         let models = report.ruled_out.join(", ");
         page += &format!("<p>Ruled out: {models}, and whatever is stronger</p>");
     }
-    for finding in &report.findings {
-        page += &section(finding);
-    }
-    for remark in &report.remarks {
-        page += &format!("<p>{}</p>", escaped(remark));
-    }
-    page + "</html>\n"
+    page + &findings(report) + "</html>\n"
+}
+
+/// What is wrong, as pieces of a page with [`STYLE`].
+pub fn findings(report: &Report) -> String {
+    let sections: String = report.findings.iter().map(section).collect();
+    let remarks = report.remarks.iter();
+    let remarks = remarks.map(|remark| format!("<p>{}</p>", escaped(remark)));
+    sections + &remarks.collect::<String>()
 }
 
 fn section(finding: &Finding) -> String {
@@ -93,7 +96,8 @@ fn section(finding: &Finding) -> String {
     section + "</section>"
 }
 
-fn escaped(text: &str) -> String {
+/// Text as it stands between tags and in attributes.
+pub fn escaped(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
     text.replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -551,6 +551,24 @@ fn strong_reads_see_eventual_writes_once_and_for_all() {
 }
 
 #[test]
+fn who_has_seen_a_value_has_seen_what_that_had_replaced() {
+    let eventual = |value| (0, "eventual-write", value, ":key :k");
+    let read = |value| (2, "read", ":key :k", value);
+    let chain = |last| {
+        sequence(&[
+            eventual(":key :k :value {:value 1 :context []}"),
+            read(":value [1]"),
+            eventual(":key :k :value {:value 2 :context [1]}"),
+            eventual(":key :k :value {:value 3 :context [2]}"),
+            eventual(":key :k :value {:value 4 :context [3]}"),
+            read(last),
+        ])
+    };
+    expect("mixed", "", &[], &chain(":value [4]"));
+    expect("mixed", "", &["nonlinearizable"], &chain(":value [1 4]"));
+}
+
+#[test]
 fn findings_are_drawn_and_their_text_cannot_break_the_page() {
     let stale = sequence(&[
         (0, "write", ":value \"<b>\"", ":value \"<b>\""),

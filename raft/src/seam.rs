@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 use quorate_types::Timestamp;
@@ -25,6 +26,26 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Timestamp(since.map_or(0, |d| d.as_micros() as u64))
+    }
+}
+
+/// The operating system's clock, made wrong by so many microseconds: for tests of whole processes.
+#[derive(Clone, Debug, Default)]
+pub struct OffsetClock {
+    offset_micros: Arc<AtomicI64>,
+}
+
+impl OffsetClock {
+    /// How wrong it is, to be set at any time.
+    pub fn offset_micros(&self) -> Arc<AtomicI64> {
+        self.offset_micros.clone()
+    }
+}
+
+impl Clock for OffsetClock {
+    fn now(&self) -> Timestamp {
+        let offset = self.offset_micros.load(Ordering::Relaxed);
+        Timestamp(SystemClock.now().0.saturating_add_signed(offset))
     }
 }
 

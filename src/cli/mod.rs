@@ -137,7 +137,7 @@ enum Command {
     /// Look into a stopped node's folder
     #[command(subcommand)]
     Storage(storage::StorageCommand),
-    /// Check recorded histories
+    /// Put a cluster through faults and check what it did; check recorded histories
     #[command(subcommand)]
     Jepsen(jepsen::JepsenCommand),
     /// Print completions for a shell
@@ -168,9 +168,11 @@ fn run(cli: Cli) -> Result<(), CliError> {
 /// One thread is enough, and starts faster, where one request is sent.
 fn runtime(command: &Command) -> Result<Runtime, CliError> {
     let mut builder = match command {
-        Command::Server(_) | Command::Bench(_) | Command::Import(_) | Command::Export(_) => {
-            Builder::new_multi_thread()
-        }
+        Command::Server(_)
+        | Command::Bench(_)
+        | Command::Import(_)
+        | Command::Export(_)
+        | Command::Jepsen(_) => Builder::new_multi_thread(),
         _ => Builder::new_current_thread(),
     };
     builder.enable_all().build().map_err(|error| {
@@ -188,7 +190,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Dev(args) => dev::run(args).await,
         Command::Server(args) => server::run(*args).await,
         Command::Storage(command) => storage::run(command, global.output()),
-        Command::Jepsen(command) => jepsen::run(command, global.output()),
+        Command::Jepsen(command) => jepsen::run(command, global.output()).await,
         Command::Completions(args) => completions::run(&args, global.output()),
         Command::Put(args) => put::run(args, global.session()?).await,
         Command::Get(args) => get::run(args, global.session()?).await,

@@ -33,12 +33,24 @@ const PORT_LAST: u16 = 32_000;
 static ALONE: Mutex<()> = Mutex::new(());
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
+/// As long as one of it lives, no other test has a cluster running.
+pub struct Alone {
+    _guard: MutexGuard<'static, ()>,
+}
+
+/// Waits until no other test has a cluster running.
+pub fn alone() -> Alone {
+    Alone {
+        _guard: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
+    }
+}
+
 /// Some servers, and the folder with all that they keep.
 pub struct Cluster {
     nodes: Vec<Node>,
     dir: TempDir,
     fault: Option<&'static str>,
-    _alone: MutexGuard<'static, ()>,
+    _alone: Alone,
 }
 
 /// One server process, running or not.
@@ -122,7 +134,7 @@ impl Cluster {
     }
 
     fn launch_with(nodes: u64, fault: Option<&'static str>) -> Cluster {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let dir = tempfile::tempdir().unwrap();
         let addresses: Vec<(u64, SocketAddr)> =
             (1..=nodes).map(|id| (id, free_address())).collect();

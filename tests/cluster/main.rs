@@ -18,6 +18,7 @@ mod folders;
 mod followers;
 mod hostile;
 mod keyspaces;
+mod lab;
 mod python;
 mod replacement;
 mod trees;

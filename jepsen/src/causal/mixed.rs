@@ -3,7 +3,8 @@
 //!
 //! The copy holds the live values. A strong `write` puts one value in the place of all; a strong
 //! `read` shows all; an `eventual-write` `{value, context}` takes away what its context names and
-//! adds its value. `eventual-read`s show values that somebody wrote, none beside one that
+//! adds its value. Who has seen a value has seen what that had replaced: contexts reach back through
+//! the contexts of what they name. `eventual-read`s show values that somebody wrote, none beside one that
 //! replaced it; they go through the checker of siblings.
 
 use super::{Siblings, context, key, shown, written};
@@ -107,6 +108,8 @@ impl Model for Copy {
 struct Key {
     values: Interner,
     copy: Copy,
+    /// Per value, the context that it was written with.
+    contexts: QuickMap<u32, Vec<u32>>,
     calls: Vec<Call<Action>>,
     places: Vec<Place>,
 }
@@ -179,8 +182,10 @@ impl Key {
                 (Action::Read(self.copy.id(set)), operation.returned())
             }
             ("write", _) => {
-                let (value, _) = written(operation)?;
-                (Action::Write(self.values.id(&value)), operation.returned())
+                let (value, context) = written(operation)?;
+                let value = self.values.id(&value);
+                self.contexts.insert(value, ids(&mut self.values, &context));
+                (Action::Write(value), operation.returned())
             }
             ("eventual-write" | "eventual-delete", _) => {
                 let (value, context) = match &*operation.f {
@@ -191,6 +196,9 @@ impl Key {
                     _ => (None, context(operation)?),
                 };
                 let replaces = ids(&mut self.values, &context);
+                if let Some(value) = value {
+                    self.contexts.insert(value, replaces.clone());
+                }
                 self.copy.replaceable.extend(&replaces);
                 self.copy.eventual.push((value, replaces));
                 let number = self.copy.eventual.len() as u32 - 1;
@@ -206,6 +214,21 @@ impl Key {
         });
         self.places.push(Place::of(operation));
         Ok(())
+    }
+
+    /// Has each eventual write replace all that its client had seen by what it names: a write
+    /// between may never be taken in, or be left out of the search.
+    fn reach_back(&mut self) {
+        for (_, replaces) in &mut self.copy.eventual {
+            let mut reached: QuickSet<u32> = replaces.iter().copied().collect();
+            let mut ends = std::mem::take(replaces);
+            while let Some(value) = ends.pop() {
+                let before = self.contexts.get(&value).into_iter().flatten();
+                ends.extend(before.copied().filter(|value| reached.insert(*value)));
+            }
+            *replaces = reached.into_iter().collect();
+            replaces.sort_unstable();
+        }
     }
 
     /// Leaves out eventual writes that no strong read shows any trace of: neither their value,
@@ -231,6 +254,7 @@ impl Key {
 
     fn check(&mut self, budget: &mut Budget<'_>) -> Report {
         let mut report = Report::valid(0);
+        self.reach_back();
         self.drop_unseen();
         match search(&mut self.copy, &self.calls, budget) {
             Linear::Valid => {}

@@ -2,7 +2,7 @@
 //! of many envelopes. What a node sends goes out on the calls that it dialled; what it receives
 //! comes in on those that its peers dialled.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -47,6 +47,8 @@ pub struct TransportOptions {
     pub node: NodeId,
     /// The cluster's name; nodes of another one are refused.
     pub cluster: String,
+    /// Peers that are dialled elsewhere than where they say they are: at a relay on the way.
+    pub detours: BTreeMap<NodeId, String>,
 }
 
 #[derive(Debug, Default)]
@@ -130,6 +132,11 @@ impl PeerTransport for GrpcTransport {
         let Some(handler) = self.handler.get() else {
             return;
         };
+        let address = self
+            .options
+            .detours
+            .get(&id)
+            .map_or(address, String::as_str);
         let mut peers = self.peers.write();
         if id == self.options.node || peers.get(&id).is_some_and(|p| p.address == address) {
             return;

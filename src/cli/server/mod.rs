@@ -61,6 +61,12 @@ pub struct ServerArgs {
     /// Another node, may be given many times
     #[arg(long = "peer", value_name = "ID=A:P[,zone=Z][,weight=W]", value_parser = parse_peer)]
     pub peers: Vec<PeerOptions>,
+    /// Dial that node at a relay, whatever the cluster says of it, may be given many times
+    #[arg(long = "detour", value_name = "ID=A:P", value_parser = parse_detour, hide = true)]
+    pub detours: Vec<(u64, SocketAddr)>,
+    /// A file with a number of milliseconds by which this node's clock is to be wrong, for tests
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub clock_offset_file: Option<PathBuf>,
     /// This node's failure domain [default: default]
     #[arg(long, value_name = "ZONE")]
     pub zone: Option<String>,
@@ -196,6 +202,8 @@ impl ServerArgs {
                 None => next_port(listen)?,
             },
             peers,
+            detours: self.detours,
+            clock_offset_file: self.clock_offset_file,
             zone: self
                 .zone
                 .or(file.zone)
@@ -276,6 +284,12 @@ fn parse_peer(text: &str) -> Result<PeerOptions, String> {
         }
     }
     Ok(peer)
+}
+
+/// Parses `2=127.0.0.1:9002`.
+fn parse_detour(text: &str) -> Result<(u64, SocketAddr), String> {
+    let peer = parse_peer(text)?;
+    Ok((peer.id, peer.address))
 }
 
 #[cfg(test)]

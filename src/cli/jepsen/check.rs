@@ -5,22 +5,16 @@ use std::io::BufReader;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use quorate_jepsen::history::operations;
 use quorate_jepsen::picture::html;
 use quorate_jepsen::{Budget, CheckError, Model, Options, Report, Verdict, check};
 use quorate_types::{chain, parse_duration};
 use serde_json::json;
 
-use super::error::CliError;
-use super::exit::Exit;
-use super::output::Output;
-
-#[derive(Debug, Subcommand)]
-pub(super) enum JepsenCommand {
-    /// Say whether a recorded history fits a model
-    Check(CheckArgs),
-}
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::output::Output;
 
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
@@ -30,7 +24,7 @@ pub(super) enum JepsenCommand {
   quorate jepsen check --model mutex --report report.html history.edn
 
 Exit codes: 0 valid, 1 invalid, 2 not known, or the file is no history of the model.")]
-pub(super) struct CheckArgs {
+pub(in crate::cli) struct CheckArgs {
     /// What the history is held against: cas-register, append-kv, mutex, list-append,
     /// rw-register, set, set-full, counter, bank, long-fork, sessions, causal, mixed
     #[arg(long, value_name = "MODEL")]
@@ -68,14 +62,13 @@ fn parse_deadline(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
 }
 
-pub(super) fn run(command: JepsenCommand, output: Output) -> Result<(), CliError> {
-    let JepsenCommand::Check(args) = command;
-    let report = checked(&args)?;
+pub(super) fn run(args: &CheckArgs, output: Output) -> Result<(), CliError> {
+    let report = checked(args)?;
     if let Some(path) = &args.report {
         let page = html(&report, args.model.name());
         fs::write(path, page).map_err(|error| CliError::file("write", path, error))?;
     }
-    tell(&args, &report, output)?;
+    tell(args, &report, output)?;
     match report.verdict {
         Verdict::Valid => Ok(()),
         Verdict::Invalid => Err(CliError::Reported(Exit::Failed)),

@@ -1,0 +1,186 @@
+//! What is done to the nodes, by name; each fault says how it is known to have happened.
+//!
+//! Several nemeses work side by side, each by its own rhythm. `partition` says who no longer hears
+//! whom, as plain values; `disturb` does it, and undoes it.
+
+mod disturb;
+mod partition;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use crate::error::LabError;
+
+pub(crate) use disturb::{Scene, disturb};
+
+/// One kind of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nemesis {
+    /// The nodes in two halves.
+    Halves,
+    /// A minority apart from the rest.
+    Minority,
+    /// Each node hears a majority, no two the same one.
+    MajorityRing,
+    /// Two halves, and one node that hears both.
+    Bridge,
+    /// One node that is heard by nobody, but hears all; or the other way round.
+    OneWay,
+    /// The leader apart from all others; clients reach it.
+    IsolateLeader,
+    /// Halves that come and go several times a second.
+    Flapping,
+    /// kill -9 of any node.
+    KillOne,
+    /// kill -9 of the leader.
+    KillLeader,
+    /// kill -9 of a majority at once.
+    KillMajority,
+    /// kill -9 of all nodes at once.
+    KillAll,
+    /// SIGSTOP of any node.
+    PauseOne,
+    /// SIGSTOP of the leader, longer than an election takes.
+    PauseLeader,
+    /// SIGSTOP of all nodes.
+    PauseAll,
+    /// One node after the other asked to stop, and started again.
+    RollingRestart,
+    /// A minority's clocks wrong by up to two seconds, either way.
+    ClockSkew,
+    /// One node's clock that jumps to and fro many times a second.
+    ClockStrobe,
+}
+
+impl Nemesis {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::Halves,
+        Self::Minority,
+        Self::MajorityRing,
+        Self::Bridge,
+        Self::OneWay,
+        Self::IsolateLeader,
+        Self::Flapping,
+        Self::KillOne,
+        Self::KillLeader,
+        Self::KillMajority,
+        Self::KillAll,
+        Self::PauseOne,
+        Self::PauseLeader,
+        Self::PauseAll,
+        Self::RollingRestart,
+        Self::ClockSkew,
+        Self::ClockStrobe,
+    ];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Halves => "halves",
+            Self::Minority => "minority",
+            Self::MajorityRing => "majority-ring",
+            Self::Bridge => "bridge",
+            Self::OneWay => "one-way",
+            Self::IsolateLeader => "isolate-leader",
+            Self::Flapping => "flapping",
+            Self::KillOne => "kill",
+            Self::KillLeader => "kill-leader",
+            Self::KillMajority => "kill-majority",
+            Self::KillAll => "kill-all",
+            Self::PauseOne => "pause",
+            Self::PauseLeader => "pause-leader",
+            Self::PauseAll => "pause-all",
+            Self::RollingRestart => "rolling-restart",
+            Self::ClockSkew => "clock-skew",
+            Self::ClockStrobe => "clock-strobe",
+        }
+    }
+
+    /// Whether so many nodes are enough for it.
+    ///
+    /// # Errors
+    ///
+    /// [`LabError::Refused`] says how many it takes.
+    pub(crate) fn check(self, nodes: usize) -> Result<(), LabError> {
+        let least = match self {
+            Self::MajorityRing => 4,
+            Self::Bridge | Self::Minority | Self::ClockSkew | Self::ClockStrobe => 3,
+            Self::Halves | Self::OneWay | Self::IsolateLeader | Self::Flapping => 2,
+            Self::KillOne
+            | Self::KillLeader
+            | Self::KillMajority
+            | Self::KillAll
+            | Self::PauseOne
+            | Self::PauseLeader
+            | Self::PauseAll
+            | Self::RollingRestart => 1,
+        };
+        if nodes >= least {
+            return Ok(());
+        }
+        let what = format!(
+            "the nemesis {} takes {least} nodes, not {nodes}",
+            self.name()
+        );
+        Err(LabError::refused(what, ""))
+    }
+}
+
+impl FromStr for Nemesis {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|nemesis| nemesis.name() == text);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|nemesis| nemesis.name()).collect();
+            format!("known are none, {}", names.join(", "))
+        })
+    }
+}
+
+/// One fault that was made and undone.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) nemesis: Nemesis,
+    /// Since the recording began.
+    pub(crate) begin: Duration,
+    pub(crate) end: Duration,
+    /// To whom.
+    pub(crate) what: String,
+    /// How it is known to have happened; none: it is not known.
+    pub(crate) proof: Option<String>,
+}
+
+impl Fault {
+    pub(crate) fn to_json(&self) -> Json {
+        json!({
+            "nemesis": self.nemesis.name(),
+            "begin_ms": self.begin.as_millis() as u64,
+            "end_ms": self.end.as_millis() as u64,
+            "what": self.what,
+            "proof": self.proof,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_told() {
+        for nemesis in Nemesis::ALL {
+            assert_eq!(nemesis.name().parse(), Ok(nemesis));
+        }
+        assert!("gremlin".parse::<Nemesis>().is_err());
+    }
+
+    #[test]
+    fn too_few_nodes_are_refused() {
+        assert!(Nemesis::MajorityRing.check(3).is_err());
+        assert!(Nemesis::MajorityRing.check(5).is_ok());
+    }
+}

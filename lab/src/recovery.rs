@@ -1,0 +1,183 @@
+//! After the last fault: everything serves again within a bound, and replicas are the same.
+
+use std::time::{Duration, Instant};
+
+use quorate_proto::v1::{RangeStatus, ReplicaStatus};
+use quorate_types::Mode;
+use serde_json::{Value as Json, json};
+
+use crate::cluster::Cluster;
+use crate::workload::KEYSPACE;
+
+/// Each node serves a linearizable put by itself within this after the heal.
+const SERVES_MAX: Duration = Duration::from_secs(20);
+/// Replicas hold the same within this after that, and nothing waits to be handed over or decided.
+const SAME_MAX: Duration = Duration::from_secs(45);
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+const ASK_MAX: Duration = Duration::from_secs(10);
+
+/// How the cluster came back.
+#[derive(Clone, Debug)]
+pub(crate) struct Recovery {
+    /// By node: after how long it served, or why it did not.
+    pub(crate) serves: Vec<(usize, Result<Duration, String>)>,
+    /// After how long replicas were the same, or how they were not.
+    pub(crate) same: Result<Duration, String>,
+}
+
+impl Recovery {
+    /// Whether all of it came back in time.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.same.is_ok() && self.serves.iter().all(|(_, serves)| serves.is_ok())
+    }
+
+    /// What is not as it should be.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let silent = self.serves.iter().filter_map(|(node, serves)| {
+            let problem = serves.as_ref().err()?;
+            Some(format!("node {node} does not serve again: {problem}"))
+        });
+        let differ = self.same.as_ref().err();
+        let differ = differ.map(|problem| format!("replicas do not come to rest: {problem}"));
+        silent.chain(differ).collect()
+    }
+
+    pub(crate) fn to_json(&self) -> Json {
+        let told = |result: &Result<Duration, String>| match result {
+            Ok(after) => json!({"ms": after.as_millis() as u64}),
+            Err(problem) => json!({"problem": problem}),
+        };
+        let serves = self.serves.iter().map(|(node, serves)| {
+            let mut serves = told(serves);
+            serves["node"] = json!(node);
+            serves
+        });
+        json!({"serves": serves.collect::<Vec<_>>(), "same": told(&self.same)})
+    }
+}
+
+/// Waits for the cluster to come back; everything has been healed before.
+pub(crate) async fn recover(cluster: &Cluster, mode: Mode) -> Recovery {
+    let begin = Instant::now();
+    let serving = cluster.ids().into_iter().map(async |id| {
+        let serves = cluster.serves(id, SERVES_MAX).await;
+        (id, serves.map(|_| begin.elapsed()))
+    });
+    let serves = futures::future::join_all(serving).await;
+    let same = match serves.iter().any(|(_, serves)| serves.is_err()) {
+        true => Err("not looked at, since nodes are missing".to_owned()),
+        false => same(cluster, mode, begin).await,
+    };
+    Recovery { serves, same }
+}
+
+async fn same(cluster: &Cluster, mode: Mode, begin: Instant) -> Result<Duration, String> {
+    let deadline = Instant::now() + SAME_MAX;
+    loop {
+        let problem = match look(cluster, mode).await {
+            Ok(()) => return Ok(begin.elapsed()),
+            Err(problem) => problem,
+        };
+        if Instant::now() >= deadline {
+            return Err(problem);
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+async fn look(cluster: &Cluster, mode: Mode) -> Result<(), String> {
+    let client = cluster.client(&cluster.endpoints(), KEYSPACE, ASK_MAX);
+    let admin = client.map_err(|error| error.to_string())?.admin();
+    let ranges = admin.ranges(KEYSPACE, true).await;
+    let ranges = ranges.map_err(|error| error.to_string())?;
+    if ranges.is_empty() {
+        return Err("the keyspace has no ranges".to_owned());
+    }
+    ranges.iter().try_for_each(|range| at_rest(range, mode))
+}
+
+/// Whether all replicas of a range hold the same, and have nothing left to do.
+fn at_rest(range: &RangeStatus, mode: Mode) -> Result<(), String> {
+    let problem = |what: String| Err(format!("range {}: {what}", range.id));
+    let Some((first, others)) = range.replicas.split_first() else {
+        return problem("no replicas".to_owned());
+    };
+    if let Some(away) = range.replicas.iter().find(|one| one.role == "unreachable") {
+        return problem(format!("node {} is not reached", away.node));
+    }
+    if mode != Mode::Eventual && first.hash.is_empty() {
+        return problem(format!("node {} tells no hash", first.node));
+    }
+    for other in others {
+        if mode != Mode::Eventual && first.hash_applied != other.hash_applied {
+            let (a, b) = (first.hash_applied, other.hash_applied);
+            return problem(format!(
+                "nodes {} and {} are at {a} and {b}",
+                first.node, other.node
+            ));
+        }
+        if first.hash != other.hash {
+            return problem(format!("nodes {} and {} differ", first.node, other.node));
+        }
+    }
+    eventual_at_rest(&range.replicas).or_else(problem)
+}
+
+fn eventual_at_rest(replicas: &[ReplicaStatus]) -> Result<(), String> {
+    let mut first: Option<&str> = None;
+    for replica in replicas {
+        let Some(eventual) = &replica.eventual else {
+            continue;
+        };
+        let node = replica.node;
+        if !eventual.filled {
+            return Err(format!("node {node} is not filled"));
+        }
+        if eventual.hints > 0 {
+            return Err(format!("node {node} keeps {} hints", eventual.hints));
+        }
+        if eventual.overlay_rows > 0 {
+            let rows = eventual.overlay_rows;
+            return Err(format!(
+                "node {node} has {rows} keys that the log has not decided"
+            ));
+        }
+        match first {
+            None => first = Some(&eventual.hash),
+            Some(hash) if hash != eventual.hash => {
+                return Err(format!("node {node}'s eventual plane differs"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(node: u64, hash: &str, applied: u64) -> ReplicaStatus {
+        ReplicaStatus {
+            node,
+            role: "follower".to_owned(),
+            hash: hash.to_owned(),
+            hash_applied: applied,
+            ..ReplicaStatus::default()
+        }
+    }
+
+    #[test]
+    fn replicas_at_rest_are_equal_at_one_position() {
+        let range = |replicas| RangeStatus {
+            replicas,
+            ..RangeStatus::default()
+        };
+        let check = |replicas| at_rest(&range(replicas), Mode::Mixed);
+        assert_eq!(check(vec![replica(1, "a", 7), replica(2, "a", 7)]), Ok(()));
+        assert!(check(vec![replica(1, "a", 7), replica(2, "b", 7)]).is_err());
+        assert!(check(vec![replica(1, "a", 7), replica(2, "a", 8)]).is_err());
+        assert!(check(vec![replica(1, "", 7)]).is_err());
+        assert!(check(Vec::new()).is_err());
+    }
+}
