@@ -112,7 +112,7 @@ impl Place<'_> {
 
 impl Gateway {
     /// The dots of a context that a client sent.
-    fn seen(
+    pub(crate) fn seen(
         &self,
         place: &Place<'_>,
         sealed: Option<&Bytes>,
@@ -222,10 +222,15 @@ impl Gateway {
     ) -> Result<T, GatewayError> {
         let place = &write.place;
         let again = write.update.is_repeatable();
-        if let Some(done) = self.elsewhere(place.range, context, again, request).await? {
+        let is_here = self.climbs_here(&write, context);
+        if !is_here && let Some(done) = self.elsewhere(place.range, context, again, request).await?
+        {
             return Ok(done);
         }
-        let seen = self.seen(place, write.context)?;
+        let mut seen = self.seen(place, write.context)?;
+        if is_here && seen.is_none() {
+            seen = Some(self.look_around(&write, context).await?);
+        }
         let now = self.node().clock();
         let expiry = (write.ttl > 0).then(|| Timestamp(now.0.saturating_add(write.ttl)));
         let mut deadline = context.arrived;

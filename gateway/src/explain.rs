@@ -157,6 +157,16 @@ impl Seen {
         outlook
     }
 
+    /// Stand-ins alone show what was put there, and cannot tell of anything else whether it exists.
+    fn shown(&self, wanted: usize) -> Outlook {
+        let mut outlook = self.counted(wanted, true, "holders");
+        if outlook.problem.is_none() && self.reachable(false).is_empty() {
+            let problem = "no primary can be reached: stand-ins show only what was put there since";
+            outlook.problem = Some(problem.to_owned());
+        }
+        outlook
+    }
+
     fn of(&self, asked: &Asked) -> Outlook {
         let wanted = asked.wanted(self.primaries());
         match asked.level {
@@ -164,7 +174,8 @@ impl Seen {
             v1::Level::Bounded => self.bounded(),
             v1::Level::Session | v1::Level::Stale => self.counted(1, false, "replicas"),
             v1::Level::Eventual if asked.strict => self.counted(wanted, false, "primaries"),
-            v1::Level::Eventual => self.counted(wanted, true, "holders"),
+            v1::Level::Eventual if asked.is_put => self.counted(wanted, true, "holders"),
+            v1::Level::Eventual => self.shown(wanted),
         }
     }
 }
@@ -244,9 +255,10 @@ impl Gateway {
                 .unwrap_or_else(|_| without_plane()),
             leader: match group {
                 Some(group) => group.leader(),
-                None => self
-                    .last_served(range.id)
-                    .filter(|node| range.replicas.contains(node)),
+                // Whoever served last may have been deposed since.
+                None => self.last_served(range.id).filter(|node| {
+                    range.replicas.contains(node) && self.node().peer_reachable(*node)
+                }),
             },
             age,
         }

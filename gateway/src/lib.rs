@@ -30,6 +30,7 @@ mod forwarded;
 mod gateway;
 mod http;
 mod keyspaces;
+mod ladder;
 mod level;
 mod merge;
 mod metrics;

@@ -676,6 +676,14 @@ impl Admin for Server {
         Ok(tonic::Response::new(v1::RingResponse::default()))
     }
 
+    async fn explain(
+        &self,
+        _: tonic::Request<v1::ExplainRequest>,
+    ) -> Result<tonic::Response<v1::ExplainResponse>, Status> {
+        self.admin("explain").await?;
+        Ok(tonic::Response::new(v1::ExplainResponse::default()))
+    }
+
     type RepairStream = Pin<Box<dyn Stream<Item = Result<v1::RepairProgress, Status>> + Send>>;
 
     async fn repair(
