@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod converge;
 mod failures;
 mod keys;
 mod levels;
