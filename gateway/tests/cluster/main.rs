@@ -11,5 +11,6 @@ mod pipelines;
 mod planes;
 mod scans;
 mod sessions;
+mod triples;
 mod wire;
 mod world;
