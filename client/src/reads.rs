@@ -1,10 +1,12 @@
 //! The operations that read: one key, its history, what became of a write.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use quorate_proto::v1;
 use quorate_types::{RequestHandle, Revision};
 
-use crate::answer::{Got, History, Outcome, outcome};
+use crate::answer::{Got, History, Outcome, Receipt, outcome, receipt};
 use crate::attempts::Call;
 use crate::client::Client;
 use crate::error::ClientError;
@@ -73,6 +75,59 @@ impl Client {
         match self.run(request, Call::read(options.timeout)).await? {
             Response::History(answer) => Ok(answer.into()),
             _ => Err(ClientError::malformed("that of a history")),
+        }
+    }
+
+    /// Waits until all primaries hold all that a session has read and written (in keyspaces of mode
+    /// mixed: until their logs have decided it), for as long as the request may take. The receipt
+    /// names the primaries, and has the session's token, which is shorter then.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get); reason `NOT_CONVERGED` says who lacks what.
+    pub async fn await_converged(
+        &self,
+        token: impl Into<Bytes>,
+        timeout: Option<Duration>,
+    ) -> Result<Receipt, ClientError> {
+        let named = v1::AwaitConvergedRequest {
+            keyspace: self.keyspace.to_string(),
+            session_token: token.into(),
+            ..v1::AwaitConvergedRequest::default()
+        };
+        self.converged(named, timeout).await
+    }
+
+    /// As [`await_converged`](Self::await_converged), of what a reader of a key has seen, by the
+    /// context of its receipt.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn await_key_converged(
+        &self,
+        key: impl Into<Bytes>,
+        context: impl Into<Bytes>,
+        timeout: Option<Duration>,
+    ) -> Result<Receipt, ClientError> {
+        let named = v1::AwaitConvergedRequest {
+            keyspace: self.keyspace.to_string(),
+            key: key.into(),
+            context: context.into(),
+            ..v1::AwaitConvergedRequest::default()
+        };
+        self.converged(named, timeout).await
+    }
+
+    async fn converged(
+        &self,
+        named: v1::AwaitConvergedRequest,
+        timeout: Option<Duration>,
+    ) -> Result<Receipt, ClientError> {
+        let call = Call::read(timeout);
+        match self.run(Request::AwaitConverged(named), call).await? {
+            Response::AwaitConverged(done) => Ok(receipt(done.receipt)),
+            _ => Err(ClientError::malformed("that of a wait")),
         }
     }
 

@@ -11,7 +11,11 @@ pub use quorate_proto::v1::pipeline_response::Response;
 /// Whether it may change data.
 pub(crate) fn is_write(request: &Request) -> bool {
     match request {
-        Request::Get(_) | Request::Scan(_) | Request::History(_) | Request::Outcome(_) => false,
+        Request::Get(_)
+        | Request::Scan(_)
+        | Request::History(_)
+        | Request::Outcome(_)
+        | Request::AwaitConverged(_) => false,
         Request::Put(_) | Request::Delete(_) | Request::CompareAndSet(_) | Request::Update(_) => {
             true
         }
@@ -41,7 +45,8 @@ pub(crate) fn is_repeatable(request: &Request) -> bool {
         | Request::CompareAndSet(_)
         | Request::Txn(_)
         | Request::History(_)
-        | Request::Outcome(_) => true,
+        | Request::Outcome(_)
+        | Request::AwaitConverged(_) => true,
     }
 }
 
@@ -76,7 +81,7 @@ pub(crate) fn rungs(request: &Request) -> &[v1::Rung] {
         Request::Txn(txn) => &txn.consistency,
         Request::Update(update) => &update.consistency,
         Request::History(history) => &history.consistency,
-        Request::Outcome(_) => return &[],
+        Request::Outcome(_) | Request::AwaitConverged(_) => return &[],
     };
     let rungs = consistency.as_ref().map(|consistency| &consistency.rungs);
     rungs.map_or(&[], Vec::as_slice)
@@ -91,7 +96,11 @@ pub(crate) fn name_of(request: &mut Request) -> Option<&mut Option<v1::RequestId
         Request::Batch(batch) => Some(&mut batch.request_id),
         Request::Txn(txn) => Some(&mut txn.request_id),
         Request::Update(update) => Some(&mut update.request_id),
-        Request::Get(_) | Request::Scan(_) | Request::History(_) | Request::Outcome(_) => None,
+        Request::Get(_)
+        | Request::Scan(_)
+        | Request::History(_)
+        | Request::Outcome(_)
+        | Request::AwaitConverged(_) => None,
     }
 }
 
@@ -107,6 +116,7 @@ pub(crate) fn keyspace_of(request: &mut Request) -> Option<&mut String> {
         Request::Txn(txn) => Some(&mut txn.keyspace),
         Request::Update(update) => Some(&mut update.keyspace),
         Request::History(history) => Some(&mut history.keyspace),
+        Request::AwaitConverged(named) => Some(&mut named.keyspace),
         Request::Outcome(_) => None,
     }
 }
@@ -123,6 +133,7 @@ pub(crate) fn keyspace_name(request: &Request) -> Option<&str> {
         Request::Txn(txn) => &txn.keyspace,
         Request::Update(update) => &update.keyspace,
         Request::History(history) => &history.keyspace,
+        Request::AwaitConverged(named) => &named.keyspace,
         Request::Outcome(_) => return None,
     })
 }
@@ -138,9 +149,11 @@ pub(crate) fn routing(request: &Request) -> Option<(&str, &[u8])> {
         Request::Update(update) => (&update.keyspace, &update.key),
         Request::History(history) => (&history.keyspace, &history.key),
         Request::Txn(txn) => (&txn.keyspace, txn_key(txn)?),
-        Request::Delete(_) | Request::Scan(_) | Request::Batch(_) | Request::Outcome(_) => {
-            return None;
-        }
+        Request::Delete(_)
+        | Request::Scan(_)
+        | Request::Batch(_)
+        | Request::Outcome(_)
+        | Request::AwaitConverged(_) => return None,
     };
     Some((keyspace, key))
 }
@@ -177,7 +190,8 @@ pub(crate) fn payload_bytes(request: &Request) -> usize {
         | Request::Delete(_)
         | Request::Scan(_)
         | Request::History(_)
-        | Request::Outcome(_) => 0,
+        | Request::Outcome(_)
+        | Request::AwaitConverged(_) => 0,
     }
 }
 
@@ -217,6 +231,7 @@ pub(crate) fn receipt_of(response: &Response) -> Option<&v1::Receipt> {
         Response::Txn(txn) => txn.receipt.as_ref(),
         Response::History(history) => history.receipt.as_ref(),
         Response::Outcome(outcome) => outcome.receipt.as_ref(),
+        Response::AwaitConverged(done) => done.receipt.as_ref(),
         Response::Update(update) => update.receipt.as_ref(),
         Response::Error(_) => None,
     }

@@ -120,6 +120,7 @@ pub(crate) fn is_passing(error: &ServerError) -> bool {
             Reason::NoLeader
             | Reason::NoMajority
             | Reason::NotCaughtUp
+            | Reason::NotConverged
             | Reason::StalenessExceeded
             | Reason::TimedOut
             | Reason::Overloaded

@@ -49,5 +49,6 @@ async fn dispatch(
         Request::History(body) => send!(history, body, History),
         Request::Outcome(body) => send!(outcome, body, Outcome),
         Request::Update(body) => send!(update, body, Update),
+        Request::AwaitConverged(body) => send!(await_converged, body, AwaitConverged),
     })
 }

@@ -47,6 +47,7 @@ answers! {
     HistoryResponse = History,
     OutcomeResponse = Outcome,
     UpdateResponse = Update,
+    AwaitConvergedResponse = AwaitConverged,
 }
 
 /// Bytes of keys and values in an answer, for the room that it takes until its reader has it.
@@ -64,7 +65,11 @@ pub fn payload_bytes(response: &Response) -> usize {
         Response::Txn(txn) => txn.results.iter().map(|result| of(&result.entry)).sum(),
         Response::CompareAndSet(cas) => of(&cas.current),
         Response::History(history) => history.entries.iter().map(|entry| of(&entry.version)).sum(),
-        Response::Put(_) | Response::Delete(_) | Response::Outcome(_) | Response::Error(_) => 0,
+        Response::Put(_)
+        | Response::Delete(_)
+        | Response::Outcome(_)
+        | Response::AwaitConverged(_)
+        | Response::Error(_) => 0,
     }
 }
 
@@ -104,6 +109,7 @@ pub fn hold<G: Send + Sync + 'static>(response: &mut Response, guard: G) {
         | Response::Delete(_)
         | Response::Outcome(_)
         | Response::Update(_)
+        | Response::AwaitConverged(_)
         | Response::Error(_) => None,
     };
     if let Some(entry) = entry {
@@ -133,6 +139,7 @@ pub fn effect_of(response: &Response) -> Effect {
         | Response::Scan(_)
         | Response::History(_)
         | Response::Outcome(_)
+        | Response::AwaitConverged(_)
         | Response::Error(_) => Effect::None,
         // Only an answer with a value is large: the condition did not hold.
         Response::CompareAndSet(cas) if !cas.succeeded => Effect::None,

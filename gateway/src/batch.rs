@@ -20,7 +20,7 @@ use crate::names::WriteName;
 use crate::operations::{Prepared, results};
 use crate::read::{consistency_of, preference};
 use crate::route::{Errand, Tried};
-use crate::session::Session;
+use crate::session::{Saw, Session};
 use crate::validate;
 use crate::write::{Decided, Write};
 
@@ -170,6 +170,7 @@ impl Gateway {
                 match stood.await {
                     Ok(standing) => {
                         let read = part.operations.iter().map(|one| one.read(&group)).collect();
+                        let standing = (standing, Saw::Values);
                         let receipt =
                             || self.read_receipt(session, &group, standing, level, &context);
                         Tried::Done(read_results(read, receipt))

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use quorate_eventual::EventualError;
 use quorate_proto::v1;
-use quorate_storage::engine::EngineError;
-use quorate_types::causal::{Dots, WriteError};
+use quorate_types::causal::Dots;
 use quorate_types::{
     Effect, FieldError, Mode, NodeId, RangeId, Reason, Refusal, RequestHandle, Revision,
     format_duration,
@@ -19,6 +18,8 @@ use quorate_types::{
 use thiserror::Error;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::eventual_errors::{eventual_meaning, eventual_metadata};
 
 /// The domain of our `google.rpc.ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "quorate";
@@ -176,6 +177,15 @@ pub enum GatewayError {
         /// Names of writes.
         missing: Box<Dots>,
     },
+    /// Not all primaries hold what was waited for. No effect.
+    #[error(
+        "not all primaries hold, and have decided, what is named: {}",
+        listed(lacking)
+    )]
+    NotConverged {
+        /// Who lacks what.
+        lacking: Vec<Lack>,
+    },
     /// No replica is fresh enough. No effect.
     #[error("no reachable replica of range {range} is known to be at most {} old (the best: {})", format_duration(*wanted), match best { Some(best) => format_duration(*best), None => "none reachable".to_owned() })]
     StalenessExceeded {
@@ -274,8 +284,25 @@ pub enum GatewayError {
     Remote(Box<v1::Error>),
 }
 
+/// What one primary lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// Who.
+    pub node: NodeId,
+    /// Of which range.
+    pub range: RangeId,
+    /// What, or why it is not known.
+    pub why: String,
+}
+
+fn listed(lacking: &[Lack]) -> String {
+    let one = |lack: &Lack| format!("node {} of range {}: {}", lack.node, lack.range, lack.why);
+    let texts: Vec<_> = lacking.iter().take(NAMED_MAX).map(one).collect();
+    texts.join("; ")
+}
+
 /// Up to [`NAMED_MAX`] ids in words.
-fn named<T: std::fmt::Display>(ids: &[T]) -> String {
+pub(crate) fn named<T: std::fmt::Display>(ids: &[T]) -> String {
     if ids.is_empty() {
         return "none".to_owned();
     }
@@ -362,9 +389,10 @@ impl GatewayError {
             | Self::ClockOffset { .. }
             | Self::Interrupted { .. }
             | Self::Stopping => Code::Unavailable,
-            Self::TimedOut | Self::OutcomeUnknown { .. } | Self::ChangeUnknown { .. } => {
-                Code::DeadlineExceeded
-            }
+            Self::TimedOut
+            | Self::NotConverged { .. }
+            | Self::OutcomeUnknown { .. }
+            | Self::ChangeUnknown { .. } => Code::DeadlineExceeded,
             Self::Overloaded { .. } | Self::QuotaExceeded { .. } => Code::ResourceExhausted,
             Self::DataLoss { .. } => Code::DataLoss,
             Self::Eventual(error) => eventual_meaning(error).0,
@@ -391,6 +419,7 @@ impl GatewayError {
             Self::NoMajority { .. } => Reason::NoMajority,
             Self::RangeMoved { .. } => Reason::RangeMoved,
             Self::NotCaughtUp { .. } | Self::SessionBehind { .. } => Reason::NotCaughtUp,
+            Self::NotConverged { .. } => Reason::NotConverged,
             Self::StalenessExceeded { .. } => Reason::StalenessExceeded,
             Self::TimedOut
             | Self::OutcomeUnknown { .. }
@@ -436,6 +465,7 @@ impl GatewayError {
             | Self::RangeMoved { .. }
             | Self::NotCaughtUp { .. }
             | Self::SessionBehind { .. }
+            | Self::NotConverged { .. }
             | Self::StalenessExceeded { .. }
             | Self::TimedOut
             | Self::Closed { .. }
@@ -507,6 +537,11 @@ impl GatewayError {
                 put("range", range.to_string());
                 put("revision", wanted.to_string());
             }
+            Self::NotConverged { lacking } => {
+                let nodes: Vec<_> = lacking.iter().map(|lack| lack.node).collect();
+                put("missing", named(&nodes));
+                put("lacking", shortened(&listed(lacking)));
+            }
             Self::SessionBehind { range, missing } => {
                 put("range", range.to_string());
                 put("missing", shortened(&missing.to_string()));
@@ -546,91 +581,6 @@ impl GatewayError {
             Self::NoLeader { hint, .. } => *hint,
             _ => None,
         }
-    }
-}
-
-/// Code and reason of an error of the eventual path.
-fn eventual_meaning(error: &EventualError) -> (Code, Reason) {
-    match error {
-        EventualError::NoRange(_) => (Code::Unavailable, Reason::RangeMoved),
-        EventualError::TooMany(_) => (Code::InvalidArgument, Reason::FieldInvalid),
-        EventualError::Unreachable { .. }
-        | EventualError::TooFewAnswers { .. }
-        | EventualError::AbsenceUnknown { .. }
-        | EventualError::Filling(_)
-        | EventualError::PeerFailed(_) => (Code::Unavailable, Reason::HoldersMissing),
-        EventualError::SessionBehind { .. } => (Code::Unavailable, Reason::NotCaughtUp),
-        EventualError::TooFewHolders { .. } | EventualError::NotDecided { .. } => {
-            (Code::DeadlineExceeded, Reason::HoldersMissing)
-        }
-        EventualError::RetryUnknown => (Code::FailedPrecondition, Reason::BelowWindow),
-        EventualError::Context(_) => (Code::InvalidArgument, Reason::ContextInvalid),
-        EventualError::Write(error) => write_meaning(error),
-        EventualError::Evaluate(_) => (Code::OutOfRange, Reason::CounterOverflow),
-        EventualError::HintsFull { .. } => (Code::ResourceExhausted, Reason::Overloaded),
-        EventualError::OldCopy => (Code::Unavailable, Reason::NodeStopping),
-        EventualError::Damaged(_) | EventualError::DamagedRow(_) => {
-            (Code::DataLoss, Reason::DataLoss)
-        }
-        EventualError::Engine(error) => match error.as_ref() {
-            EngineError::Corrupt { .. } | EngineError::Damaged { .. } => {
-                (Code::DataLoss, Reason::DataLoss)
-            }
-            _ => (Code::Internal, Reason::Internal),
-        },
-        EventualError::Peer(_) | EventualError::Log(_) => (Code::Internal, Reason::Internal),
-    }
-}
-
-fn write_meaning(error: &WriteError) -> (Code, Reason) {
-    match error {
-        WriteError::Misfit { .. } => (Code::FailedPrecondition, Reason::PolicyMismatch),
-        WriteError::Siblings { .. } => (Code::FailedPrecondition, Reason::TooManySiblings),
-        WriteError::Overflow(_) => (Code::OutOfRange, Reason::CounterOverflow),
-        WriteError::ContextBytes { .. } => (Code::ResourceExhausted, Reason::Overloaded),
-        WriteError::Parts { .. } => (Code::FailedPrecondition, Reason::FieldInvalid),
-        WriteError::Empty(_)
-        | WriteError::Twice
-        | WriteError::ElementBytes { .. }
-        | WriteError::Depth => (Code::InvalidArgument, Reason::FieldInvalid),
-    }
-}
-
-fn eventual_metadata(error: &EventualError, mut put: impl FnMut(&str, String)) {
-    match error {
-        EventualError::Unreachable {
-            range,
-            wanted,
-            reachable,
-            missing,
-        } => {
-            put("range", range.to_string());
-            put("wanted", wanted.to_string());
-            put("reachable", reachable.to_string());
-            put("missing", named(missing));
-            if *reachable > 0 {
-                put("levels", format!("eventual:{reachable}"));
-            }
-        }
-        EventualError::SessionBehind {
-            range,
-            missing,
-            asked,
-        } => {
-            put("range", range.to_string());
-            put("missing", shortened(&missing.to_string()));
-            put("asked", named(asked));
-        }
-        EventualError::TooFewHolders { wanted, stored } => {
-            put("wanted", wanted.to_string());
-            put("stored", stored.to_string());
-        }
-        EventualError::TooMany(too_many) => {
-            put("field", "consistency.rungs".to_owned());
-            put("problem", too_many.to_string());
-        }
-        EventualError::Context(_) => put("field", "context".to_owned()),
-        _ => {}
     }
 }
 

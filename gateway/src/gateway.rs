@@ -204,6 +204,9 @@ impl Gateway {
             Request::History(history) => self.history(history, context).await.map(Answer::pack),
             Request::Outcome(outcome) => self.outcome(outcome, context).await.map(Answer::pack),
             Request::Update(update) => self.update(update, context).await.map(Answer::pack),
+            Request::AwaitConverged(named) => {
+                self.await_converged(named, context).await.map(Answer::pack)
+            }
         }
     }
 
@@ -284,6 +287,7 @@ fn request_bytes(request: &Request) -> usize {
         Request::Txn(txn) => of(&txn.then) + of(&txn.otherwise),
         Request::History(history) => history.key.len(),
         Request::Outcome(outcome) => outcome.handle.len(),
+        Request::AwaitConverged(named) => named.key.len() + named.context.len(),
         Request::Update(update) => {
             update.key.len() + crate::typed::change_bytes(update.change.as_ref())
         }
@@ -331,7 +335,7 @@ fn no_fence(request: &Request) -> Result<(), GatewayError> {
         Request::Txn(txn) => txn.consistency.as_ref(),
         Request::History(history) => history.consistency.as_ref(),
         Request::Update(update) => update.consistency.as_ref(),
-        Request::Outcome(_) => None,
+        Request::Outcome(_) | Request::AwaitConverged(_) => None,
     };
     match consistency {
         Some(consistency) if consistency.fence => Err(GatewayError::field(

@@ -17,7 +17,7 @@ const LATENCY_BUCKETS_SECONDS: &[f64] = &[
     1.0, 2.5, 5.0,
 ];
 
-const OPERATIONS: [&str; 10] = [
+const OPERATIONS: [&str; 11] = [
     "get",
     "put",
     "delete",
@@ -28,6 +28,7 @@ const OPERATIONS: [&str; 10] = [
     "history",
     "outcome",
     "update",
+    "await_converged",
 ];
 const LEVELS: [&str; 6] = [
     "none",
@@ -71,6 +72,7 @@ impl OperationLabel {
             Request::History(_) => 7,
             Request::Outcome(_) => 8,
             Request::Update(_) => 9,
+            Request::AwaitConverged(_) => 10,
         })
     }
 }
@@ -152,6 +154,7 @@ fn level_of(response: &Response) -> usize {
         Response::Txn(answer) => &answer.receipt,
         Response::History(answer) => &answer.receipt,
         Response::Outcome(answer) => &answer.receipt,
+        Response::AwaitConverged(answer) => &answer.receipt,
         Response::Update(answer) => &answer.receipt,
         Response::Error(_) => return 0,
     };

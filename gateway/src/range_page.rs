@@ -14,7 +14,7 @@ use crate::errors::GatewayError;
 use crate::gateway::Gateway;
 use crate::read::{consistency_of, preference};
 use crate::route::{Errand, Prefer, Tried};
-use crate::session::Session;
+use crate::session::{Saw, Session};
 use crate::stand::{Standing, Want};
 use crate::write::{key_value, stored};
 
@@ -208,7 +208,13 @@ impl Gateway {
                 .resume
                 .map_or_else(Bytes::new, |_| Bytes::from_static(MORE)),
             at_revision: standing.at.map_or(0, |at| at.0),
-            receipt: Some(self.read_receipt(scan.session, group, standing, scan.level, context)),
+            receipt: Some(self.read_receipt(
+                scan.session,
+                group,
+                (standing, Saw::Values),
+                scan.level,
+                context,
+            )),
         })
     }
 }

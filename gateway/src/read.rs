@@ -19,7 +19,7 @@ use crate::gateway::{Gateway, keyspace, range_of};
 use crate::level::{self, ReadPlan, ReadRung};
 use crate::receipt::receipt;
 use crate::route::{Errand, Prefer, Tried};
-use crate::session::Session;
+use crate::session::{Saw, Session};
 use crate::stand::{Standing, Want};
 use crate::validate;
 use crate::write::{key_value, stored};
@@ -218,6 +218,8 @@ impl Gateway {
             }
         };
         // After the table was read.
+        let saw = shown.seen.as_ref().map_or(Saw::Values, Saw::Key);
+        let standing = (standing, saw);
         let mut receipt = self.read_receipt(&read.session, group, standing, level, context);
         if at.is_none() && place.keyspace.options.mode == Mode::Mixed {
             let range = place.range.id;
@@ -232,7 +234,7 @@ impl Gateway {
         &self,
         session: &Session,
         group: &Group,
-        standing: Standing,
+        (standing, saw): (Standing, Saw<'_>),
         level: ReadLevel,
         context: &Context,
     ) -> v1::Receipt {
@@ -255,7 +257,7 @@ impl Gateway {
             .staleness
             .map(|staleness| u64::try_from(staleness.as_millis()).unwrap_or(u64::MAX));
         receipt.session_missing = standing.missing;
-        receipt.session_token = session.after_log(group, revision);
+        receipt.session_token = session.after_log(group, revision, saw);
         receipt
     }
 
@@ -324,8 +326,9 @@ impl Gateway {
                 let stood = self.stand_in_session(&group, key, want, &read.session, deadline);
                 match stood.await {
                     Ok(standing) => {
+                        let (session, standing) = (&read.session, (standing, Saw::Values));
                         let receipt =
-                            || self.read_receipt(&read.session, &group, standing, level, &context);
+                            || self.read_receipt(session, &group, standing, level, &context);
                         Tried::Done(told(read, user_key, &group, limit, receipt))
                     }
                     Err(unmet) => unmet.into(),

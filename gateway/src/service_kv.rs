@@ -123,6 +123,13 @@ impl Kv for KvService {
         self.unary(request, Request::Outcome).await
     }
 
+    async fn await_converged(
+        &self,
+        request: tonic::Request<v1::AwaitConvergedRequest>,
+    ) -> Result<Response<v1::AwaitConvergedResponse>, Status> {
+        self.unary(request, Request::AwaitConverged).await
+    }
+
     type PipelineStream = Answers;
 
     async fn pipeline(

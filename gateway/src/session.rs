@@ -12,7 +12,7 @@ use quorate_eventual::{SeenBefore, Wanted};
 use quorate_proto::v1;
 use quorate_raft::{Group, KeyspaceView};
 use quorate_types::causal::Dots;
-use quorate_types::{RangeId, ReadLevel, Revision};
+use quorate_types::{Mode, RangeId, ReadLevel, Revision};
 use tokio::time::Instant;
 
 use crate::errors::{GatewayError, shortened};
@@ -27,6 +27,18 @@ const SESSION_BEGIN: &[u8] = &[0];
 /// Before a replica's log is looked at again.
 const COVER_PAUSE: Duration = Duration::from_millis(5);
 
+/// What an answer of a log's replica shows beside its revision.
+#[derive(Clone, Copy)]
+pub(crate) enum Saw<'a> {
+    /// That a write was decided.
+    Nothing,
+    /// One key, of which the log knows these dots.
+    Key(&'a Dots),
+    /// Values whose dots the revision stands for: a write elsewhere cannot tell what it replaces
+    /// before it has caught up.
+    Values,
+}
+
 /// What a request's session has seen before, if it belongs to one.
 #[derive(Clone)]
 pub(crate) struct Session {
@@ -36,6 +48,8 @@ pub(crate) struct Session {
     sealed: Bytes,
     /// Whether less than what was seen is better than an error.
     best_available: bool,
+    /// Whether the log's state shows writes that it did not name itself.
+    is_mixed: bool,
 }
 
 impl Session {
@@ -46,6 +60,7 @@ impl Session {
             token: None,
             sealed: Bytes::new(),
             best_available: false,
+            is_mixed: false,
         }
     }
 
@@ -72,6 +87,7 @@ impl Session {
             token,
             sealed,
             best_available: consistency.best_available,
+            is_mixed: false,
         })
     }
 
@@ -89,6 +105,24 @@ impl Session {
     /// Whether there is one.
     pub(crate) fn is_some(&self) -> bool {
         self.token.is_some()
+    }
+
+    /// The ranges of which it has seen something.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (RangeId, &Seen)> {
+        self.token.iter().flat_map(SessionToken::ranges)
+    }
+
+    /// Its token, once the logs of ranges have decided as of these revisions all that it has seen
+    /// of them.
+    pub(crate) fn settled(&self, ranges: impl Iterator<Item = (RangeId, Revision)>) -> Bytes {
+        let Some(token) = &self.token else {
+            return Bytes::new();
+        };
+        let mut token = token.clone();
+        for (range, revision) in ranges {
+            token.forget(range, Dots::new(), revision);
+        }
+        token.encode(self.binding)
     }
 
     /// What it has seen; nothing if there is no session.
@@ -130,10 +164,18 @@ impl Session {
 
     /// The token after something was seen of a replica's log; empty if there is no session. To be
     /// asked for after the replica was read.
-    pub(crate) fn after_log(&self, group: &Group, revision: Revision) -> Bytes {
+    pub(crate) fn after_log(&self, group: &Group, revision: Revision, saw: Saw<'_>) -> Bytes {
+        let seen = match saw {
+            Saw::Nothing => Seen::default(),
+            Saw::Key(context) => Seen::of_context(context),
+            Saw::Values => Seen {
+                is_coarse: self.is_mixed,
+                ..Seen::default()
+            },
+        };
         let seen = Seen {
-            revision,
-            ..Seen::default()
+            revision: seen.revision.max(revision),
+            ..seen
         };
         self.after(group.range_id(), &seen, Some(group))
     }
@@ -190,7 +232,11 @@ impl Gateway {
         keyspace: &KeyspaceView,
         consistency: Option<&v1::Consistency>,
     ) -> Result<Session, GatewayError> {
-        Session::of(self.binding(keyspace), consistency)
+        let session = Session::of(self.binding(keyspace), consistency)?;
+        Ok(Session {
+            is_mixed: keyspace.options.mode == Mode::Mixed,
+            ..session
+        })
     }
 
     /// What tokens of a keyspace are bound to.

@@ -28,6 +28,8 @@ pub(crate) struct Shown {
     beside: usize,
     typed: Option<v1::TypedValue>,
     pub(crate) context: Bytes,
+    /// What the context says, of a key as the log has decided it.
+    pub(crate) seen: Option<Dots>,
 }
 
 impl Shown {
@@ -164,6 +166,7 @@ impl Gateway {
         });
         let mut shown = self.shown_version(place, version)?;
         shown.context = context;
+        shown.seen = Some(seen);
         Ok(shown)
     }
 
@@ -213,6 +216,7 @@ impl Gateway {
             beside: reading.siblings().saturating_sub(1),
             typed,
             context: Bytes::new(),
+            seen: None,
         })
     }
 }

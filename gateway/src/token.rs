@@ -206,6 +206,11 @@ impl SessionToken {
         })
     }
 
+    /// The ranges that it names.
+    pub fn ranges(&self) -> impl Iterator<Item = (RangeId, &Seen)> {
+        self.ranges.iter().map(|(range, seen)| (*range, seen))
+    }
+
     /// Takes note of something written to or read from a range.
     pub fn saw(&mut self, range: RangeId, seen: &Seen) {
         let floor = self.floor;

@@ -20,7 +20,7 @@ use crate::level::{self, EventualPlan, WritePlan};
 use crate::names::WriteName;
 use crate::receipt::{Spent, receipt};
 use crate::route::{Errand, Prefer, Tried};
-use crate::session::Session;
+use crate::session::{Saw, Session};
 use crate::validate;
 
 /// What a write needs besides its operation.
@@ -228,7 +228,11 @@ impl Gateway {
             &write.context,
         );
         receipt.replayed = applied.replayed;
-        receipt.session_token = write.session.after_log(group, applied.revision);
+        let saw = match write.looks {
+            true => Saw::Values,
+            false => Saw::Nothing,
+        };
+        receipt.session_token = write.session.after_log(group, applied.revision, saw);
         Ok(Decided {
             group,
             proposed,

@@ -15,9 +15,9 @@ use super::error::CliError;
 use super::input;
 
 /// Largest session token that is read from a file, bytes.
-const TOKEN_MAX_BYTES: u64 = 1 << 20;
+pub(super) const TOKEN_MAX_BYTES: u64 = 1 << 20;
 /// The token of a session that has seen nothing yet.
-const SESSION_BEGIN: &[u8] = &[0];
+pub(super) const SESSION_BEGIN: &[u8] = &[0];
 
 /// Where a command needs an eventual level and none is named: a majority sees what another one
 /// has written.

@@ -197,6 +197,9 @@ const fn reason_hint(reason: Reason) -> Option<&'static str> {
         Reason::NotCaughtUp | Reason::StalenessExceeded => {
             Some("another level may be served: `--level 'LEVEL > LEVEL'` tries them in turn")
         }
+        Reason::NotConverged => {
+            Some("they get it by themselves once they can be reached: wait longer, `--timeout 1m`")
+        }
         Reason::ContextInvalid => {
             Some("it is not this key's: `quorate get KEY --context FILE` writes a new one")
         }

@@ -81,6 +81,7 @@ impl Exit {
             Reason::NoLeader
             | Reason::NoMajority
             | Reason::NotCaughtUp
+            | Reason::NotConverged
             | Reason::StalenessExceeded
             | Reason::TimedOut
             | Reason::Overloaded
@@ -231,6 +232,7 @@ mod tests {
                     Reason::NoLeader,
                     Reason::NoMajority,
                     Reason::NotCaughtUp,
+                    Reason::NotConverged,
                     Reason::StalenessExceeded,
                     Reason::TimedOut,
                     Reason::Overloaded,

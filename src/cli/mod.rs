@@ -9,6 +9,7 @@ mod cas;
 mod completions;
 mod consistency;
 mod context;
+mod converge;
 mod delete;
 mod dev;
 mod edit;
@@ -132,6 +133,8 @@ enum Command {
     Node(node::NodeCommand),
     /// Compare replicas of the eventual plane now, and mend what differs
     Repair(repair::RepairArgs),
+    /// Wait until all primaries hold what a session or a reader has seen
+    Await(converge::AwaitArgs),
     /// Put load on a cluster and measure it
     Bench(bench::BenchArgs),
     /// Look into a stopped node's folder
@@ -216,6 +219,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Metrics(args) => metrics::run(args, global.session()?).await,
         Command::Node(command) => node::run(command, global.session()?).await,
         Command::Repair(args) => repair::run(args, global.session()?).await,
+        Command::Await(args) => converge::run(args, global.session()?).await,
         Command::Bench(args) => {
             let client = global.client_options()?;
             bench::run(args, client, global.output()).await
@@ -297,6 +301,10 @@ mod tests {
             "quorate resolve k -f -",
             "quorate resolve k --edit",
             "quorate resolve k --delete",
+            "quorate put k v --level eventual:one --await committed",
+            "quorate await --token f --timeout 5s",
+            "quorate await k --context f",
+            "quorate get k --level session --token f --best-available",
             "quorate ring --ranges",
             "quorate ring --ranges --of ks",
             "quorate outcome r7-00c0ffee00000001-42",
@@ -351,6 +359,10 @@ mod tests {
             "quorate map-put k field",
             "quorate resolve k --pick 1 --delete",
             "quorate ring --of ks",
+            "quorate await",
+            "quorate await k",
+            "quorate await k --token f",
+            "quorate get k --best-available",
             "quorate jepsen check h.edn",
             "quorate jepsen check --model clock h.edn",
         ] {

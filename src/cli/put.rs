@@ -11,7 +11,9 @@ use quorate_types::limits::VALUE_MAX_BYTES_CAP;
 use quorate_types::parse_duration;
 use serde_json::Map;
 
+use super::consistency::SESSION_BEGIN;
 use super::context::KeyArgs;
+use super::converge::{self, AwaitLevel};
 use super::error::CliError;
 use super::global::Session;
 use super::input;
@@ -25,6 +27,7 @@ use super::output::Output;
   date | quorate put now -
   quorate put lease taken --ttl 30s
   quorate put title draft --level eventual:one --context title.seen
+  quorate put title draft --level eventual:one --await committed
 
 Prints the revision; at eventual levels the dot, the name of the write.")]
 pub(super) struct PutArgs {
@@ -35,6 +38,9 @@ pub(super) struct PutArgs {
     /// The key goes after this time [default: the keyspace's]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     ttl: Option<Duration>,
+    /// End only once the write has come that far
+    #[arg(long = "await", value_name = "HOW_FAR")]
+    await_level: Option<AwaitLevel>,
     #[command(flatten)]
     plane: KeyArgs,
 }
@@ -67,14 +73,21 @@ impl ValueArgs {
 pub(super) async fn run(args: PutArgs, session: Session) -> Result<(), CliError> {
     let Session { client, mut output } = session;
     let key = input::argument(&args.key);
-    let options = WriteOptions {
+    let mut options = WriteOptions {
         ttl: args.ttl,
         ..args.plane.write()?
     };
+    if args.await_level.is_some() && options.token.is_empty() {
+        // What is waited for is what a session has written: this write alone.
+        options.token = Bytes::from_static(SESSION_BEGIN);
+    }
     let written = client
         .put_with(key.clone(), args.value.read()?, options)
         .await?;
     args.plane.remember(&written.receipt, &output)?;
+    if let Some(AwaitLevel::Committed) = args.await_level {
+        converge::wait(&client, &written.receipt.session_token).await?;
+    }
     print(&mut output, &key, &written)
 }
 

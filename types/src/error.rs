@@ -106,6 +106,8 @@ reasons! {
     NoMajority = "NO_MAJORITY",
     /// No reachable replica, or no log, has caught up with the session token.
     NotCaughtUp = "NOT_CAUGHT_UP",
+    /// Not all primaries hold, and have decided, what was named.
+    NotConverged = "NOT_CONVERGED",
     /// No reachable replica is as fresh as was asked.
     StalenessExceeded = "STALENESS_EXCEEDED",
     /// The time given was used up.

@@ -570,6 +570,7 @@ unary! {
     txn(TxnRequest) -> TxnResponse as Txn;
     history(HistoryRequest) -> HistoryResponse as History;
     outcome(OutcomeRequest) -> OutcomeResponse as Outcome;
+    await_converged(AwaitConvergedRequest) -> AwaitConvergedResponse as AwaitConverged;
 }
 
 impl Server {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod converge;
 mod explain;
 mod failures;
 mod keys;
@@ -11,5 +12,6 @@ mod pipelines;
 mod planes;
 mod scans;
 mod sessions;
+mod triples;
 mod wire;
 mod world;

@@ -108,6 +108,8 @@ fn what_cannot_be_met_is_an_error_that_says_what_is_missing_or_the_best_there_is
         world.put(0, "default", "k", "old").await;
         let (holders, _) = world.holders("default", "k");
         let alone = holders[0];
+        // From then on it is here.
+        world.value(holders[1], "default", "k").await;
         world.isolate(alone);
         let what = ("default", "k", "new");
         let token = put_at(&world, alone, what, "eventual:one", &BEGIN).await;
@@ -246,6 +248,64 @@ fn strange_tokens_are_refused_by_name() {
                 assert_eq!(error.code(), Code::InvalidArgument);
                 assert!(error.to_string().contains(word), "{word}: {error}");
             }
+        }
+    });
+}
+
+#[test]
+fn a_write_replaces_an_absorbed_value_that_its_session_read_of_the_log() {
+    in_world(87, |world| async move {
+        let (holders, _) = world.holders("default", "k");
+        let alone = holders[0];
+        world.isolate(alone);
+        put_at(
+            &world,
+            holders[1],
+            ("default", "k", "absorbed"),
+            "eventual:one",
+            &BEGIN,
+        )
+        .await;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let token = loop {
+            let got = world
+                .get(holders[1], read("default", "k", "linearizable", &BEGIN))
+                .await;
+            if values(&got) == [b"absorbed"] {
+                break got.receipt.unwrap().session_token;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "not absorbed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let page = v1::ScanRequest {
+            keyspace: "default".to_owned(),
+            consistency: wished("linearizable", &BEGIN),
+            ..v1::ScanRequest::default()
+        };
+        let page = world.scan(holders[1], page).await.unwrap();
+        // A page does not say which writes its values are: who lags cannot replace them.
+        let Request::Put(blind) = put("default", "k", "blind") else {
+            unreachable!()
+        };
+        let blind = Request::Put(v1::PutRequest {
+            consistency: wished("eventual:one", &page.receipt.unwrap().session_token),
+            ..blind
+        });
+        let error = world.ask_within(alone, SHORT, blind).await.unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::NotCaughtUp), "{error}");
+        let token = put_at(
+            &world,
+            alone,
+            ("default", "k", "new"),
+            "eventual:one",
+            &token,
+        )
+        .await;
+        world.network.heal();
+        for at in ["linearizable", "eventual:one"] {
+            let request = read("default", "k", at, &token.session_token);
+            let got = world.get(holders[1], request).await;
+            assert_eq!(values(&got), [b"new"], "{at}");
         }
     });
 }
