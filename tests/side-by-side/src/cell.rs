@@ -5,8 +5,23 @@ use std::fmt;
 /// Streams that requests in flight are spread over, where there are as many.
 const STREAMS: usize = 4;
 
-/// The loads under which puts must not become slower: requests in flight.
-pub const SCALE: [usize; 5] = [1, 8, 64, 256, 1000];
+/// How many nodes a request of the eventual path waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Copies {
+    /// Any one.
+    One,
+    /// More than half of the replicas.
+    Quorum,
+}
+
+/// When a node has a write of the eventual path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ack {
+    /// Once it is on disk.
+    Disk,
+    /// Once it is in memory; it reaches the disk later.
+    Memory,
+}
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +34,48 @@ pub enum Work {
     StaleGet,
     /// A call that does nothing: the bound of all unary calls.
     Empty,
+    /// Writes of 256 bytes without consensus.
+    EventualPut(Copies, Ack),
+    /// Reads without consensus.
+    EventualGet(Copies),
+}
+
+impl Work {
+    /// Whether it writes.
+    pub const fn is_put(self) -> bool {
+        matches!(self, Self::Put | Self::EventualPut(..))
+    }
+}
+
+impl fmt::Display for Copies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::One => "one",
+            Self::Quorum => "quorum",
+        })
+    }
+}
+
+impl fmt::Display for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "disk",
+            Self::Memory => "memory",
+        })
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put => f.write_str("put"),
+            Self::Get => f.write_str("linearizable get"),
+            Self::StaleGet => f.write_str("stale get"),
+            Self::Empty => f.write_str("empty call"),
+            Self::EventualPut(copies, ack) => write!(f, "put at {copies}, ack = {ack}"),
+            Self::EventualGet(copies) => write!(f, "get at {copies}"),
+        }
+    }
 }
 
 /// How requests travel.
@@ -78,12 +135,7 @@ impl Cell {
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let work = match self.work {
-            Work::Put => "put",
-            Work::Get => "linearizable get",
-            Work::StaleGet => "stale get",
-            Work::Empty => "empty call",
-        };
+        let work = self.work;
         match self.way {
             Way::Unary => write!(f, "{work}, {} client(s), unary", self.in_flight)?,
             Way::Streams => write!(f, "{work}, {} in flight on streams", self.in_flight)?,
@@ -91,44 +143,6 @@ impl fmt::Display for Cell {
         match self.ranges {
             1 => Ok(()),
             ranges => write!(f, ", {ranges} ranges"),
-        }
-    }
-}
-
-/// The cells of etcd: it knows unary calls and one range.
-pub fn etcd_cells() -> Vec<Cell> {
-    let puts = SCALE.map(|clients| Cell::unary(Work::Put, clients));
-    let gets = [
-        Cell::unary(Work::Get, 64),
-        Cell::unary(Work::Get, 256),
-        Cell::unary(Work::StaleGet, 64),
-    ];
-    [puts.as_slice(), &gets].concat()
-}
-
-/// The cells of Quorate.
-pub fn quorate_cells() -> Vec<Cell> {
-    let unary = [Cell::unary(Work::Put, 1), Cell::unary(Work::Put, 64)];
-    let puts = SCALE.map(|in_flight| Cell::streams(Work::Put, in_flight, 1));
-    let others = [
-        Cell::streams(Work::Put, 256, 16),
-        Cell::unary(Work::Get, 64),
-        Cell::streams(Work::Get, 256, 1),
-        Cell::unary(Work::StaleGet, 64),
-        Cell::unary(Work::Empty, 64),
-    ];
-    [unary.as_slice(), &puts, &others].concat()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_that_is_asked_is_in_flight() {
-        for cell in etcd_cells().into_iter().chain(quorate_cells()) {
-            let (clients, depth) = cell.clients_and_depth();
-            assert_eq!(clients * depth, cell.in_flight, "{cell}");
         }
     }
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use quorate::bench::{BenchError, LoadOptions, QuorateTarget, Report, preload};
 use quorate_client::{Client, ClientOptions};
-use quorate_types::{KeyspaceOptions, Ladder, Level, Partitioning};
+use quorate_types::{self as types, KeyspaceOptions, Ladder, Level, Mode, Partitioning};
 use serde_json::Value;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
-use crate::cell::{Cell, Work};
+use crate::cell::{Ack, Cell, Copies, Work};
 use crate::empty::EmptyTarget;
 use crate::error::CompareError;
 use crate::store::{Counter, LOOK_PAUSE, NODES, Store, run_counted, spawn, stop, wait_for_end};
@@ -20,10 +20,23 @@ const READY_MAX: Duration = Duration::from_secs(30);
 /// Ranges of the keyspace that is spread.
 const SPREAD_RANGES: u16 = 16;
 
+/// Keyspace of the loads without consensus.
+const EVENTUAL: &str = "bench-eventual";
+
+/// Which path of Quorate is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plane {
+    /// With consensus.
+    Strong,
+    /// Without.
+    Eventual,
+}
+
 /// A running cluster of Quorate.
 #[derive(Debug)]
 pub struct Quorate {
     dev: Child,
+    plane: Plane,
     pids: Vec<u32>,
     endpoints: Vec<String>,
 }
@@ -34,7 +47,7 @@ impl Quorate {
     /// # Errors
     ///
     /// It does not start or serve in time, or refuses a keyspace.
-    pub async fn start(program: &Path, dir: &Path) -> Result<Self, CompareError> {
+    pub async fn start(program: &Path, plane: Plane, dir: &Path) -> Result<Self, CompareError> {
         let ready = dir.join("ready.json");
         let args = [
             "dev".to_owned(),
@@ -50,6 +63,7 @@ impl Quorate {
         let (endpoints, pids) = parse_ready(&text)?;
         let quorate = Self {
             dev,
+            plane,
             pids,
             endpoints,
         };
@@ -58,40 +72,73 @@ impl Quorate {
     }
 
     async fn create_keyspaces(&self) -> Result<(), CompareError> {
-        let admin = Client::connect(self.client(1))?.admin();
-        for ranges in [1, SPREAD_RANGES] {
-            let partitioning = match ranges {
-                1 => Partitioning::Ordered,
-                _ => Partitioning::Hash(ranges),
-            };
-            let options = KeyspaceOptions {
-                partitioning,
-                ..KeyspaceOptions::default()
-            };
-            admin.create_keyspace(&keyspace(ranges), &options).await?;
+        let admin = Client::connect(self.client(keyspace(1)))?.admin();
+        for (name, options) in keyspaces(self.plane) {
+            admin.create_keyspace(&name, &options).await?;
         }
         Ok(())
     }
 
-    fn client(&self, ranges: u16) -> ClientOptions {
+    fn client(&self, keyspace: String) -> ClientOptions {
         ClientOptions {
             endpoints: self.endpoints.clone(),
-            keyspace: keyspace(ranges),
+            keyspace,
             ..ClientOptions::default()
         }
     }
 
     fn target(&self, work: Work, ranges: u16) -> QuorateTarget {
-        let level = match work {
-            Work::StaleGet => Level::Stale,
-            Work::Put | Work::Get | Work::Empty => Level::Linearizable,
+        let (keyspace, level) = match work {
+            Work::Put | Work::Get | Work::Empty => (keyspace(ranges), Level::Linearizable),
+            Work::StaleGet => (keyspace(ranges), Level::Stale),
+            Work::EventualPut(copies, ack) => (EVENTUAL.to_owned(), eventual(copies, ack)),
+            Work::EventualGet(copies) => (EVENTUAL.to_owned(), eventual(copies, Ack::Disk)),
         };
         QuorateTarget {
-            client: self.client(ranges),
-            read: Some(Ladder::from(level)),
-            write: Some(Ladder::from(Level::Linearizable)),
+            client: self.client(keyspace),
+            read: (!work.is_put()).then(|| Ladder::from(level)),
+            write: work.is_put().then(|| Ladder::from(level)),
             fence: false,
         }
+    }
+}
+
+/// The keyspaces of a path, with their options.
+fn keyspaces(plane: Plane) -> Vec<(String, KeyspaceOptions)> {
+    let spread = |ranges| match ranges {
+        1 => Partitioning::Ordered,
+        ranges => Partitioning::Hash(ranges),
+    };
+    let strong = |ranges| KeyspaceOptions {
+        partitioning: spread(ranges),
+        ..KeyspaceOptions::default()
+    };
+    match plane {
+        Plane::Strong => [1, SPREAD_RANGES]
+            .map(|ranges| (keyspace(ranges), strong(ranges)))
+            .to_vec(),
+        // Keys that are spread by their hashes, as those of such stores are.
+        Plane::Eventual => {
+            let options = KeyspaceOptions {
+                mode: Mode::Eventual,
+                ..strong(SPREAD_RANGES)
+            };
+            vec![(EVENTUAL.to_owned(), options)]
+        }
+    }
+}
+
+fn eventual(copies: Copies, ack: Ack) -> Level {
+    Level::Eventual {
+        copies: match copies {
+            Copies::One => types::Copies::One,
+            Copies::Quorum => types::Copies::Quorum,
+        },
+        strict: false,
+        ack: match ack {
+            Ack::Disk => types::Ack::Disk,
+            Ack::Memory => types::Ack::Memory,
+        },
     }
 }
 
@@ -145,7 +192,11 @@ impl Store for Quorate {
     }
 
     async fn fill(&self, options: &LoadOptions) -> Result<(), BenchError> {
-        preload(&self.target(Work::Put, 1), options, |_| ()).await
+        let work = match self.plane {
+            Plane::Strong => Work::Put,
+            Plane::Eventual => Work::EventualPut(Copies::Quorum, Ack::Disk),
+        };
+        preload(&self.target(work, 1), options, |_| ()).await
     }
 
     async fn load(

@@ -35,6 +35,24 @@ pub enum CompareError {
         /// So long.
         waited: Duration,
     },
+    /// A store did not serve in time, and says why.
+    #[error("{store} does not serve after {waited:?}: {problem}")]
+    Refused {
+        /// Which.
+        store: &'static str,
+        /// So long.
+        waited: Duration,
+        /// What its client said last.
+        problem: String,
+    },
+    /// A store's program is not whole.
+    #[error("no {name}*.jar in {}", folder.display())]
+    NoJar {
+        /// How its name begins.
+        name: String,
+        /// Where it should be.
+        folder: PathBuf,
+    },
     /// A file, a port, or a process could not be used.
     #[error("cannot {action}")]
     Io {

@@ -28,6 +28,9 @@ const SETTLE: Duration = Duration::from_secs(8);
 pub struct Extent {
     /// What is measured of each cell.
     pub duration: Duration,
+    /// How long each cell runs before the first is measured: compilers that work while their
+    /// program runs need it. Zero: not at all.
+    pub heating: Duration,
     /// Keys in the store when memory is read.
     pub memory_keys: u64,
 }
@@ -52,6 +55,17 @@ pub struct Run {
     pub resident_bytes: Option<u64>,
 }
 
+impl Run {
+    /// Takes in what another cluster of the same store showed: other cells; of memory the less.
+    pub fn add(&mut self, other: Self) {
+        self.samples.extend(other.samples);
+        self.resident_bytes = match (self.resident_bytes, other.resident_bytes) {
+            (Some(own), Some(other)) => Some(own.min(other)),
+            (own, other) => own.or(other),
+        };
+    }
+}
+
 /// Measures all cells on a running cluster, and stops it.
 ///
 /// # Errors
@@ -66,6 +80,16 @@ pub async fn measure_cells<S: Store>(
     let filling = options(Cell::unary(Work::Put, 1), extent);
     let filled = store.fill(&filling).await;
     filled.map_err(failed(format!("{}: the keys", S::NAME)))?;
+    if !extent.heating.is_zero() {
+        for &cell in cells {
+            let heating = LoadOptions {
+                duration: extent.heating,
+                ..options(cell, extent)
+            };
+            let heated = store.load(cell, heating, Counter::default()).await;
+            heated.map_err(failed(format!("{}: {cell}", S::NAME)))?;
+        }
+    }
     let mut samples = BTreeMap::new();
     for &cell in cells {
         let before = read_usage(&store)?;
@@ -145,9 +169,9 @@ fn writes_are_counted(cell: Cell) -> bool {
 fn options(cell: Cell, extent: Extent) -> LoadOptions {
     let (clients, depth) = cell.clients_and_depth();
     LoadOptions {
-        workload: match cell.work {
-            Work::Put => Workload::Put,
-            Work::Get | Work::StaleGet | Work::Empty => Workload::Get,
+        workload: match cell.work.is_put() {
+            true => Workload::Put,
+            false => Workload::Get,
         },
         clients,
         depth,

@@ -1,6 +1,6 @@
-//! The two stores as the comparison sees them: running clusters, and ways to put load on them.
+//! Stores as a comparison sees them: running clusters, and ways to put load on them.
 //!
-//! What they share stands here; each has a room of its own (`etcd`, `cluster`).
+//! What they share stands here; each has a room of its own (`etcd`, `cassandra`, `cluster`).
 
 use std::fs::File;
 use std::io;
