@@ -44,7 +44,12 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 10] = [
     ("quorate-jepsen", &[]),
     (
         "quorate-lab",
-        &["quorate-types", "quorate-proto", "quorate-client", "quorate-jepsen"],
+        &[
+            "quorate-types",
+            "quorate-proto",
+            "quorate-client",
+            "quorate-jepsen",
+        ],
     ),
     (
         "quorate",
