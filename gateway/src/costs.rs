@@ -58,6 +58,7 @@ impl Costs {
             | Response::History(_)
             | Response::Outcome(_)
             | Response::Update(_)
+            | Response::AwaitConverged(_)
             | Response::Error(_) => return,
         };
         if !self

@@ -1,7 +1,7 @@
 //! Gateways of four nodes in one process, on real groups with simulated network and disks. Four
 //! nodes and three replicas: some ranges have no replica where they are asked for.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod converge;
 mod explain;

@@ -15,9 +15,9 @@ use crate::judge::{EMPTY_WITHIN, EQUAL_WITHIN};
 use crate::run::{must_be_right, number_from};
 use crate::world::{NODES, Settings, Shared, World};
 
-const PUTS: u64 = 600;
+const PUTS: u64 = 360;
 const CLIENTS: u64 = 8;
-const CUTS: u64 = 5;
+const CUTS: u64 = 3;
 /// Each put is answered within this, the sum of the budgets and half as much again.
 const WITHIN: Duration = Duration::from_millis(450);
 /// After a heal, from when on the log decides again.
@@ -121,7 +121,7 @@ async fn one_cut(world: &Shared, number: u64, rungs: &mut Rungs, keys: &mut Vec<
     }
     world.network.heal();
     let healed = Instant::now();
-    for met in join_all((0..CLIENTS).map(|n| client(n, 150, "healed"))).await {
+    for met in join_all((0..CLIENTS).map(|n| client(n, 100, "healed"))).await {
         for (key, began, rung) in met {
             if began > healed + CLIMB_WITHIN && rung != Some(0) {
                 let after = began - healed;
