@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::error::EventualError;
 use crate::names::{Begun, Remembered};
 use crate::node::{EventualNode, Inner};
-use crate::quorum::{Spread, Tally};
+use crate::quorum::{Reach, Spread, Tally};
 use crate::replica::{Replica, Written};
 use crate::seam::{PeerFailure, Place};
 use crate::spread::{Progress, Spreading, Stored, Waiter};
@@ -131,7 +131,7 @@ impl EventualNode {
         let replica = inner.replica(request.range)?;
         let me = inner.node;
         let primary = place.holders.is_primary(me);
-        let spread = place.holders.spread(me, |node| inner.peers.reachable(node));
+        let spread = place.holders.spread(me, |node| inner.reach(node));
         let rungs = match meetable(&place, primary, &spread, &request) {
             Err(_) if !request.strong.is_empty() => Vec::new(),
             rungs => rungs?,
@@ -261,7 +261,7 @@ impl EventualNode {
         let wanted = place.holders.wanted(request.copies)?;
         let me = inner.node;
         let primary = place.holders.is_primary(me);
-        let spread = place.holders.spread(me, |node| inner.peers.reachable(node));
+        let spread = place.holders.spread(me, |node| inner.reach(node));
         let mut reading = Reading {
             inner: inner.clone(),
             range: request.range,
@@ -304,6 +304,15 @@ impl EventualNode {
 }
 
 impl Inner {
+    /// What is known of the way to another node.
+    pub(crate) fn reach(&self, node: NodeId) -> Reach {
+        match (self.peers.reachable(node), self.peers.steady(node)) {
+            (false, _) => Reach::Away,
+            (true, false) => Reach::Flapping,
+            (true, true) => Reach::Steady,
+        }
+    }
+
     /// Asks another node on a client's behalf, and notes how long it took.
     async fn ask_timed(
         &self,

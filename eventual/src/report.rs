@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use quorate_types::causal::{Clock, Record, settle};
 use quorate_types::{NodeId, RangeId, Timestamp};
@@ -100,6 +101,12 @@ impl EventualNode {
     /// This node's wall clock.
     pub fn now(&self) -> Timestamp {
         self.inner.peers.now()
+    }
+
+    /// For how long a replica here, at the most, has not been found equal with another primary's
+    /// though it has changed. Ranges with a log are left out: that keeps them equal.
+    pub fn repair_lag(&self) -> Duration {
+        self.inner.repair_lag()
     }
 
     /// What this node has done in the background since its start.

@@ -111,6 +111,8 @@ impl Gateway {
             let first = usize::try_from(self.node().random() % others.len() as u64).unwrap_or(0);
             others.rotate_left(first);
         }
+        // Who comes and goes is tried last.
+        others.sort_by_key(|node| !self.node().peer_steady(*node));
         others
     }
 
