@@ -221,6 +221,8 @@ impl Gateway {
             spent,
             &write.context,
         );
+        let followers = proposed.followers.iter().map(|node| node.0);
+        receipt.replicas.extend(followers);
         receipt.replayed = applied.replayed;
         receipt.session_token = write.session.after(group.range_id(), applied.revision);
         Ok(Decided {

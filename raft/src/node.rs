@@ -485,9 +485,11 @@ impl Inner {
         machine.break_on_purpose(self.options.faults);
         let shared = machine.shared();
         let store = LogStore::new(self.log.group(range.0));
+        let acknowledged = Arc::default();
         let factory = Factory {
             range,
             calls: self.calls.clone(),
+            acknowledged: Arc::clone(&acknowledged),
         };
         let raft = RangeRaft::new(self.node.0, self.config.clone(), factory, store, machine)
             .await
@@ -505,6 +507,7 @@ impl Inner {
             calls: self.calls.clone(),
             clock: self.clock.clone(),
             rounds,
+            acknowledged,
             faults,
             quiet: AtomicBool::new(false),
             uses: AtomicU64::new(0),
