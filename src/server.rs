@@ -52,7 +52,7 @@ pub struct PeerOptions {
 }
 
 /// All that a node is told when it starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerOptions {
     /// This node's id.
     pub id: u64,
@@ -82,6 +82,8 @@ pub struct ServerOptions {
     pub stdin_watch: bool,
     /// How long a follower waits for its leader before it stands for election, milliseconds.
     pub election_ms: u64,
+    /// How suspicious a node's silence may be before it is taken to be away.
+    pub phi_max: f64,
     /// Memory that the engine's tables may take, bytes.
     pub engine_memory_max_bytes: u64,
     /// Bytes of requests that may be in work at once.
@@ -409,6 +411,7 @@ fn raft_options(options: &ServerOptions) -> RaftNodeOptions {
         heartbeat_ms: (election / 5).max(10),
         election_min_ms: election * 5 / 6,
         election_max_ms: election * 3 / 2,
+        phi_max: options.phi_max,
         #[cfg(feature = "planted-faults")]
         faults: planted_faults(),
         ..RaftNodeOptions::new(me, &options.cluster, options.dir.clone())

@@ -2,8 +2,8 @@
 //! write, what is its name, which key does it route by.
 
 use bytes::Bytes;
-use quorate_proto::v1;
 use quorate_proto::v1::operation;
+use quorate_proto::{changes, v1};
 
 pub use quorate_proto::v1::pipeline_request::Request;
 pub use quorate_proto::v1::pipeline_response::Response;
@@ -36,7 +36,7 @@ fn has_writes(operations: &[v1::Operation]) -> bool {
 /// Whether it may be applied twice: all but increments, of which a second one counts.
 pub(crate) fn is_repeatable(request: &Request) -> bool {
     match request {
-        Request::Update(update) => !increments(update.change.as_ref()),
+        Request::Update(update) => !changes::increments(update.change.as_ref()),
         Request::Get(_)
         | Request::Put(_)
         | Request::Delete(_)
@@ -47,25 +47,6 @@ pub(crate) fn is_repeatable(request: &Request) -> bool {
         | Request::History(_)
         | Request::Outcome(_)
         | Request::AwaitConverged(_) => true,
-    }
-}
-
-fn increments(change: Option<&v1::Change>) -> bool {
-    use v1::change::Change;
-    match change.and_then(|change| change.change.as_ref()) {
-        Some(Change::Increment(_)) => true,
-        Some(Change::Fields(fields)) => {
-            let mut fields = fields.fields.iter();
-            fields.any(|field| increments(field.change.as_ref()))
-        }
-        Some(
-            Change::Put(_)
-            | Change::PutLatest(_)
-            | Change::Delete(_)
-            | Change::Add(_)
-            | Change::Remove(_),
-        )
-        | None => false,
     }
 }
 
@@ -185,29 +166,13 @@ pub(crate) fn payload_bytes(request: &Request) -> usize {
             let otherwise: usize = of_all(&txn.otherwise);
             then + otherwise
         }
-        Request::Update(update) => update.key.len() + change_bytes(update.change.as_ref()),
+        Request::Update(update) => update.key.len() + changes::bytes_of(update.change.as_ref()),
         Request::Get(_)
         | Request::Delete(_)
         | Request::Scan(_)
         | Request::History(_)
         | Request::Outcome(_)
         | Request::AwaitConverged(_) => 0,
-    }
-}
-
-fn change_bytes(change: Option<&v1::Change>) -> usize {
-    use v1::change::Change;
-    match change.and_then(|change| change.change.as_ref()) {
-        Some(Change::Put(value) | Change::PutLatest(value)) => value.len(),
-        Some(Change::Add(elements) | Change::Remove(elements)) => {
-            elements.elements.iter().map(Bytes::len).sum()
-        }
-        Some(Change::Fields(fields)) => fields
-            .fields
-            .iter()
-            .map(|field| field.name.len() + change_bytes(field.change.as_ref()))
-            .sum(),
-        Some(Change::Delete(_) | Change::Increment(_)) | None => 0,
     }
 }
 

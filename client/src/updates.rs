@@ -4,7 +4,7 @@
 //! Plain puts and deletes are in `writes`; what is sent again, in `attempts`.
 
 use bytes::Bytes;
-use quorate_proto::v1;
+use quorate_proto::{changes, v1};
 use quorate_types::{Ack, FieldError, Ladder, Level, Rung};
 
 use crate::answer::{Entry, Updated, Written};
@@ -34,7 +34,7 @@ impl Client {
         let request = Request::Update(v1::UpdateRequest {
             keyspace: self.keyspace.to_string(),
             key: key.into(),
-            change: Some(change.into_wire()),
+            change: Some(changes::to_wire(change)),
             consistency: options.consistency()?,
             context: options.context.clone(),
             request_id: None,

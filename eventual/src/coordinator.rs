@@ -11,13 +11,13 @@ use bytes::Bytes;
 use quorate_types::causal::{
     Actor, Context, Delta, Dot, Dots, KeyState, Limits, Planned, Seen, Update, plan,
 };
-use quorate_types::{Ack, ConflictPolicy, Copies, RangeId, RequestId, Revision, Timestamp};
+use quorate_types::{Ack, ConflictPolicy, Copies, NodeId, RangeId, RequestId, Revision, Timestamp};
 use tokio::time::Instant;
 
 use crate::error::EventualError;
 use crate::names::{Begun, Remembered};
-use crate::node::EventualNode;
-use crate::quorum::{Spread, Tally};
+use crate::node::{EventualNode, Inner};
+use crate::quorum::{Reach, Spread, Tally};
 use crate::read::{ReadRequest, Wanted};
 use crate::replica::{Replica, Written};
 use crate::seam::Place;
@@ -107,7 +107,7 @@ impl EventualNode {
         let replica = inner.replica(request.range)?;
         let me = inner.node;
         let primary = place.holders.is_primary(me);
-        let spread = place.holders.spread(me, |node| inner.peers.reachable(node));
+        let spread = place.holders.spread(me, |node| inner.reach(node));
         let rungs = match meetable(&place, primary, &spread, &request) {
             Err(_) if !request.strong.is_empty() => Vec::new(),
             rungs => rungs?,
@@ -271,6 +271,17 @@ impl EventualNode {
         let witness = &self.inner.options.witness;
         witness.saw(request.range, &request.key, &written.deltas);
         Ok(written)
+    }
+}
+
+impl Inner {
+    /// What is known of the way to another node.
+    pub(crate) fn reach(&self, node: NodeId) -> Reach {
+        match (self.peers.reachable(node), self.peers.steady(node)) {
+            (false, _) => Reach::Away,
+            (true, false) => Reach::Flapping,
+            (true, true) => Reach::Steady,
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use quorate_types::limits::CLOCK_OFFSET_MAX;
 use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::error::EventualError;
 use crate::faults::{Faults, Witness};
@@ -92,6 +93,8 @@ pub(crate) struct Inner {
     pub(crate) node: NodeId,
     pub(crate) actor: Actor,
     pub(crate) started: Timestamp,
+    /// The same moment, for durations.
+    pub(crate) began: Instant,
     pub(crate) options: EventualOptions,
     pub(crate) log: NodeLog,
     pub(crate) engine: Engine,
@@ -170,6 +173,7 @@ impl EventualNode {
                 start,
             },
             started: peers.now(),
+            began: Instant::now(),
             options,
             log,
             engine,
@@ -458,6 +462,7 @@ impl Inner {
                 tracing::trace!(%from, %range, "a repair has ended");
                 let peer = (merge.decided, merge.epoch, merge.filled);
                 self.merge_clock(&replica, Some(merge.clock), peer).await?;
+                self.note_ended((range, from));
                 let (_, decided) = self.decisions.applied_and_durable(range);
                 Ok(Response::Joined(Joined {
                     primary: true,
@@ -566,6 +571,7 @@ impl Inner {
             }
         }
         metrics::gauge!("quorate_hint_bytes").set(self.hint_bytes() as f64);
+        metrics::gauge!("quorate_repair_lag_seconds").set(self.repair_lag().as_secs_f64());
     }
 
     /// Builds what is not built yet of a replica's hash tree.

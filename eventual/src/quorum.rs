@@ -58,25 +58,51 @@ impl Holders {
         self.is_primary(node) || self.stand_ins.contains(&node)
     }
 
-    /// Whom a coordinator sends a write to.
-    pub fn spread(&self, me: NodeId, reachable: impl Fn(NodeId) -> bool) -> Spread {
-        let others = self.primaries.iter().copied().filter(|node| *node != me);
-        let (primaries, missing): (Vec<_>, Vec<_>) = others.partition(|node| reachable(*node));
-        let stand_ins = self.stand_ins.iter().copied();
-        let stand_ins = stand_ins.filter(|node| *node != me && reachable(*node));
+    /// Whom a coordinator asks, and in which order: nodes that flap come after those that do not.
+    pub fn spread(&self, me: NodeId, reach: impl Fn(NodeId) -> Reach) -> Spread {
+        let others = |nodes: &[NodeId]| {
+            let others = nodes.iter().copied().filter(|node| *node != me);
+            let (mut present, mut flapping, mut away) = (Vec::new(), Vec::new(), Vec::new());
+            for node in others {
+                match reach(node) {
+                    Reach::Steady => present.push(node),
+                    Reach::Flapping => flapping.push(node),
+                    Reach::Away => away.push(node),
+                }
+            }
+            let count = flapping.len();
+            present.append(&mut flapping);
+            (present, count, away)
+        };
+        let (primaries, flapping, missing) = others(&self.primaries);
+        let (stand_ins, _, _) = others(&self.stand_ins);
         Spread {
             primaries,
+            flapping,
             missing,
-            stand_ins: stand_ins.collect(),
+            stand_ins,
         }
     }
+}
+
+/// What is known of the way to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It lives.
+    Steady,
+    /// It lives now, but has come and gone of late.
+    Flapping,
+    /// It does not, as far as is known.
+    Away,
 }
 
 /// Whom a write is sent to, beside its coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spread {
-    /// Reachable primaries.
+    /// Reachable primaries, the last `flapping` of which come and go.
     pub primaries: Vec<NodeId>,
+    /// So many: a write is sent to them, and to as many stand-ins.
+    pub flapping: usize,
     /// Primaries that are not.
     pub missing: Vec<NodeId>,
     /// Reachable stand-ins, in order.
@@ -142,14 +168,32 @@ mod tests {
 
     #[test]
     fn a_write_goes_to_reachable_primaries_and_stand_ins_in_order() {
-        let spread = holders(1).spread(NodeId(1), |node| node != NodeId(3));
+        let only = |present: &'static [u64]| {
+            move |node: NodeId| match present.contains(&node.0) {
+                true => Reach::Steady,
+                false => Reach::Away,
+            }
+        };
+        let spread = holders(1).spread(NodeId(1), only(&[2, 4, 5]));
         assert_eq!(spread.primaries, [NodeId(2)]);
         assert_eq!(spread.missing, [NodeId(3)]);
         assert_eq!(spread.stand_ins, [NodeId(4), NodeId(5)]);
-        let spread = holders(0).spread(NodeId(4), |node| node == NodeId(5));
+        let spread = holders(0).spread(NodeId(4), only(&[5]));
         assert_eq!(spread.primaries, []);
         assert_eq!(spread.missing.len(), 3);
         assert_eq!(spread.stand_ins, [NodeId(5)]);
+    }
+
+    #[test]
+    fn who_flaps_is_asked_last() {
+        let flapping = |node: NodeId| match node.0 {
+            2 | 4 => Reach::Flapping,
+            _ => Reach::Steady,
+        };
+        let spread = holders(1).spread(NodeId(1), flapping);
+        assert_eq!(spread.primaries, [NodeId(3), NodeId(2)]);
+        assert_eq!((spread.flapping, spread.missing.len()), (1, 0));
+        assert_eq!(spread.stand_ins, [NodeId(5), NodeId(4)]);
     }
 
     #[test]

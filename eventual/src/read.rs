@@ -85,7 +85,7 @@ impl EventualNode {
         let place = inner.place(request.range)?;
         let copies = place.holders.wanted(request.copies)?;
         let me = inner.node;
-        let spread = place.holders.spread(me, |node| inner.peers.reachable(node));
+        let spread = place.holders.spread(me, |node| inner.reach(node));
         let mut others: Vec<NodeId> = spread.stand_ins.iter().rev().copied().collect();
         others.extend(spread.primaries.iter().rev());
         let mut reading = Reading {

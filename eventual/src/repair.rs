@@ -71,6 +71,9 @@ const ASKED_IN_TURN: Duration = Duration::from_secs(3);
 /// What is remembered of a pair.
 pub(crate) struct Compared {
     at: Instant,
+    /// When a comparison last came to its end, with whatever it found; or when this was noted
+    /// first.
+    ended: Instant,
     /// Our last entry when the replicas were equal, if they were.
     equal_at: Option<u64>,
 }
@@ -134,6 +137,7 @@ impl Inner {
             .entry((replica.range, node))
             .or_insert_with(|| Compared {
                 at: Instant::now(),
+                ended: self.began,
                 equal_at: None,
             });
         let age = last.at.elapsed();
@@ -144,6 +148,36 @@ impl Inner {
         !replica.is_filled() || is_asking_turn && !is_fresh
     }
 
+    /// See [`EventualNode::repair_lag`].
+    pub(crate) fn repair_lag(&self) -> Duration {
+        let mut lag = Duration::ZERO;
+        for replica in self.all_replicas() {
+            let place = match replica.has_log() {
+                true => continue,
+                false => self.place(replica.range),
+            };
+            let Ok(place) = place else { continue };
+            if !place.holders.is_primary(self.node) {
+                continue;
+            }
+            let others = place.holders.primaries.iter();
+            for node in others.filter(|node| **node != self.node) {
+                let behind = self.behind(&replica, *node);
+                lag = lag.max(behind);
+            }
+        }
+        lag
+    }
+
+    fn behind(&self, replica: &Replica, node: NodeId) -> Duration {
+        let compared = self.compared.lock();
+        match compared.get(&(replica.range, node)) {
+            Some(last) if last.equal_at == Some(replica.index()) => Duration::ZERO,
+            Some(last) => last.ended.elapsed(),
+            None => self.began.elapsed(),
+        }
+    }
+
     async fn compare(&self, replica: &Arc<Replica>, node: NodeId) {
         if !self.peers.reachable(node) {
             return;
@@ -151,16 +185,38 @@ impl Inner {
         let index = replica.index();
         let repaired = self.repair_with(replica, node).await;
         let equal = repaired.as_ref().is_ok_and(|repaired| repaired.equal);
-        if let Err(error) = repaired {
-            tracing::debug!(range = %replica.range, peer = %node, %error, "not repaired");
+        let pair = (replica.range, node);
+        self.note_compared(pair, equal.then_some(index));
+        match repaired {
+            Ok(_) => self.note_ended(pair),
+            Err(error) => {
+                tracing::debug!(range = %replica.range, peer = %node, %error, "not repaired");
+            }
         }
-        self.note_compared((replica.range, node), equal.then_some(index));
     }
 
     /// Takes note that a pair was compared, and of our last entry if it was equal.
     pub(crate) fn note_compared(&self, pair: (RangeId, NodeId), equal_at: Option<u64>) {
         let at = Instant::now();
-        self.compared.lock().insert(pair, Compared { at, equal_at });
+        let mut compared = self.compared.lock();
+        let ended = match (equal_at, compared.get(&pair)) {
+            (Some(_), _) => at,
+            (None, Some(before)) => before.ended,
+            (None, None) => self.began,
+        };
+        let now = Compared {
+            at,
+            ended,
+            equal_at,
+        };
+        compared.insert(pair, now);
+    }
+
+    /// Takes note that a comparison of a pair came to its end.
+    pub(crate) fn note_ended(&self, pair: (RangeId, NodeId)) {
+        if let Some(compared) = self.compared.lock().get_mut(&pair) {
+            compared.ended = Instant::now();
+        }
     }
 
     /// A node that holds a range no more gives those who do what it holds, and forgets that it

@@ -106,6 +106,12 @@ impl EventualNode {
         self.inner.peers.now()
     }
 
+    /// For how long a replica here, at the most, has not been found equal with another primary's
+    /// though it has changed. Ranges with a log are left out: that keeps them equal.
+    pub fn repair_lag(&self) -> Duration {
+        self.inner.repair_lag()
+    }
+
     /// What this node has done in the background since its start.
     pub fn background_work(&self) -> BackgroundWork {
         let counts = &self.inner.counts;

@@ -88,10 +88,11 @@ impl EventualNode {
         let place = inner.place(request.range)?;
         let wanted = place.holders.wanted(request.copies)?;
         let me = inner.node;
-        let spread = place.holders.spread(me, |node| inner.peers.reachable(node));
-        let mut others = spread.primaries.clone();
+        let spread = place.holders.spread(me, |node| inner.reach(node));
+        // The last in the list is asked first.
+        let mut others: Vec<NodeId> = spread.primaries.iter().rev().copied().collect();
         if place.holders.is_primary(me) {
-            // Asked last in the list, so first: it costs nothing.
+            // It costs nothing.
             others.push(me);
         }
         if others.len() < wanted {

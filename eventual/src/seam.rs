@@ -46,8 +46,12 @@ pub trait Peers: Send + Sync {
         timeout: Duration,
     ) -> Result<EventualResponse, PeerFailure>;
 
-    /// Whether a node has been heard lately.
+    /// Whether a node is taken to live.
     fn reachable(&self, node: NodeId) -> bool;
+
+    /// Whether it is, and has not come and gone of late: nobody waits for one that flaps where
+    /// another can be asked.
+    fn steady(&self, node: NodeId) -> bool;
 
     /// The wall clock.
     fn now(&self) -> Timestamp;

@@ -89,7 +89,9 @@ impl Spreading {
         };
         state.tally.add(inner.node, stored.primary_here);
         let mut to = spread.primaries;
-        while state.standing < state.missing.len()
+        // Who flaps gets its copy like any primary, and a stand-in keeps a hint besides.
+        let standing_wanted = state.missing.len() + spread.flapping;
+        while state.standing < standing_wanted
             && let Some(stand_in) = state.stand_ins.pop()
         {
             state.standing += 1;

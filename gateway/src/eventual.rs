@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use quorate_eventual::{EventualError, ReadDone, ReadRequest, WriteDone, WriteRequest, WriteRung};
+use quorate_proto::changes;
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
 use quorate_raft::{CallError, KeyspaceView, RangeView};
 use quorate_types::causal::{Binding, Context as Seen, Dots, KeyState, Update};
@@ -142,6 +143,8 @@ impl Gateway {
             let first = usize::try_from(self.node().random() % others.len() as u64).unwrap_or(0);
             others.rotate_left(first);
         }
+        // Who comes and goes is tried last.
+        others.sort_by_key(|node| !self.node().peer_steady(*node));
         others
     }
 
@@ -395,7 +398,7 @@ impl Gateway {
         let catalog = self.node().catalog();
         let keyspace = keyspace(&catalog, &request.keyspace)?;
         validate::key("key", &request.key, &keyspace.options)?;
-        let update = typed::update(request.change.as_ref())?;
+        let update = changes::from_wire(request.change.as_ref())?;
         let consistency = request.consistency.take();
         let mode = keyspace.options.mode;
         let plan = level::write_plan(&keyspace.name, mode, Operation::Write, consistency.as_ref())?;

@@ -289,7 +289,7 @@ fn request_bytes(request: &Request) -> usize {
         Request::Outcome(outcome) => outcome.handle.len(),
         Request::AwaitConverged(named) => named.key.len() + named.context.len(),
         Request::Update(update) => {
-            update.key.len() + crate::typed::change_bytes(update.change.as_ref())
+            update.key.len() + quorate_proto::changes::bytes_of(update.change.as_ref())
         }
     }
 }

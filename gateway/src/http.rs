@@ -10,11 +10,15 @@ use quorate_proto::internal::ReplicaReport;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::connections::{Connections, LimitedListener};
 use crate::gateway::Gateway;
 use crate::metrics::observe_admission;
 
 /// Prometheus' own name for its text.
 const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Open connections of the HTTP port.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;
 
 #[derive(Clone)]
 struct Shared {
@@ -43,6 +47,10 @@ pub async fn serve_http(
     listener: TcpListener,
     stopped: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let listener = LimitedListener {
+        listener,
+        connections: Connections::new("http", HTTP_CONNECTIONS_MAX),
+    };
     axum::serve(listener, router(gateway, metrics))
         .with_graceful_shutdown(stopped)
         .await

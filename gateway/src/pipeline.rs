@@ -23,6 +23,7 @@ use crate::context::Context;
 use crate::deadline;
 use crate::errors::GatewayError;
 use crate::gateway::Gateway;
+use crate::serve::named;
 
 /// Requests of one stream that were read and whose answers were not taken.
 pub const PIPELINE_IN_FLIGHT_MAX: usize = 1024;
@@ -99,7 +100,7 @@ async fn drive<Requests>(
                 (Some(Err(status)), _) => {
                     // What cannot be read ends the stream, after the answers that are due.
                     open = false;
-                    let _ = queue.try_send(Err(status));
+                    let _ = queue.try_send(Err(named(status)));
                 }
                 (None, _) | (_, None) => open = false,
             },

@@ -64,6 +64,10 @@ impl Peers for RaftPeers {
         self.0.peer_reachable(node)
     }
 
+    fn steady(&self, node: NodeId) -> bool {
+        self.0.peer_steady(node)
+    }
+
     fn now(&self) -> Timestamp {
         self.0.now()
     }
@@ -312,5 +316,10 @@ impl EventualHandler for Answers {
 
     fn hints(&self) -> (u64, u64) {
         self.0.upgrade().map_or((0, 0), |eventual| eventual.hints())
+    }
+
+    fn repair_lag(&self) -> Duration {
+        let eventual = self.0.upgrade();
+        eventual.map_or(Duration::ZERO, |eventual| eventual.repair_lag())
     }
 }

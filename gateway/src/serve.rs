@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use axum::middleware::map_response;
+use axum::response::Response as AxumResponse;
 use quorate_proto::FILE_DESCRIPTOR_SET;
 use quorate_proto::v1::admin_server::AdminServer;
 use quorate_proto::v1::kv_server::KvServer;
@@ -14,12 +16,17 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Status};
 use tonic_health::server::{HealthReporter, health_reporter};
 
+use crate::connections::Connections;
+use crate::errors::GatewayError;
 use crate::gateway::Gateway;
 use crate::service_admin::AdminService;
 use crate::service_kv::KvService;
 
+/// Open connections of the gRPC port.
+pub const CONNECTIONS_MAX: usize = 4096;
 /// Calls at the same time on one connection.
 const CONNECTION_STREAMS_MAX: u32 = 4096;
 /// What a client may send on one stream before we have read it.
@@ -85,6 +92,9 @@ pub async fn serve_grpc(
     stopped: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = Connections::new("grpc", CONNECTIONS_MAX).limit(incoming);
+    let router = routes.into_axum_router();
+    let routes = Routes::from(router.layer(map_response(name_refusal)));
     Server::builder()
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -96,6 +106,31 @@ pub async fn serve_grpc(
         .serve_with_incoming_shutdown(incoming, stopped)
         .await?;
     Ok(())
+}
+
+/// A message over the limit is refused by the codec, which knows no details: they are added here,
+/// as every refusal has them. Errors of our own all have details.
+async fn name_refusal(response: AxumResponse) -> AxumResponse {
+    let status = response.headers().get(Status::GRPC_STATUS);
+    if status.is_none_or(|code| Code::from_bytes(code.as_bytes()) != Code::OutOfRange) {
+        return response;
+    }
+    match Status::from_header_map(response.headers()) {
+        Some(status) => named(status).into_http(),
+        None => response,
+    }
+}
+
+/// The same for a status.
+pub(crate) fn named(status: Status) -> Status {
+    if status.code() != Code::OutOfRange || !status.details().is_empty() {
+        return status;
+    }
+    let problem = format!(
+        "{}; at most {MESSAGE_MAX_BYTES} bytes fit, send less at a time",
+        status.message()
+    );
+    GatewayError::field("message", problem).into()
 }
 
 /// Keeps the health service up to date, until the node stops.

@@ -1,61 +1,10 @@
-//! Typed keys between the wire and the causal store: changes of counters, sets and maps, and what
-//! they come to. Plain conversions; what fits a keyspace is the store's rule.
+//! What the live writes of a key come to, as it travels: values, counters, sets and maps.
+//!
+//! Not here: changes of them (`quorate_proto::changes`).
 
 use bytes::Bytes;
-use quorate_proto::v1::{self, change, typed_value};
-use quorate_types::causal::{Field, MAP_DEPTH_MAX, Reading, Shown, Update};
-
-use crate::errors::GatewayError;
-
-/// A change as the causal store has it.
-///
-/// # Errors
-/// A field that is missing, or maps in maps too deep.
-pub fn update(change: Option<&v1::Change>) -> Result<Update, GatewayError> {
-    update_at(change, 0)
-}
-
-fn update_at(change: Option<&v1::Change>, depth: usize) -> Result<Update, GatewayError> {
-    let Some(change) = change.and_then(|change| change.change.as_ref()) else {
-        let wanted = "say one of put, put_latest, delete, increment, add, remove, fields";
-        return Err(GatewayError::field("change", wanted));
-    };
-    Ok(match change {
-        change::Change::Put(value) => Update::Put(value.clone()),
-        change::Change::PutLatest(value) => Update::PutLatest(value.clone()),
-        change::Change::Delete(_) => Update::Delete,
-        change::Change::Increment(amount) => Update::Increment(*amount),
-        change::Change::Add(elements) => Update::Add(elements.elements.clone()),
-        change::Change::Remove(elements) => Update::Remove(elements.elements.clone()),
-        change::Change::Fields(fields) => {
-            if depth >= MAP_DEPTH_MAX {
-                let problem = format!("maps are nested deeper than {MAP_DEPTH_MAX}");
-                return Err(GatewayError::field("change.fields", problem));
-            }
-            let fields = fields.fields.iter().map(|field| {
-                let update = update_at(field.change.as_ref(), depth + 1)?;
-                Ok((field.name.clone(), update))
-            });
-            Update::Fields(fields.collect::<Result<_, GatewayError>>()?)
-        }
-    })
-}
-
-/// Bytes that a change carries.
-pub fn change_bytes(change: Option<&v1::Change>) -> usize {
-    match change.and_then(|change| change.change.as_ref()) {
-        Some(change::Change::Put(value) | change::Change::PutLatest(value)) => value.len(),
-        Some(change::Change::Add(elements) | change::Change::Remove(elements)) => {
-            elements.elements.iter().map(Bytes::len).sum()
-        }
-        Some(change::Change::Fields(fields)) => fields
-            .fields
-            .iter()
-            .map(|field| field.name.len() + change_bytes(field.change.as_ref()))
-            .sum(),
-        Some(change::Change::Delete(_) | change::Change::Increment(_)) | None => 0,
-    }
-}
+use quorate_proto::v1::{self, typed_value};
+use quorate_types::causal::{Field, Reading, Shown};
 
 /// The plain values of a key, the one that reads show first.
 pub fn values(key: &Bytes, reading: &Reading) -> Vec<v1::KeyValue> {

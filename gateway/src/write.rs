@@ -227,6 +227,8 @@ impl Gateway {
             spent,
             &write.context,
         );
+        let followers = proposed.followers.iter().map(|node| node.0);
+        receipt.replicas.extend(followers);
         receipt.replayed = applied.replayed;
         let saw = match write.looks {
             true => Saw::Values,

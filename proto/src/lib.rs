@@ -1,6 +1,7 @@
 //! The wire and log messages of Quorate: generated code, and conversions to the types of
 //! `quorate-types`. No logic lives here.
 
+pub mod changes;
 mod generated;
 pub mod options;
 

@@ -16,9 +16,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::apply::{AppliedAt, RangeMachine, Shared};
-use crate::consensus::{CommandBytes, Consensus, Waiting};
+use crate::consensus::{CommandBytes, Consensus, LogId, Waiting};
 use crate::hybrid::NodeClock;
 use crate::machine::Applied;
+use crate::network::Acknowledged;
 use crate::node::Faults;
 use crate::peer::{Calls, Class};
 use crate::read_index::Rounds;
@@ -37,6 +38,8 @@ pub struct Proposed {
     pub applied: Applied,
     /// Index of its entry.
     pub index: u64,
+    /// The followers that had it on disk when it was applied here.
+    pub followers: Vec<NodeId>,
     /// From proposing to the answer.
     pub consensus: Duration,
 }
@@ -99,6 +102,7 @@ pub struct Group {
     pub(crate) calls: Arc<Calls>,
     pub(crate) clock: Arc<NodeClock>,
     pub(crate) rounds: Rounds,
+    pub(crate) acknowledged: Arc<Acknowledged>,
     pub(crate) faults: Faults,
     /// Ticks are off: nothing has happened for a while, and all replicas are equally far.
     pub(crate) quiet: AtomicBool,
@@ -191,10 +195,11 @@ impl Group {
                     refusals += 1;
                 }
                 Err(Refused::Final(error)) => return Err(error),
-                Ok((applied, index)) => {
+                Ok((applied, entry)) => {
                     return Ok(Proposed {
                         applied,
-                        index,
+                        index: entry.map_or(0, |entry| entry.index),
+                        followers: entry.map_or(Vec::new(), |id| self.acknowledged.of(&id)),
                         consensus: started.elapsed(),
                     });
                 }
@@ -206,7 +211,7 @@ impl Group {
         &self,
         bytes: CommandBytes,
         deadline: Instant,
-    ) -> Result<(Applied, u64), Refused> {
+    ) -> Result<(Applied, Option<LogId>), Refused> {
         let (sender, receiver) = oneshot::channel();
         let sent = self
             .raft
@@ -216,20 +221,20 @@ impl Group {
             return Err(Refused::Final(ProposeError::Stopped));
         }
         if self.faults.acknowledge_before_log && self.is_leader() {
-            return Ok((Applied::nothing(Revision::ZERO), 0));
+            return Ok((Applied::nothing(Revision::ZERO), None));
         }
         let patience = self.patience(deadline);
         let result = match tokio::time::timeout_at(patience, receiver).await {
             Ok(Ok(result)) => result,
             Err(_) if self.faults.acknowledge_before_majority => {
-                return Ok((Applied::nothing(Revision::ZERO), 0));
+                return Ok((Applied::nothing(Revision::ZERO), None));
             }
             Ok(Err(_)) | Err(_) => return Err(Refused::Final(ProposeError::Unknown)),
         };
         match result {
             Ok(response) => {
                 let applied = response.data.applied.ok_or(ProposeError::Unknown)?;
-                Ok((*applied, response.log_id.index))
+                Ok((*applied, Some(response.log_id)))
             }
             Err(ClientWriteError::ForwardToLeader(forward)) => Err(refusal(&forward)),
             Err(

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::consensus::{log_id_from_wire, vote_from_wire};
 use crate::group::{Group, ReadError};
+use crate::liveness::{Liveness, PeerLiveness};
 use crate::network::{
     append_from_wire, append_response_to_wire, vote_request_from_wire, vote_response_to_wire,
 };
@@ -24,8 +25,6 @@ use crate::node::Inner;
 use crate::peer::{Class, PeerHandler};
 use crate::transfer::Incoming;
 
-/// A peer that was not heard for so long counts as unreachable.
-pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(600);
 /// A follower's request to the leader is given up after this.
 const ASKED_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -59,6 +58,9 @@ pub trait EventualHandler: Send + Sync {
 
     /// How many hints this node keeps, and their bytes.
     fn hints(&self) -> (u64, u64);
+
+    /// For how long a replica here has not been found equal with another primary's, at the most.
+    fn repair_lag(&self) -> Duration;
 }
 
 /// An append on its way to its group.
@@ -71,7 +73,6 @@ struct Append {
 /// What is known of a peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerState {
-    pub(crate) heard: Instant,
     /// The peer's process start; a change is a restart.
     pub(crate) started: u64,
     /// The peer's clock minus ours, microseconds, delay included.
@@ -79,8 +80,10 @@ pub(crate) struct PeerState {
 }
 
 /// State of the receiving side.
-#[derive(Default)]
 pub(crate) struct Inbound {
+    /// Times of `liveness` count from here.
+    origin: Instant,
+    liveness: Mutex<Liveness>,
     lanes: Mutex<HashMap<NodeId, mpsc::UnboundedSender<Append>>>,
     /// Requests of the eventual path: they may read the disk, and consensus does not wait for it.
     eventual_lanes: Mutex<HashMap<NodeId, mpsc::UnboundedSender<EventualAsked>>>,
@@ -89,11 +92,40 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
+    /// Nothing was heard yet. A peer whose phi is above `phi_max` counts as away.
+    pub(crate) fn new(phi_max: f64) -> Inbound {
+        Inbound {
+            origin: Instant::now(),
+            liveness: Mutex::new(Liveness::new(phi_max)),
+            lanes: Mutex::default(),
+            eventual_lanes: Mutex::default(),
+            peers: Mutex::default(),
+            snapshots: Mutex::default(),
+        }
+    }
+
+    /// Returns whether the peer was away before.
+    fn take_beat_of(&self, node: NodeId) -> bool {
+        let now = self.origin.elapsed();
+        self.liveness.lock().beat(node, now)
+    }
+
+    /// Whether a peer is taken to live.
     pub(crate) fn heard_lately(&self, node: NodeId) -> bool {
-        self.peers
-            .lock()
-            .get(&node)
-            .is_some_and(|p| p.heard.elapsed() < SILENCE_MAX)
+        let now = self.origin.elapsed();
+        self.liveness.lock().is_reachable(node, now)
+    }
+
+    /// Whether it is, and does not come and go.
+    pub(crate) fn is_steady(&self, node: NodeId) -> bool {
+        let now = self.origin.elapsed();
+        self.liveness.lock().is_steady(node, now)
+    }
+
+    /// What is known of a peer's life.
+    pub(crate) fn look_at(&self, node: NodeId) -> PeerLiveness {
+        let now = self.origin.elapsed();
+        self.liveness.lock().look(node, now)
     }
 }
 
@@ -278,8 +310,12 @@ impl Inner {
     fn take_beat(&self, from: NodeId, beat: &wire::NodeBeat) {
         let now = self.clock.now();
         let offset = |clock: u64| clock.wrapping_sub(now.0).cast_signed();
+        if self.inbound.take_beat_of(from) {
+            tracing::info!(peer = %from, "heard again");
+            metrics::counter!("quorate_peer_returns_total", "peer" => from.to_string())
+                .increment(1);
+        }
         let state = PeerState {
-            heard: Instant::now(),
             started: beat.started,
             clock_offset: offset(Timestamp(beat.clock).0),
         };

@@ -13,6 +13,7 @@ mod decided;
 mod group;
 mod hybrid;
 mod inbound;
+mod liveness;
 mod log_store;
 pub mod machine;
 mod network;
@@ -34,6 +35,7 @@ pub use controller::UpdateError;
 pub use decided::Decided;
 pub use group::{Group, ProposeError, Proposed, ReadError, ReadPoint};
 pub use inbound::{EventualAnswer, EventualHandler, ForwardHandler};
+pub use liveness::{PHI_MAX_BOUNDS, PHI_MAX_DEFAULT, PeerLiveness};
 #[doc(hidden)]
 pub use node::Faults;
 pub use node::{RaftNode, RaftNodeOptions, Seams, StartError};

@@ -1,6 +1,7 @@
 //! openraft's network, on calls between peers: one value per group and target. Appends are
 //! pipelined in a bounded window; snapshots are fragmented in `transfer`.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +15,15 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, OptionalSend};
+use parking_lot::Mutex;
 use quorate_proto::internal as wire;
 use quorate_proto::internal::envelope::Body;
 use quorate_types::{NodeId, RangeId};
 
 use crate::appends::{Merged, Paced};
 use crate::consensus::{
-    Consensus, LogId, Vote, log_id_from_wire, log_id_to_wire, payload_of, vote_from_wire,
-    vote_to_wire,
+    Consensus, LogId, Vote, log_id_from_wire, log_id_term, log_id_to_wire, payload_of,
+    vote_from_wire, vote_to_wire,
 };
 use crate::peer::{CallError, Calls, Class};
 use crate::snapshot::SnapshotData;
@@ -39,6 +41,30 @@ pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Consensus, S
 pub(crate) struct Factory {
     pub(crate) range: RangeId,
     pub(crate) calls: Arc<Calls>,
+    pub(crate) acknowledged: Arc<Acknowledged>,
+}
+
+/// Up to where followers have acknowledged a leader's entries, for receipts: openraft tells only
+/// that a majority has. Noted before openraft hears of it, so whoever made an entry decided is
+/// there when it is applied.
+#[derive(Debug, Default)]
+pub(crate) struct Acknowledged(Mutex<BTreeMap<NodeId, LogId>>);
+
+impl Acknowledged {
+    fn note(&self, node: NodeId, upto: LogId) {
+        let mut followers = self.0.lock();
+        let known = followers.entry(node).or_insert(upto);
+        *known = upto.max(*known);
+    }
+
+    /// Who has acknowledged an entry in the term in which it was made.
+    pub(crate) fn of(&self, entry: &LogId) -> Vec<NodeId> {
+        let term = log_id_term(entry);
+        let has = |upto: &LogId| log_id_term(upto) == term && upto.index >= entry.index;
+        let followers = self.0.lock();
+        let having = followers.iter().filter(|(_, upto)| has(upto));
+        having.map(|(node, _)| *node).collect()
+    }
 }
 
 impl RaftNetworkFactory<Consensus> for Factory {
@@ -49,6 +75,7 @@ impl RaftNetworkFactory<Consensus> for Factory {
             range: self.range,
             target: NodeId(target),
             calls: self.calls.clone(),
+            acknowledged: self.acknowledged.clone(),
         }
     }
 }
@@ -59,6 +86,7 @@ pub(crate) struct Network {
     pub(crate) range: RangeId,
     pub(crate) target: NodeId,
     pub(crate) calls: Arc<Calls>,
+    acknowledged: Arc<Acknowledged>,
 }
 
 impl Network {
@@ -100,7 +128,7 @@ where
 /// A request as it travels.
 pub(crate) fn append_to_wire(request: &AppendEntriesRequest<Consensus>) -> wire::AppendRequest {
     let entries = request.entries.iter().map(|entry| wire::Entry {
-        term: crate::consensus::log_id_term(&entry.log_id),
+        term: log_id_term(&entry.log_id),
         index: entry.log_id.index,
         payload: payload_of(entry),
     });
@@ -229,7 +257,11 @@ impl RaftNetworkV2<Consensus> for Network {
                     let last = request.entries.last().map(|e| e.log_id).or(previous);
                     let response = network.append(request).await;
                     drop(ticket);
-                    Ok(response?.into_stream_result(previous, last))
+                    let response = response?;
+                    if let (AppendEntriesResponse::Success, Some(last)) = (&response, &last) {
+                        network.acknowledged.note(network.target, *last);
+                    }
+                    Ok(response.into_stream_result(previous, last))
                 }
             })
             .buffered(APPENDS_IN_FLIGHT_MAX);

@@ -25,6 +25,7 @@ use crate::catalog::{CATALOG_KEY, CatalogView};
 use crate::group::{Group, RangeRaft};
 use crate::hybrid::NodeClock;
 use crate::inbound::{EventualHandler, ForwardHandler, Inbound, eventual_class};
+use crate::liveness::{PHI_MAX_DEFAULT, PeerLiveness};
 use crate::log_store::LogStore;
 use crate::network::Factory;
 use crate::peer::{CallError, Calls, Class, PeerHandler, SharedTransport};
@@ -59,6 +60,8 @@ pub struct RaftNodeOptions {
     pub election_max_ms: u64,
     /// A group that was not used for so long stops its ticks.
     pub quiet_after: Duration,
+    /// A peer counts as away once its phi is above this: `PHI_MAX_BOUNDS`.
+    pub phi_max: f64,
     /// Entries after which the log of a range is purged.
     pub purge_entries: u64,
     /// Entries kept behind what is purged, for followers that are a little late.
@@ -81,6 +84,7 @@ impl RaftNodeOptions {
             election_min_ms: 250,
             election_max_ms: 450,
             quiet_after: Duration::from_secs(3),
+            phi_max: PHI_MAX_DEFAULT,
             purge_entries: 20_000,
             kept_entries: 10_000,
             faults: Faults::default(),
@@ -234,7 +238,7 @@ impl RaftNode {
                 config,
                 groups: RwLock::default(),
                 catalog: watch::Sender::default(),
-                inbound: Inbound::default(),
+                inbound: Inbound::new(options.phi_max),
                 forward: OnceLock::new(),
                 eventual: OnceLock::new(),
                 started: seams.randomness.next(),
@@ -385,9 +389,19 @@ impl RaftNode {
         }
     }
 
-    /// Whether a peer has been heard lately.
+    /// Whether a peer is taken to live: its silence is not suspicious.
     pub fn peer_reachable(&self, node: NodeId) -> bool {
         node == self.inner.node || self.inner.inbound.heard_lately(node)
+    }
+
+    /// Whether it is, and has not come and gone of late.
+    pub fn peer_steady(&self, node: NodeId) -> bool {
+        node == self.inner.node || self.inner.inbound.is_steady(node)
+    }
+
+    /// What is known of a peer's life.
+    pub fn peer_liveness(&self, node: NodeId) -> PeerLiveness {
+        self.inner.inbound.look_at(node)
     }
 }
 
@@ -471,9 +485,11 @@ impl Inner {
         machine.break_on_purpose(self.options.faults);
         let shared = machine.shared();
         let store = LogStore::new(self.log.group(range.0));
+        let acknowledged = Arc::default();
         let factory = Factory {
             range,
             calls: self.calls.clone(),
+            acknowledged: Arc::clone(&acknowledged),
         };
         let raft = RangeRaft::new(self.node.0, self.config.clone(), factory, store, machine)
             .await
@@ -491,6 +507,7 @@ impl Inner {
             calls: self.calls.clone(),
             clock: self.clock.clone(),
             rounds,
+            acknowledged,
             faults,
             quiet: AtomicBool::new(false),
             uses: AtomicU64::new(0),

@@ -7,7 +7,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use quorate_proto::internal as wire;
 use quorate_proto::internal::envelope::Body;
-use quorate_proto::v1::{NodeStatus, ReplicaStatus};
+use quorate_proto::v1::{NodeStatus, PeerView, ReplicaStatus};
 use quorate_types::NodeId;
 
 use crate::group::Group;
@@ -107,7 +107,9 @@ impl Inner {
         let engine = self.engine.stats();
         let log = self.log.stats();
         let trouble = self.trouble().unwrap_or_default();
-        let (hints, hint_bytes) = self.eventual.get().map_or((0, 0), |plane| plane.hints());
+        let plane = self.eventual.get();
+        let (hints, hint_bytes) = plane.map_or((0, 0), |plane| plane.hints());
+        let repair_lag = plane.map_or(Duration::ZERO, |plane| plane.repair_lag());
         let node = NodeStatus {
             id: self.node.0,
             endpoint: self.options.node.endpoint.clone(),
@@ -127,11 +129,27 @@ impl Inner {
             clock_offset_ms: 0,
             hints,
             hint_bytes,
+            peers: self.peer_views(),
+            repair_lag_ms: u64::try_from(repair_lag.as_millis()).unwrap_or(u64::MAX),
         };
         wire::StatusResponse {
             node: Some(node),
             replicas,
         }
+    }
+
+    fn peer_views(&self) -> Vec<PeerView> {
+        let seen = |peer: NodeId| {
+            let seen = self.inbound.look_at(peer);
+            PeerView {
+                node: peer.0,
+                phi: seen.phi,
+                reachable: seen.reachable,
+                steady: seen.steady,
+                returns: u32::try_from(seen.returns).unwrap_or(u32::MAX),
+            }
+        };
+        self.peers().into_iter().map(seen).collect()
     }
 
     async fn add_eventual(&self, group: &Arc<Group>, report: &mut wire::ReplicaReport) {

@@ -16,10 +16,12 @@ use tokio::time::Instant;
 use crate::catalog::CatalogView;
 use crate::consensus::log_id_term;
 use crate::group::Group;
+use crate::liveness::BEAT_INTERVAL;
 use crate::node::Inner;
 use crate::peer::Class;
 
-const BEAT_INTERVAL: Duration = Duration::from_millis(100);
+/// After so many beats the gauges of peers are brought up to date.
+const BEATS_A_GAUGE: u64 = 10;
 const UPKEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Keys that one entry expires at the most.
 const EXPIRE_KEYS_MAX: usize = 1_000;
@@ -47,6 +49,7 @@ impl Inner {
     /// Tells the peers that this node lives, and wakes quiet groups whose leader does not.
     async fn beat(self: Arc<Self>) {
         let mut silent: HashMap<NodeId, bool> = HashMap::new();
+        let mut beats: u64 = 0;
         loop {
             let beat = wire::NodeBeat {
                 started: self.started,
@@ -62,7 +65,26 @@ impl Inner {
                     self.wake_groups_led_by(peer);
                 }
             }
+            if beats.is_multiple_of(BEATS_A_GAUGE) {
+                self.gauge_peers();
+            }
+            beats += 1;
             tokio::time::sleep(BEAT_INTERVAL).await;
+        }
+    }
+
+    fn gauge_peers(&self) {
+        for peer in self.peers() {
+            let seen = self.inbound.look_at(peer);
+            let set = |name: &'static str, value: f64| {
+                metrics::gauge!(name, "peer" => peer.to_string()).set(value);
+            };
+            set("quorate_peer_phi", seen.phi);
+            set(
+                "quorate_peer_reachable",
+                f64::from(u8::from(seen.reachable)),
+            );
+            set("quorate_peer_steady", f64::from(u8::from(seen.steady)));
         }
     }
 

@@ -1,5 +1,7 @@
 //! `quorate status`: the nodes, as one of them sees the others.
 
+use std::collections::HashMap;
+
 use clap::Args;
 use quorate_proto::v1;
 use serde_json::{Value, json};
@@ -27,10 +29,30 @@ pub(super) async fn run(session: Session) -> Result<(), CliError> {
     ))?;
     let heads = [
         "node", "endpoint", "http", "zone", "state", "ranges", "leads", "lag", "log", "engine",
-        "memory", "hints", "clock", "up",
+        "memory", "hints", "repair", "clock", "phi", "up",
     ];
-    output.line(table(&heads, status.nodes.iter().map(row)))?;
+    let seen = views_of(&status);
+    output.line(table(
+        &heads,
+        status.nodes.iter().map(|node| row(node, &seen)),
+    ))?;
     output.flush()
+}
+
+/// How the node that answered sees the others.
+fn views_of(status: &v1::StatusResponse) -> HashMap<u64, v1::PeerView> {
+    let answered = (status.nodes.iter()).find(|node| node.id == status.answered_by);
+    let views = answered.map_or(&[][..], |node| &node.peers);
+    views.iter().map(|view| (view.node, *view)).collect()
+}
+
+/// How suspicious a node is, and whether it comes and goes.
+fn phi(view: Option<&v1::PeerView>) -> String {
+    match view {
+        None => "-".to_owned(),
+        Some(view) if view.reachable && !view.steady => format!("{:.1}, flaps", view.phi),
+        Some(view) => format!("{:.1}", view.phi),
+    }
 }
 
 fn state(node: &v1::NodeStatus) -> String {
@@ -41,7 +63,7 @@ fn state(node: &v1::NodeStatus) -> String {
     }
 }
 
-fn row(node: &v1::NodeStatus) -> [String; 14] {
+fn row(node: &v1::NodeStatus, seen: &HashMap<u64, v1::PeerView>) -> [String; 16] {
     let known = |text: String| match node.reachable {
         true => text,
         false => "-".to_owned(),
@@ -59,9 +81,21 @@ fn row(node: &v1::NodeStatus) -> [String; 14] {
         known(bytes(node.engine_bytes)),
         known(bytes(node.memory_bytes)),
         known(node.hints.to_string()),
+        known(format!("{:.1} s", node.repair_lag_ms as f64 / 1e3)),
         known(format!("{:+} ms", node.clock_offset_ms)),
+        phi(seen.get(&node.id)),
         known(format!("{} s", node.uptime_seconds)),
     ]
+}
+
+fn view_as_json(view: &v1::PeerView) -> Value {
+    json!({
+        "node": view.node,
+        "phi": (view.phi * 100.0).round() / 100.0,
+        "reachable": view.reachable,
+        "steady": view.steady,
+        "returns": view.returns,
+    })
 }
 
 fn as_json(status: &v1::StatusResponse) -> Value {
@@ -85,6 +119,8 @@ fn as_json(status: &v1::StatusResponse) -> Value {
             "clock_offset_ms": node.clock_offset_ms,
             "hints": node.hints,
             "hint_bytes": node.hint_bytes,
+            "repair_lag_ms": node.repair_lag_ms,
+            "peers": node.peers.iter().map(view_as_json).collect::<Vec<_>>(),
         })
     });
     json!({

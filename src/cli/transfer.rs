@@ -62,7 +62,7 @@ Keyspaces of counters, sets and maps are refused.")]
 pub(super) struct ExportArgs {
     /// Keys that start with this; none: all
     prefix: Option<OsString>,
-    /// A folder that is not there yet, or a file whose name ends in .jsonl
+    /// A folder, or a file whose name ends in .jsonl; neither is there yet
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
     /// As of this revision, not the newest

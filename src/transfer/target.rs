@@ -33,8 +33,8 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// [`TransferError::TargetExists`] for anything but an empty folder, or a file where lines
-    /// are written; [`TransferError::File`] where nothing can be made.
+    /// [`TransferError::TargetExists`] for anything but an empty folder where one is made;
+    /// [`TransferError::File`] where nothing can be made.
     pub fn create(wanted: &Path, prefix: &[u8]) -> Result<Self, TransferError> {
         let name = wanted.file_name().ok_or_else(|| {
             let source = io::Error::from(io::ErrorKind::InvalidInput);
@@ -130,13 +130,8 @@ fn check_free(wanted: &Path, lines: bool) -> Result<(), TransferError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(TransferError::file("look at", wanted, error)),
     };
-    let replaceable = match lines {
-        true => metadata.is_file(),
-        false => {
-            metadata.is_dir() && fs::read_dir(wanted).is_ok_and(|mut held| held.next().is_none())
-        }
-    };
-    if replaceable {
+    let is_empty = || fs::read_dir(wanted).is_ok_and(|mut held| held.next().is_none());
+    if !lines && metadata.is_dir() && is_empty() {
         return Ok(());
     }
     Err(TransferError::TargetExists {
@@ -215,15 +210,19 @@ mod tests {
         fs::create_dir(&wanted).unwrap();
         Target::create(&wanted, b"").unwrap().finish().unwrap();
         fs::write(wanted.join("mine"), b"").unwrap();
-        let error = Target::create(&wanted, b"").unwrap_err();
-        assert!(matches!(error, TransferError::TargetExists { .. }));
+        let file = folder.path().join("out.jsonl");
+        fs::write(&file, b"old").unwrap();
+        for there in [&wanted, &file] {
+            let error = Target::create(there, b"").unwrap_err();
+            assert!(matches!(error, TransferError::TargetExists { .. }));
+        }
+        assert_eq!(fs::read(file).unwrap(), b"old");
     }
 
     #[test]
-    fn lines_keep_whole_keys_and_replace_a_file() {
+    fn lines_keep_whole_keys() {
         let folder = tempfile::tempdir().unwrap();
         let wanted = folder.path().join("out.jsonl");
-        fs::write(&wanted, b"old").unwrap();
         let mut target = Target::create(&wanted, b"p/").unwrap();
         target.put(b"p/a", b"\xff").unwrap().unwrap();
         target.finish().unwrap();

@@ -205,6 +205,15 @@ async fn receipts(cluster: &Cluster) {
 async fn operators(cluster: &Cluster) {
     let status = cluster.expect(0, &["status", "-o", "json"]).await.json();
     assert_eq!(status["nodes"].as_array().unwrap().len(), 3, "{status}");
+    for node in status["nodes"].as_array().unwrap() {
+        let peers = node["peers"].as_array().unwrap();
+        assert_eq!(peers.len(), 2, "{status}");
+        for peer in peers {
+            assert!(peer["phi"].as_f64().unwrap() < 8.0, "{status}");
+            assert_eq!(peer["reachable"], true, "{status}");
+        }
+        assert!(node["repair_lag_ms"].is_u64(), "{status}");
+    }
     cluster.expect(0, &["status"]).await;
     cluster.expect(0, &["ring", "-o", "json"]).await;
     assert!(

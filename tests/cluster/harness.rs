@@ -390,6 +390,12 @@ impl Node {
         number.unwrap().parse().unwrap()
     }
 
+    /// Files, sockets among them, that it has open.
+    pub fn open_files(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        open.unwrap().count()
+    }
+
     /// The end of what it has logged.
     pub fn log_end(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();

@@ -3,15 +3,22 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use quorate_gateway::CONNECTIONS_MAX;
 use quorate_proto::v1;
 use quorate_proto::v1::kv_client::KvClient;
 use quorate_types::limits::MESSAGE_MAX_BYTES;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tonic::Code;
+use tonic_types::StatusExt;
 
 use crate::harness::Cluster;
 
-const IDLE_CONNECTIONS: usize = 2000;
+/// More than a node keeps.
+const IDLE_CONNECTIONS: usize = 10_000;
+/// Files that a node has open beside its connections.
+const OTHER_FILES: usize = 500;
+const PATIENCE: Duration = Duration::from_secs(30);
 /// More than what a node holds for its limits; far less than what is sent.
 const MEMORY_GROWTH_MAX_KIB: u64 = 200 << 10;
 const VALUE_BYTES: usize = 512 << 10;
@@ -43,16 +50,32 @@ async fn garbage_half_requests_and_idle_connections_harm_nobody() {
     }
     let mut held = Vec::new();
     for number in 0..IDLE_CONNECTIONS {
-        let mut stream = TcpStream::connect(listen).await.unwrap();
+        // This process may open fewer files than that.
+        let Ok(mut stream) = TcpStream::connect(listen).await else {
+            break;
+        };
         if number % 2 == 0 {
-            stream.write_all(&half).await.unwrap();
+            // The node may have hung up.
+            let _ = stream.write_all(&half).await;
         }
         held.push(stream);
+    }
+    assert!(held.len() > CONNECTIONS_MAX, "{} connections", held.len());
+    // Who says nothing makes room for who does.
+    let client = cluster.client();
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = client.put("k", "v").await {
+        assert!(Instant::now() < deadline, "{error}");
     }
     cluster.expect(0, &["put", "k", "v"]).await;
     cluster.expect(0, &["get", "k"]).await;
     let after = cluster.node(1).resident_kib();
-    eprintln!("{IDLE_CONNECTIONS} idle connections: {before} KiB before, {after} KiB with them");
+    let files = cluster.node(1).open_files();
+    eprintln!(
+        "{} idle connections: {before} KiB before, {after} KiB with them, {files} files open",
+        held.len()
+    );
+    assert!(files < CONNECTIONS_MAX + OTHER_FILES, "{files} files");
     assert!(
         after < before + MEMORY_GROWTH_MAX_KIB,
         "{before} to {after} KiB"
@@ -100,6 +123,13 @@ async fn a_message_over_the_limit_is_refused_with_both_sizes() {
     let refused = kv.put(over).await.unwrap_err();
     let limit = MESSAGE_MAX_BYTES.to_string();
     assert!(refused.message().contains(&limit), "{refused:?}");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let details = refused.get_error_details();
+    let info = details
+        .error_info()
+        .expect("every refusal names its reason");
+    assert_eq!(info.reason, "FIELD_INVALID");
+    assert_eq!(info.metadata["effect"], "none");
     // The same connection goes on.
     let get = v1::GetRequest {
         keyspace: "default".to_owned(),

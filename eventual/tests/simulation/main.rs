@@ -16,6 +16,7 @@ mod converge;
 mod counters;
 mod deletes;
 mod expiry;
+mod flapping;
 mod merkle;
 mod mistakes;
 mod network;

@@ -19,6 +19,10 @@ use tokio::time::Instant;
 const EPOCH_MICROSECONDS: u64 = 1_700_000_000_000_000;
 /// After this a node knows that another cannot be reached, or can be again.
 const DETECTION: Duration = Duration::from_millis(300);
+/// Who has come, gone, and come back, is taken to flap for so long.
+const FLAPPING: Duration = Duration::from_secs(2);
+/// Changes of a belief before that: a node's first coming, and its first going.
+const FIRST_CHANGES: u32 = 2;
 /// Most messages take less.
 const DELAY_MAX_MICROSECONDS: u64 = 4_000;
 /// Some take up to this.
@@ -51,9 +55,20 @@ struct State {
     nodes: BTreeMap<NodeId, WeakEventualNode>,
     /// Directions in which nothing goes.
     cuts: BTreeSet<(NodeId, NodeId)>,
-    /// What each node believes of each other: as it was, as it is, and since when.
-    beliefs: BTreeMap<(NodeId, NodeId), (bool, bool, Instant)>,
+    /// What each node believes of each other.
+    beliefs: BTreeMap<(NodeId, NodeId), Belief>,
     started: Instant,
+    /// Whoever waits for what was lost learns it by the time that passes, not at once.
+    is_silent: bool,
+}
+
+/// Whether another node can be reached: as it was, as it is, and since when.
+#[derive(Clone, Copy)]
+struct Belief {
+    was: bool,
+    is: bool,
+    since: Instant,
+    changes: u32,
 }
 
 /// The network of one cluster. Cheap to clone.
@@ -74,6 +89,7 @@ impl Network {
             cuts: BTreeSet::new(),
             beliefs: BTreeMap::new(),
             started: Instant::now(),
+            is_silent: false,
         })))
     }
 
@@ -102,6 +118,11 @@ impl Network {
         self.change(|state| {
             state.nodes.remove(&id);
         });
+    }
+
+    /// From now on losses are noticed by the time that passes alone.
+    pub fn lose_silently(&self) {
+        self.0.lock().is_silent = true;
     }
 
     pub fn set_quality(&self, quality: Quality) {
@@ -145,25 +166,38 @@ impl Network {
             // A node is heard where its messages arrive.
             let heard =
                 state.nodes.contains_key(&pair.1) && !state.cuts.contains(&(pair.1, pair.0));
-            let belief = state.beliefs.entry(pair).or_insert((false, false, now));
-            if belief.1 != heard {
-                *belief = (belief.1, heard, now);
+            let belief = state.beliefs.entry(pair).or_insert(Belief {
+                was: false,
+                is: false,
+                since: now,
+                changes: 0,
+            });
+            if belief.is != heard {
+                *belief = Belief {
+                    was: belief.is,
+                    is: heard,
+                    since: now,
+                    changes: belief.changes + 1,
+                };
             }
         }
     }
 
     fn believes(&self, from: NodeId, to: NodeId) -> bool {
         let state = self.0.lock();
-        state
-            .beliefs
-            .get(&(from, to))
-            .is_some_and(|(was, is, since)| {
-                if since.elapsed() < DETECTION {
-                    *was
-                } else {
-                    *is
-                }
-            })
+        let belief = state.beliefs.get(&(from, to));
+        belief.is_some_and(|belief| match belief.since.elapsed() < DETECTION {
+            true => belief.was,
+            false => belief.is,
+        })
+    }
+
+    fn flaps(&self, from: NodeId, to: NodeId) -> bool {
+        let state = self.0.lock();
+        let belief = state.beliefs.get(&(from, to));
+        belief.is_some_and(|belief| {
+            belief.changes > FIRST_CHANGES && belief.since.elapsed() < FLAPPING
+        })
     }
 
     fn fate(&self, from: NodeId, to: NodeId) -> Fate {
@@ -235,10 +269,13 @@ impl Peers for Link {
         // The message goes its way whatever becomes of who waits for its answer.
         let (answered, answer) = oneshot::channel();
         let carried = self.network.clone().carry(pair, range, request);
+        let is_silent = self.network.0.lock().is_silent;
         tokio::spawn(async move {
-            if let Some(answer) = carried.await {
+            match carried.await {
                 // Whoever waited may be gone.
-                let _ = answered.send(answer);
+                Some(answer) => drop(answered.send(answer)),
+                None if is_silent => tokio::time::sleep(timeout).await,
+                None => {}
             }
         });
         match tokio::time::timeout(timeout, answer).await {
@@ -249,6 +286,10 @@ impl Peers for Link {
 
     fn reachable(&self, node: NodeId) -> bool {
         self.network.believes(self.from, node)
+    }
+
+    fn steady(&self, node: NodeId) -> bool {
+        self.reachable(node) && !self.network.flaps(self.from, node)
     }
 
     fn now(&self) -> Timestamp {

@@ -76,6 +76,8 @@ fn any_node_takes_any_request() {
             let receipt = written.receipt.unwrap();
             assert_eq!(receipt.revision, written.revision);
             assert_eq!(receipt.role, v1::Role::Leader as i32);
+            // A majority of three, by name.
+            assert!(receipt.replicas.len() >= 2, "{receipt:?}");
             assert!(receipt.range > 1);
             for reader in everywhere() {
                 let answer = world.get(reader, get("default", "k")).await;

@@ -83,7 +83,11 @@ async fn errors_carry_details(kv: &mut KvClient<Channel>) {
     assert!(kv.get(long).await.unwrap_err().message().contains("3600 s"));
 
     let status = kv.put(put(vec![0; 25 << 20])).await.unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange);
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let details = status.get_error_details();
+    let violations = &details.bad_request().unwrap().field_violations;
+    assert_eq!(violations[0].field, "message");
+    assert_eq!(details.error_info().unwrap().metadata["effect"], "none");
 }
 
 /// Whatever is sent, the port stays open for others.

@@ -50,6 +50,8 @@ struct State {
     crashes: HashMap<NodeId, u64>,
     /// How many more messages of a lane get through until one is lost.
     losses: HashMap<Lane, u64>,
+    /// Nodes that neither send nor receive until then.
+    paused_until: HashMap<NodeId, Instant>,
     last_number: u64,
     delivered: u64,
 }
@@ -132,6 +134,12 @@ impl SimulatedNetwork {
         self.state.lock().cut.clear();
     }
 
+    /// Pauses a node as its peers see it: what it sends and is sent arrives once it goes on.
+    pub fn pause(&self, node: NodeId, time: Duration) {
+        let until = Instant::now() + time;
+        self.state.lock().paused_until.insert(node, until);
+    }
+
     /// Loses one message of a lane, after so many more that get through.
     pub fn lose_after(&self, passing: u64, from: NodeId, to: NodeId, class: Class) {
         let mut state = self.state.lock();
@@ -181,7 +189,12 @@ impl SimulatedNetwork {
         if state.chance(quality.slow_per_mille) {
             extra += state.below(quality.slow_max_micros);
         }
-        let arrival = Instant::now() + Duration::from_micros(DELAY_MIN_MICROSECONDS + extra);
+        let paused = [from, to].map(|node| state.paused_until.get(&node).copied());
+        let begin = paused
+            .into_iter()
+            .flatten()
+            .fold(Instant::now(), Instant::max);
+        let arrival = begin + Duration::from_micros(DELAY_MIN_MICROSECONDS + extra);
         let busy = state.busy_until.entry((from, to, class)).or_insert(arrival);
         *busy = (*busy).max(arrival);
         Some((*busy, number))

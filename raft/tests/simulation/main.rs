@@ -14,6 +14,7 @@ mod bank;
 mod clients;
 mod damage;
 mod history;
+mod liveness;
 mod partition;
 mod power;
 mod quiet;

@@ -1,5 +1,6 @@
 //! What can be said about a node's options before anything is opened.
 
+use quorate_raft::PHI_MAX_BOUNDS;
 use quorate_types::limits::NODE_WEIGHT_MAX;
 
 use crate::cli::error::CliError;
@@ -19,6 +20,13 @@ pub(super) fn check(options: &ServerOptions) -> Result<(), CliError> {
                  if the network is trusted, say so with --insecure",
             ));
         }
+    }
+    if !PHI_MAX_BOUNDS.contains(&options.phi_max) {
+        let (low, high) = (PHI_MAX_BOUNDS.start(), PHI_MAX_BOUNDS.end());
+        return Err(CliError::usage(
+            format!("--phi-max {} is no threshold", options.phi_max),
+            format!("it goes from {low} to {high}"),
+        ));
     }
     if options.listen == options.http_listen && options.listen.port() != 0 {
         return Err(CliError::usage(

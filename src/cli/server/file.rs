@@ -31,6 +31,7 @@ pub(super) struct ServerFile {
     #[serde(default)]
     pub(super) insecure: bool,
     pub(super) election_ms: Option<u64>,
+    pub(super) phi_max: Option<f64>,
     pub(super) engine_memory_max_bytes: Option<u64>,
     pub(super) in_flight_max_bytes: Option<u64>,
 }

@@ -88,6 +88,10 @@ pub struct ServerArgs {
     /// Milliseconds without a leader before a follower stands for election [default: 300]
     #[arg(long, value_name = "MS")]
     pub election_ms: Option<u64>,
+    /// Phi above which a silent node is taken to be away; higher is slower, and errs less
+    /// [default: 8]
+    #[arg(long, value_name = "PHI")]
+    pub phi_max: Option<f64>,
     /// Bytes of memory for the engine's tables [default: 128 MiB]
     #[arg(long, value_name = "BYTES")]
     pub engine_memory_max_bytes: Option<u64>,
@@ -220,6 +224,10 @@ impl ServerArgs {
                 .election_ms
                 .or(file.election_ms)
                 .unwrap_or(ELECTION_DEFAULT_MS),
+            phi_max: self
+                .phi_max
+                .or(file.phi_max)
+                .unwrap_or(quorate_raft::PHI_MAX_DEFAULT),
             engine_memory_max_bytes: self
                 .engine_memory_max_bytes
                 .or(file.engine_memory_max_bytes)

@@ -22,7 +22,7 @@ use crate::store::{Counter, LOOK_PAUSE, NODES, Store, free_addresses, run_counte
 
 /// How long all nodes may take until a write reaches every one of them: three Java machines
 /// start at once.
-const READY_MAX: Duration = Duration::from_secs(180);
+const READY_MAX: Duration = Duration::from_secs(300);
 /// Three nodes with a replica on each: every key is everywhere, as in a range of Quorate.
 const KEYSPACE: &str = "CREATE KEYSPACE bench WITH replication = \
      {'class': 'SimpleStrategy', 'replication_factor': 3}";
