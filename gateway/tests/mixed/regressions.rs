@@ -117,9 +117,11 @@ async fn a_clock_waits(world: Shared, heal: u64) {
     world.part(&[alone], &[leader]);
     let saw = Saw::nothing();
     let put = async |at: usize, key: &str, value: &str| {
-        let mut ledger = world.ledger.lock();
-        let number = ledger.begin(key, Some(value), [].into(), false, None);
-        drop(ledger);
+        let begun = |key: &str| {
+            let mut ledger = world.ledger.lock();
+            ledger.begin(key, Some(value), [].into(), false, None)
+        };
+        let number = begun(key);
         let stored = world.put(at, key, value, ONE, &saw).await.unwrap();
         world.ledger.lock().acknowledged(number, stored.dot, 0);
     };
