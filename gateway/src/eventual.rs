@@ -62,6 +62,8 @@ pub(crate) struct EventualWrite<'a> {
     /// Microseconds; zero: none.
     pub(crate) ttl: u64,
     pub(crate) name: WriteName,
+    /// The client has named it, and so wants it made once or to hear that nobody knows.
+    pub(crate) once: bool,
 }
 
 /// What the client asked, for the node that coordinates instead.
@@ -224,7 +226,9 @@ impl Gateway {
         answer: impl FnOnce(EventualWritten) -> Result<T, GatewayError>,
     ) -> Result<T, GatewayError> {
         let place = &write.place;
-        let again = write.update.is_repeatable();
+        // Another coordinator would give it another dot, which nobody who has seen the first one
+        // replaces.
+        let again = write.update.is_repeatable() && !write.once;
         let is_here = self.climbs_here(&write, context);
         if !is_here && let Some(done) = self.elsewhere(place.range, context, again, request).await?
         {
@@ -330,6 +334,7 @@ impl Gateway {
             context: request.context.as_ref(),
             ttl,
             name: self.name_of(request.request_id.as_ref())?,
+            once: request.request_id.is_some(),
         };
         let name = wire_name(&write.name);
         let resend = || {
@@ -365,6 +370,7 @@ impl Gateway {
             context: request.context.as_ref(),
             ttl: 0,
             name: self.name_of(request.request_id.as_ref())?,
+            once: request.request_id.is_some(),
         };
         let name = wire_name(&write.name);
         let resend = || {
@@ -425,6 +431,7 @@ impl Gateway {
             context: request.context.as_ref(),
             ttl: validate::ttl("ttl_ms", 0, &keyspace.options)?,
             name: self.name_of(request.request_id.as_ref())?,
+            once: request.request_id.is_some(),
         };
         let name = wire_name(&write.name);
         let resend = || {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use quorate_types::Mode;
+use quorate_types::{Mode, Reason};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -142,9 +142,17 @@ async fn work(
 async fn prepare(plan: &Plan, cluster: &Cluster, workload: &dyn Workload) -> Result<(), LabError> {
     let client = cluster.client(&cluster.endpoints(), KEYSPACE, PREPARE_MAX)?;
     let keyspace = plan.options.workload.keyspace(&plan.options)?;
-    let made = client.admin().create_keyspace(KEYSPACE, &keyspace).await;
-    made.map_err(LabError::Prepare)?;
     let begin = Instant::now();
+    while let Err(error) = client.admin().create_keyspace(KEYSPACE, &keyspace).await {
+        match error.reason() {
+            // An attempt before this one has made it, and its answer was lost.
+            Some(Reason::KeyspaceExists) => break,
+            Some(_) | None if begin.elapsed() > PREPARE_MAX => {
+                return Err(LabError::Prepare(error));
+            }
+            Some(_) | None => tokio::time::sleep(LOOK_PAUSE).await,
+        }
+    }
     for endpoint in cluster.endpoints() {
         let client = cluster.client(&[endpoint], KEYSPACE, PREPARE_MAX)?;
         // A node hears of a new keyspace a moment after it was made.

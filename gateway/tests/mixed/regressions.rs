@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use quorate_proto::v1;
+use quorate_raft::seam::Clock;
+
 use crate::asking::{Level, ONE, Saw};
 use crate::judge::{EMPTY_WITHIN, judge};
 use crate::run::must_be_right;
-use crate::world::{Settings, Shared};
+use crate::world::{Settings, Shared, id_of};
 
 const KEY: &str = "key-0";
 const WITHIN: Duration = Duration::from_secs(2);
@@ -43,6 +46,45 @@ fn a_new_row_that_its_step_leaves_alone_is_counted() {
     });
 }
 
+/// A gateway whose connection to a put's coordinator broke gave the put to the next one, which named
+/// it anew. The first dot had been seen and replaced, or not; the second nobody had seen, and it
+/// came back beside whatever stood there, as if it had been resurrected. A put that its client has
+/// named is made once, or its client hears that nobody knows.
+#[test]
+fn a_named_put_whose_coordinator_is_lost_has_one_dot() {
+    for delay in 0..12 {
+        must_be_right(delay, Settings::default(), |world| async move {
+            let primaries = world.primaries();
+            let outside = world.all().find(|at| !primaries.contains(at)).unwrap();
+            let saw = Saw {
+                id: Some(v1::RequestId {
+                    client: 7,
+                    sequence: 1,
+                    first_tried: world.clock(outside).now().0,
+                }),
+                ..Saw::nothing()
+            };
+            let breaking = async {
+                tokio::time::sleep(Duration::from_micros(200 * (delay + 1))).await;
+                for primary in &primaries {
+                    world
+                        .network
+                        .break_connections(id_of(outside), id_of(*primary));
+                }
+            };
+            let put = world.put(outside, KEY, "value", ONE, &saw);
+            tokio::join!(put, breaking);
+            tokio::time::sleep(WITHIN).await;
+            for primary in primaries {
+                let shown = world.read(primary, KEY, ONE).await.unwrap();
+                if shown.values.len() > 1 {
+                    world.accuse(format!("one put has {} dots", shown.values.len()));
+                }
+            }
+        });
+    }
+}
+
 const KEYS: u64 = 50;
 const WRITE_EVERY: Duration = Duration::from_millis(100);
 
@@ -75,9 +117,11 @@ async fn a_clock_waits(world: Shared, heal: u64) {
     world.part(&[alone], &[leader]);
     let saw = Saw::nothing();
     let put = async |at: usize, key: &str, value: &str| {
-        let mut ledger = world.ledger.lock();
-        let number = ledger.begin(key, Some(value), [].into(), false, None);
-        drop(ledger);
+        let begun = |key: &str| {
+            let mut ledger = world.ledger.lock();
+            ledger.begin(key, Some(value), [].into(), false, None)
+        };
+        let number = begun(key);
         let stored = world.put(at, key, value, ONE, &saw).await.unwrap();
         world.ledger.lock().acknowledged(number, stored.dot, 0);
     };

@@ -140,6 +140,17 @@ impl SimulatedNetwork {
         self.state.lock().paused_until.insert(node, until);
     }
 
+    /// Has a node see its connections to another one break: whoever waits there for an answer hears
+    /// that it is lost. What is under way arrives all the same.
+    pub fn break_connections(&self, of: NodeId, to: NodeId) {
+        let handler = self.state.lock().handlers.get(&of).cloned();
+        if let Some(handler) = handler.and_then(|handler| handler.upgrade()) {
+            for class in [Class::Consensus, Class::Bulk] {
+                handler.lost(to, class);
+            }
+        }
+    }
+
     /// Loses one message of a lane, after so many more that get through.
     pub fn lose_after(&self, passing: u64, from: NodeId, to: NodeId, class: Class) {
         let mut state = self.state.lock();
