@@ -4,6 +4,7 @@
 //! a small heap, tokens that are dealt out beforehand, and no waiting for others at the start.
 
 use std::fmt::Write;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +19,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::cell::{Ack, Cell, Copies, Work};
 use crate::error::CompareError;
-use crate::store::{Counter, LOOK_PAUSE, NODES, Store, free_addresses, run_counted, spawn, stop};
+use crate::store::{Counter, LOOK_PAUSE, NODES, Store, run_counted, spawn, stop};
 
 /// How long all nodes may take until a write reaches every one of them: three Java machines
 /// start at once.
 const READY_MAX: Duration = Duration::from_secs(300);
+/// Where free ports are looked for: below those that the system hands out.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Three nodes with a replica on each: every key is everywhere, as in a range of Quorate.
 const KEYSPACE: &str = "CREATE KEYSPACE bench WITH replication = \
      {'class': 'SimpleStrategy', 'replication_factor': 3}";
@@ -86,8 +89,7 @@ impl Cassandra {
     /// No Java, a node that ends, a cluster that does not serve in time.
     pub async fn start(options: &CassandraOptions, dir: &Path) -> Result<Self, CompareError> {
         // Nodes find each other by address alone: all have the same ports.
-        let ports = free_addresses(2)?;
-        let (storage, native) = (ports[0].port(), ports[1].port());
+        let (storage, native) = free_ports().ok_or(CompareError::NoPorts)?;
         let mut children = Vec::with_capacity(NODES);
         for node in 0..NODES {
             let folder = dir.join(format!("cassandra-{node}"));
@@ -164,6 +166,15 @@ impl Cassandra {
             },
         }
     }
+}
+
+/// Two ports that nobody listens on at any node's address. Java takes long to get there: ports
+/// that the system hands out to clients might be taken by then.
+fn free_ports() -> Option<(u16, u16)> {
+    let is_free =
+        |port: &u16| (0..NODES).all(|node| TcpListener::bind((address(node), *port)).is_ok());
+    let mut free = PORTS.filter(is_free);
+    free.next().zip(free.next())
 }
 
 /// Where a node listens.

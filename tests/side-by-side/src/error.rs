@@ -45,6 +45,9 @@ pub enum CompareError {
         /// What its client said last.
         problem: String,
     },
+    /// All ports that were tried are in use.
+    #[error("no two ports are free at all addresses of the nodes")]
+    NoPorts,
     /// A store's program is not whole.
     #[error("no {name}*.jar in {}", folder.display())]
     NoJar {
