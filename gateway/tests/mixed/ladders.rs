@@ -141,6 +141,13 @@ fn ladders_hold_through_cuts_and_climb_back() {
             one_cut(&world, number, &mut rungs, &mut keys).await;
         }
         println!("puts during cuts, by rung: {rungs:?}");
+        for at in world.all() {
+            let raft = world.process(at).map(|process| process.raft);
+            let failed = raft.and_then(|raft| raft.log().failed());
+            if let Some(error) = failed {
+                world.accuse(format!("node {at}'s log has failed: {error}"));
+            }
+        }
         assert!(rungs.get(&1).is_some_and(|met| *met > 0), "{rungs:?}");
         world.await_logs(EQUAL_WITHIN).await;
         world.await_empty(EMPTY_WITHIN).await;
