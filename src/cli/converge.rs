@@ -27,7 +27,7 @@ written back: it is shorter then.")]
 #[command(group = clap::ArgGroup::new("named").required(true).args(["token", "context"]))]
 pub(super) struct AwaitArgs {
     /// The key of the context
-    #[arg(requires = "context")]
+    #[arg(requires = "context", conflicts_with = "token")]
     key: Option<OsString>,
     /// All that the session of this token has read and written
     #[arg(long, value_name = "FILE")]
