@@ -41,11 +41,6 @@ pub struct Faults {
     /// In a `mixed` range, a peer's clock is taken over beside rows that have not taken in what
     /// the log has decided.
     pub merge_beside_old_rows: bool,
-    /// In a `mixed` range, a peer's clock is taken over though rows went, or the node began anew,
-    /// since the comparison began.
-    pub merge_in_any_epoch: bool,
-    /// In a `mixed` range, the log is not told what rows say to be dead by a peer's clock.
-    pub merge_unsaid: bool,
 }
 
 type Hears = dyn Fn(RangeId, &Bytes, &[Bytes]) + Send + Sync;

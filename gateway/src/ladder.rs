@@ -28,7 +28,10 @@ impl Gateway {
         };
         let is_holder = write.place.range.replicas.contains(&self.node_id());
         let is_ladder = !write.plan.strong.is_empty();
-        is_plain && is_ladder && !is_holder && context.forwarded.is_none()
+        // Names that stand for others tell what a holder must know, not what was seen.
+        let session = write.session.seen_before(write.place.range.id);
+        let is_told = !session.is_coarse;
+        is_plain && is_ladder && is_told && !is_holder && context.forwarded.is_none()
     }
 
     /// What a ladder's write replaces whose client did not say what it had seen, at a node that
@@ -70,7 +73,7 @@ impl Gateway {
             tokio::time::timeout_at(half, decided),
             tokio::time::timeout_at(half, shown)
         );
-        let mut seen = Dots::new();
+        let mut seen = write.session.seen_before(place.range.id).dots;
         if let Ok(Ok(got)) = decided {
             let sealed = got.receipt.map(|receipt| receipt.context);
             let known = self.seen(place, sealed.as_ref().filter(|sealed| !sealed.is_empty()))?;

@@ -307,8 +307,7 @@ impl Replica {
     ) -> Result<Option<Synced>, EventualError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let is_new_epoch = self.epoch_of(state) != epoch && !self.faults.merge_in_any_epoch;
-        if is_new_epoch || state.overlay.rows > MERGE_ROWS_MAX {
+        if self.epoch_of(state) != epoch || state.overlay.rows > MERGE_ROWS_MAX {
             return Ok(None);
         }
         let mut keys = Vec::with_capacity(state.overlay.rows);
@@ -328,7 +327,7 @@ impl Replica {
         }
         let merged = self.enter(state, &Step::Merge { clock })?;
         entries.extend(merged.into_iter().flatten());
-        if !entries.is_empty() && !self.faults.merge_unsaid {
+        if !entries.is_empty() {
             state.overlay.told = None;
             keys.into_iter()
                 .for_each(|key| state.overlay.fresh.insert(key));

@@ -50,33 +50,6 @@ fn a_base_before_its_keys_is_noticed() {
 }
 
 #[test]
-fn rows_that_lack_what_the_log_has_are_noticed_beside_a_merged_clock() {
-    let faults = Faults {
-        merge_beside_old_rows: true,
-        ..Faults::default()
-    };
-    must_notice(300, faults, Storm::APART);
-}
-
-#[test]
-fn a_clock_of_an_old_comparison_is_noticed() {
-    let faults = Faults {
-        merge_in_any_epoch: true,
-        ..Faults::default()
-    };
-    must_notice(300, faults, Storm::APART);
-}
-
-#[test]
-fn a_merged_clock_that_the_log_is_not_told_of_is_noticed() {
-    let faults = Faults {
-        merge_unsaid: true,
-        ..Faults::default()
-    };
-    must_notice(300, faults, Storm::APART);
-}
-
-#[test]
 fn a_snapshot_without_the_clock_is_noticed() {
     let raft = quorate_raft::Faults {
         snapshot_without_clock: true,

@@ -7,7 +7,7 @@ use quorate_raft::seam::Clock;
 
 use crate::asking::{Level, ONE, Saw};
 use crate::judge::{EMPTY_WITHIN, judge};
-use crate::run::must_be_right;
+use crate::run::{must_be_right, run};
 use crate::world::{Settings, Shared, id_of};
 
 const KEY: &str = "key-0";
@@ -104,6 +104,22 @@ fn a_row_that_began_while_a_clock_waited_kills_nothing() {
         settings.eventual.hand_over = false;
         must_be_right(heal, settings, |world| a_clock_waits(world, heal));
     }
+}
+
+/// The mistake, planted again: the course above meets it.
+#[test]
+fn a_clock_beside_rows_that_lack_what_the_log_has_is_noticed() {
+    let found = (10..KEYS).step_by(4).any(|heal| {
+        let mut settings = Settings {
+            purge_entries: 100_000,
+            ..Settings::default()
+        };
+        settings.eventual.hand_over = false;
+        settings.eventual.faults.merge_beside_old_rows = true;
+        let shown = run(heal, settings, |world| a_clock_waits(world, heal));
+        !shown.violations.is_empty()
+    });
+    assert!(found, "no course notices it");
 }
 
 /// `heal`: after how many writes.

@@ -100,6 +100,8 @@ pub struct World {
     pub settings: Settings,
     members: Vec<Mutex<Member>>,
     dice: Mutex<Dice>,
+    /// Of the range that is asked, as it was last known.
+    place: Mutex<Option<(RangeId, Vec<NodeId>)>>,
     violations: Mutex<Vec<String>>,
 }
 
@@ -128,6 +130,7 @@ impl World {
             answered: AtomicU64::new(0),
             members,
             dice: Mutex::new(Dice::new(seed ^ 0x5eed)),
+            place: Mutex::default(),
             violations: Mutex::default(),
             settings,
         });
@@ -207,7 +210,10 @@ impl World {
             let (range, _) = catalog.keyspace(self.keyspace())?.route(b"");
             Some((range.id, range.replicas.clone()))
         });
-        let (range, replicas) = known.unwrap();
+        // While no node runs that knows the catalog, it is where it was: nothing moves it.
+        let mut place = self.place.lock();
+        *place = known.or(place.take());
+        let (range, replicas) = place.clone().unwrap();
         let at = |node: NodeId| usize::try_from(node.0 - 1).unwrap();
         (range, replicas.into_iter().map(at).collect())
     }
