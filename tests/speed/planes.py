@@ -78,8 +78,7 @@ def fence(cluster, rounds):
 
 def replicas(cluster, keyspace):
     command = [cluster.binary, "--endpoints", cluster.nodes[0]["endpoint"], "--output", "json"]
-    lines = subprocess.check_output([*command, "ranges", "--of", keyspace, "--hash"]).splitlines()
-    ranges = [json.loads(line) for line in lines]
+    ranges = json.loads(subprocess.check_output([*command, "ranges", "--of", keyspace, "--hash"]))["ranges"]
     return [replica for entry in ranges for replica in entry["replicas"]]
 
 
