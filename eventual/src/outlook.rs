@@ -10,6 +10,7 @@ use std::time::Duration;
 use quorate_types::{NodeId, RangeId};
 
 use crate::error::EventualError;
+pub use crate::latency::per_mille;
 use crate::node::EventualNode;
 
 /// Writes that are drawn for one estimate.
@@ -51,14 +52,6 @@ impl EventualNode {
         });
         Ok(holders.collect())
     }
-}
-
-/// The p-th of 1,000 of some latencies; none of none.
-pub fn per_mille(latencies: &[Duration], p: usize) -> Option<Duration> {
-    let mut sorted = latencies.to_vec();
-    sorted.sort_unstable();
-    let at = (sorted.len() * p).div_ceil(1_000).saturating_sub(1);
-    sorted.get(at).copied()
 }
 
 /// An estimate of how long after a write was acknowledged with one copy 999 of 1,000 reads of
@@ -174,13 +167,5 @@ mod tests {
             holder.copies.clear();
         }
         assert_eq!(visible_after(ME, &unknown, 1), None);
-    }
-
-    #[test]
-    fn one_in_a_thousand_is_above() {
-        let latencies: Vec<_> = (1..=1_000).rev().map(Duration::from_micros).collect();
-        assert_eq!(per_mille(&latencies, 500), Some(Duration::from_micros(500)));
-        assert_eq!(per_mille(&latencies, 990), Some(Duration::from_micros(990)));
-        assert_eq!(per_mille(&[], 500), None);
     }
 }

@@ -265,7 +265,7 @@ impl Gateway {
     }
 
     fn holder(&self, holder: &HolderOutlook, seen: &Seen) -> v1::HolderOutlook {
-        let micros = |latencies: &[Duration], p| per_mille(latencies, p).map(as_micros);
+        let micros = |latencies: &[Duration], p| per_mille(latencies.to_vec(), p).map(as_micros);
         v1::HolderOutlook {
             node: holder.node.0,
             primary: holder.is_primary,
@@ -301,8 +301,8 @@ impl Gateway {
             problem: outlook.problem.unwrap_or_default(),
             through: outlook.through.iter().map(|node| node.0).collect(),
             refused_if: outlook.refused_if,
-            p50_us: per_mille(&recent, 500).map(as_micros),
-            p99_us: per_mille(&recent, 990).map(as_micros),
+            p50_us: per_mille(recent.clone(), 500).map(as_micros),
+            p99_us: per_mille(recent, 990).map(as_micros),
             staleness_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             visible_after_us: visible.map(as_micros),
         }

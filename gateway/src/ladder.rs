@@ -28,10 +28,10 @@ impl Gateway {
         };
         let is_holder = write.place.range.replicas.contains(&self.node_id());
         let is_ladder = !write.plan.strong.is_empty();
-        // Names that stand for others tell what a holder must know, not what was seen.
-        let session = write.session.seen_before(write.place.range.id);
-        let is_told = !session.is_coarse;
-        is_plain && is_ladder && is_told && !is_holder && context.forwarded.is_none()
+        // Names that stand for others tell what a holder must know, not what was seen. Asked last:
+        // it copies what the session has seen.
+        let is_told = || !write.session.seen_before(write.place.range.id).is_coarse;
+        is_plain && is_ladder && !is_holder && context.forwarded.is_none() && is_told()
     }
 
     /// What a ladder's write replaces whose client did not say what it had seen, at a node that

@@ -22,7 +22,7 @@ import threading
 import time
 import urllib.request
 
-from eventual import Cluster, medians
+from eventual import Cluster, line, medians
 
 KEYS = "10000"
 
@@ -47,13 +47,7 @@ def compare(name, rounds, kinds):
             runs[kind].append(measure())
     against = medians(runs[next(iter(kinds))])
     for kind, done in runs.items():
-        ours = medians(done)
-        ratio = [mine / max(1, theirs) for mine, theirs in zip(ours, against)]
-        print(
-            f"{name:20} {kind:12} {ours[0]:8.0f}/s ({ratio[0]:.2f}x)  p50 {ours[1]:6.0f} us ({ratio[1]:.2f}x)  "
-            f"p99 {ours[2]:7.0f} us ({ratio[2]:.2f}x)  cpu {ours[3]:6.1f} us ({ratio[3]:.2f}x)  errors {ours[4]:.0f}",
-            flush=True,
-        )
+        line(name, kind, medians(done), against)
 
 
 def overhead(cluster, rounds):

@@ -88,6 +88,17 @@ fn a_named_put_whose_coordinator_is_lost_has_one_dot() {
 const KEYS: u64 = 50;
 const WRITE_EVERY: Duration = Duration::from_millis(100);
 
+fn settings_of_waits() -> Settings {
+    // No snapshot, which would take longer than the clock waits.
+    let mut settings = Settings {
+        purge_entries: 100_000,
+        ..Settings::default()
+    };
+    // What hints bring in time hides the mistake.
+    settings.eventual.hand_over = false;
+    settings
+}
+
 /// A primary that only one other still reached compared with that one, and waited for the log
 /// before it took over the other's clock. A row that began meanwhile had the old state of the log
 /// for its seed: with the clock it killed what the log had absorbed since, on all planes.
@@ -95,14 +106,9 @@ const WRITE_EVERY: Duration = Duration::from_millis(100);
 fn a_row_that_began_while_a_clock_waited_kills_nothing() {
     // Comparisons wait for two seconds of every few: one of these heals meets such a wait.
     for heal in (10..KEYS).step_by(4) {
-        // No snapshot, which would take longer than the clock waits.
-        let mut settings = Settings {
-            purge_entries: 100_000,
-            ..Settings::default()
-        };
-        // What hints bring in time hides the mistake.
-        settings.eventual.hand_over = false;
-        must_be_right(heal, settings, |world| a_clock_waits(world, heal));
+        must_be_right(heal, settings_of_waits(), |world| {
+            a_clock_waits(world, heal)
+        });
     }
 }
 
@@ -110,11 +116,7 @@ fn a_row_that_began_while_a_clock_waited_kills_nothing() {
 #[test]
 fn a_clock_beside_rows_that_lack_what_the_log_has_is_noticed() {
     let found = (10..KEYS).step_by(4).any(|heal| {
-        let mut settings = Settings {
-            purge_entries: 100_000,
-            ..Settings::default()
-        };
-        settings.eventual.hand_over = false;
+        let mut settings = settings_of_waits();
         settings.eventual.faults.merge_beside_old_rows = true;
         let shown = run(heal, settings, |world| a_clock_waits(world, heal));
         !shown.violations.is_empty()
