@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::node::Inner;
-use crate::replica::Replica;
+use crate::replica::{Replica, Trimming};
 use crate::seam::Proposal;
 
 /// How often a range is looked at.
@@ -109,15 +109,22 @@ impl Inner {
             }
             metrics::counter!("quorate_absorbed_keys_total").increment(keys);
             metrics::counter!("quorate_absorptions_total").increment(1);
+            if next.is_last {
+                return;
+            }
         }
     }
 
     async fn trim(&self, replica: &Replica) {
-        match replica.trim() {
-            Ok(false) => {}
-            Ok(true) => self.decisions.flush(replica.range).await,
-            Err(error) => {
-                tracing::debug!(range = %replica.range, %error, "rows are not trimmed");
+        loop {
+            match replica.trim() {
+                Ok(Trimming::Done) => return,
+                Ok(Trimming::GoOn) => tokio::task::yield_now().await,
+                Ok(Trimming::Flush) => return self.decisions.flush(replica.range).await,
+                Err(error) => {
+                    tracing::debug!(range = %replica.range, %error, "rows are not trimmed");
+                    return;
+                }
             }
         }
     }

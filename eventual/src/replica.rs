@@ -29,6 +29,7 @@ mod look;
 mod overlay;
 mod upkeep;
 
+pub(crate) use self::overlay::Trimming;
 use self::overlay::{Overlay, Row};
 
 /// The clock, in the table's metadata.

@@ -15,7 +15,7 @@ pub(super) struct Fresh {
 }
 
 /// Since when a key waits; of several at one moment, the number of its coming.
-type Turn = (Instant, u64);
+pub(super) type Turn = (Instant, u64);
 
 impl Fresh {
     /// A key changed now; one that waits already keeps its turn.
@@ -41,11 +41,27 @@ impl Fresh {
         }
     }
 
-    /// The key that has waited longest, and since when.
-    pub(super) fn take(&mut self) -> Option<(Bytes, Instant)> {
-        let ((since, _), key) = self.turns.pop_first()?;
+    /// A turn behind those of all keys that have changed so far, and before those of all that
+    /// change from now on.
+    pub(super) fn turn(&self) -> Turn {
+        (Instant::now(), self.next)
+    }
+
+    /// The key that has waited longest, and since when, if its turn comes before `until`.
+    pub(super) fn take_before(&mut self, until: Turn) -> Option<(Bytes, Instant)> {
+        let first = self.turns.first_entry()?;
+        if *first.key() >= until {
+            return None;
+        }
+        let ((since, _), key) = first.remove_entry();
         self.turn_of.remove(&key);
         Some((key, since))
+    }
+
+    /// Whether no key waits whose turn comes before `until`.
+    pub(super) fn is_empty_before(&self, until: Turn) -> bool {
+        let first = self.turns.first_key_value();
+        first.is_none_or(|(turn, _)| *turn >= until)
     }
 
     /// Since when the log has not been told all.
@@ -71,10 +87,16 @@ mod tests {
         }
         fresh.remove(&Bytes::from_static(b"a"));
         let began = fresh.oldest().unwrap();
-        assert_eq!(fresh.take().unwrap(), (Bytes::from_static(b"z"), began));
+        let round = fresh.turn();
+        let first = fresh.take_before(round).unwrap();
+        assert_eq!(first, (Bytes::from_static(b"z"), began));
+        // In its new turn it belongs to the next round.
         fresh.insert(Bytes::from_static(b"z"));
-        assert_eq!(fresh.take().unwrap().0, "m");
-        assert_eq!(fresh.take().unwrap().0, "z");
-        assert!(fresh.take().is_none() && fresh.is_empty() && fresh.oldest().is_none());
+        assert!(!fresh.is_empty_before(round));
+        assert_eq!(fresh.take_before(round).unwrap().0, "m");
+        assert!(fresh.is_empty_before(round) && fresh.take_before(round).is_none());
+        let round = fresh.turn();
+        assert_eq!(fresh.take_before(round).unwrap().0, "z");
+        assert!(fresh.is_empty() && fresh.oldest().is_none());
     }
 }

@@ -10,7 +10,7 @@ use quorate_storage::log::LogEntry;
 use quorate_types::causal::{Dot, Dots, KeyState, Record, overlay};
 use tokio::time::Instant;
 
-use super::fresh::Fresh;
+use super::fresh::{Fresh, Turn};
 use super::{Replica, State, Synced, record_hash};
 use crate::error::EventualError;
 use crate::rows::Rows;
@@ -19,11 +19,22 @@ use crate::tree::Sum;
 
 /// Bytes of the states that one entry absorbs; the key that crosses it is the last.
 const ABSORB_BYTES_MAX: usize = 512 << 10;
-/// Rows looked at in one pass that trims.
-const TRIM_ROWS_MAX: usize = 8_192;
+/// Rows looked at, or let go, before others have their turn.
+const TRIM_ROWS_MAX: usize = 1_024;
+/// Rows that wait together for the log's state to be brought to the disk.
+const LEAVING_ROWS_MAX: usize = 65_536;
+/// A range that has taken in nothing for this long rests: its rows go at once.
+const REST_MILLIS: u64 = 300;
+/// Where it does not rest, a pass waits this long for each change since the last one, so that
+/// bringing the log's state to the disk costs a few percent of what was written, ...
+const TRIM_MICROS_PER_CHANGE: u64 = 1_000;
+/// ... but not longer than this. The engine by itself waits as long.
+const TRIM_WAIT_MAX_MILLIS: u64 = 5_000;
+/// When a flush that was asked for is asked for again.
+const FLUSH_AGAIN: Duration = Duration::from_secs(2);
 /// Rows beside which a peer's clock is taken over, in one go.
 const MERGE_ROWS_MAX: usize = 16_384;
-/// Passes that a mark is kept for though it lets no row go.
+/// Looks that a mark is kept for though the log has not been told of its base.
 const MARK_PASSES_MAX: u32 = 10;
 
 /// A key's row as a step finds it.
@@ -67,6 +78,14 @@ impl Row {
     }
 }
 
+/// What is to be taken to the log: all keys that had changed at some moment, and then the base of
+/// the clock as of that moment. Were the base told only when no key is fresh, a range that always
+/// takes writes would never tell it, and its log's clock would keep an interval for each of them.
+struct Round {
+    until: Turn,
+    base: Dots,
+}
+
 /// The base of the clock at some moment, and the last entry then.
 struct Mark {
     base: Dots,
@@ -75,9 +94,63 @@ struct Mark {
 }
 
 /// Rows that may go once the log's state as of an entry is on this disk.
+#[derive(Default)]
 struct Leaving {
     rows: Vec<(Bytes, u64)>,
     decided: u64,
+    /// When that was asked for.
+    asked: Option<Instant>,
+}
+
+/// When rows are looked at.
+struct Pace {
+    changes: u64,
+    /// The last of them.
+    changed: Instant,
+    /// The last pass that found some to go, and how many changes there had been.
+    passed: (Instant, u64),
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        let now = Instant::now();
+        Pace {
+            changes: 0,
+            changed: now,
+            passed: (now, 0),
+        }
+    }
+}
+
+impl Pace {
+    fn changed(&mut self) {
+        self.changes += 1;
+        self.changed = Instant::now();
+    }
+
+    fn passed(&mut self) {
+        self.passed = (Instant::now(), self.changes);
+    }
+
+    /// Whether it is time for a pass.
+    fn is_due(&self) -> bool {
+        let (at, changes) = self.passed;
+        let costs = (self.changes - changes).saturating_mul(TRIM_MICROS_PER_CHANGE);
+        let wait = Duration::from_micros(costs).min(Duration::from_millis(TRIM_WAIT_MAX_MILLIS));
+        let rests = self.changed.elapsed() >= Duration::from_millis(REST_MILLIS);
+        rests || at.elapsed() >= wait
+    }
+}
+
+/// What is to follow on a step of trimming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trimming {
+    /// Nothing, until the next round.
+    Done,
+    /// The next step, after others have had their turn.
+    GoOn,
+    /// The log's state is to be brought to the disk.
+    Flush,
 }
 
 /// What a replica beside a log remembers of its rows.
@@ -88,10 +161,14 @@ pub(super) struct Overlay {
     fresh: Fresh,
     /// The base that this node last took to the log.
     told: Option<Dots>,
+    round: Option<Round>,
     mark: Option<Mark>,
+    /// What the pass that is under way has found.
+    found: Leaving,
     leaving: Option<Leaving>,
-    /// Where the next pass that trims begins.
+    /// Where it goes on.
     next: Bytes,
+    pace: Pace,
     /// What was there a while ago.
     watched: Option<Watched>,
     /// How often rows have gone.
@@ -110,6 +187,7 @@ impl Overlay {
     /// A row was written; `is_new`: there was none.
     pub(super) fn note(&mut self, key: &Bytes, is_new: bool) {
         self.rows += usize::from(is_new);
+        self.pace.changed();
         self.fresh.insert(key.clone());
     }
 
@@ -119,6 +197,15 @@ impl Overlay {
         self.fresh.remove(key);
     }
 
+    /// Keys that were to be absorbed may not have been. With them a new round begins: the base
+    /// is not to be told before them.
+    fn tell_again(&mut self, items: Vec<(Bytes, Bytes)>, since: Vec<Instant>) {
+        (self.told, self.round) = (None, None);
+        for ((key, _), since) in items.into_iter().zip(since) {
+            self.fresh.insert_since(key, since);
+        }
+    }
+
     /// Rows have gone.
     pub(super) fn trimmed(&mut self) {
         self.trims = self.trims.wrapping_add(1);
@@ -126,8 +213,18 @@ impl Overlay {
 
     /// The clock took in dots without their records: what was marked before says nothing of them.
     pub(super) fn unmark(&mut self) {
-        self.mark = None;
-        self.leaving = None;
+        (self.mark, self.leaving) = (None, None);
+        (self.found, self.next) = (Leaving::default(), Bytes::new());
+    }
+
+    /// The pass that is under way ends, and the next one begins with a new mark.
+    fn end_pass(&mut self) {
+        (self.mark, self.next) = (None, Bytes::new());
+        let found = std::mem::take(&mut self.found);
+        if !found.rows.is_empty() {
+            self.pace.passed();
+            self.leaving = Some(found);
+        }
     }
 }
 
@@ -137,8 +234,25 @@ pub(crate) struct Absorption {
     pub(crate) items: Vec<(Bytes, Bytes)>,
     /// Since when each of them waited.
     pub(crate) since: Vec<Instant>,
-    /// The base of the clock, if with these keys the log knows all.
+    /// The base of the clock as the round began, if with these keys the log knows all of then.
     pub(crate) base: Option<Dots>,
+    /// Nothing else of this round is left.
+    pub(crate) is_last: bool,
+}
+
+impl State {
+    /// The round that is under way, or the next one, if there is anything to tell.
+    fn next_round(&mut self) -> Option<Round> {
+        if let Some(round) = self.overlay.round.take() {
+            return Some(round);
+        }
+        let base = self.clock.base();
+        if self.overlay.fresh.is_empty() && self.overlay.told.as_ref() == Some(&base) {
+            return None;
+        }
+        let until = self.overlay.fresh.turn();
+        Some(Round { until, base })
+    }
 }
 
 /// Reading beside a log.
@@ -151,10 +265,15 @@ impl Replica {
     ) -> Result<(Row, KeyState), EventualError> {
         let mut row = self.row(key)?;
         let committed = self.decided(key)?.0;
-        if !row.is_stored && committed.live().len() > 0 && !self.faults.row_without_seed {
-            row.record = overlay::seed(&state.clock, &committed);
-        }
+        self.begin_with(state, &mut row, &committed);
         Ok((row, committed))
+    }
+
+    /// A row that is not there yet begins with what the log has decided.
+    fn begin_with(&self, state: &State, row: &mut Row, committed: &KeyState) {
+        if !row.is_stored && committed.live().len() > 0 && !self.faults.row_without_seed {
+            row.record = overlay::seed(&state.clock, committed);
+        }
     }
 
     /// As `begin`, for a step that changes one key beside a log.
@@ -170,7 +289,11 @@ impl Replica {
         if self.decisions.is_none() {
             return Ok((None, None));
         }
-        let (row, _) = self.begin(state, key)?;
+        let mut row = self.row(key)?;
+        if !row.is_stored {
+            let committed = self.decided(key)?.0;
+            self.begin_with(state, &mut row, &committed);
+        }
         let seed = row.is_seed().then(|| (key.clone(), row.record.clone()));
         Ok((seed, Some(row)))
     }
@@ -348,15 +471,24 @@ impl Replica {
         if state.warming.is_some() {
             return Ok(None);
         }
+        let Some(Round { until, base }) = state.next_round() else {
+            return Ok(None);
+        };
         let (mut items, mut since) = (Vec::new(), Vec::new());
         let mut bytes = 0;
         while items.len() < keys_max && bytes < ABSORB_BYTES_MAX {
-            let Some((key, waited)) = state.overlay.fresh.take() else {
+            let Some((key, waited)) = state.overlay.fresh.take_before(until) else {
                 break;
             };
-            let row = self.row(&key).inspect_err(|_| {
-                state.overlay.fresh.insert_since(key.clone(), waited);
-            })?;
+            let row = match self.row(&key) {
+                Ok(row) => row,
+                Err(error) => {
+                    items.push((key, Bytes::new()));
+                    since.push(waited);
+                    state.overlay.tell_again(items, since);
+                    return Err(error);
+                }
+            };
             if row.is_stored {
                 let known = row.record.state(&state.clock).encode();
                 bytes += key.len() + known.len();
@@ -364,16 +496,23 @@ impl Replica {
                 since.push(waited);
             }
         }
-        let base = state.clock.base();
-        let all = state.overlay.fresh.is_empty();
-        if items.is_empty() && (!all || state.overlay.told.as_ref() == Some(&base)) {
-            return Ok(None);
+        let is_last = state.overlay.fresh.is_empty_before(until);
+        if is_last {
+            let told = state.overlay.told.replace(base.clone());
+            if items.is_empty() && told.as_ref() == Some(&base) {
+                return Ok(None);
+            }
+        } else {
+            let base = base.clone();
+            state.overlay.round = Some(Round { until, base });
         }
-        if all {
-            state.overlay.told = Some(base.clone());
-        }
-        let base = (all || self.faults.base_while_fresh).then_some(base);
-        Ok(Some(Absorption { items, since, base }))
+        let base = (is_last || self.faults.base_while_fresh).then_some(base);
+        Ok(Some(Absorption {
+            items,
+            since,
+            base,
+            is_last,
+        }))
     }
 
     /// For a negative control of tests: rows go before the log has them.
@@ -385,51 +524,63 @@ impl Replica {
 
     /// The entry may not be decided: its keys are to be absorbed again.
     pub(crate) fn absorb_again(&self, items: Vec<(Bytes, Bytes)>, since: Vec<Instant>) {
-        let mut state = self.state.lock();
-        state.overlay.told = None;
-        for ((key, _), since) in items.into_iter().zip(since) {
-            state.overlay.fresh.insert_since(key, since);
-        }
+        self.state.lock().overlay.tell_again(items, since);
     }
 
-    /// Lets rows go of which the log's state on this disk knows all. Returns whether that state
-    /// is to be brought to the disk first.
-    pub(crate) fn trim(&self) -> Result<bool, EventualError> {
+    /// One step of letting rows go of which the log's state on this disk knows all.
+    ///
+    /// A pass looks at rows that have not changed since a mark; those that may go wait until the
+    /// log's state as it was then is on this disk.
+    pub(crate) fn trim(&self) -> Result<Trimming, EventualError> {
         let Some(decisions) = &self.decisions else {
-            return Ok(false);
+            return Ok(Trimming::Done);
         };
         let (_, durable) = decisions.applied_and_durable(self.range);
         {
-            let mut state = self.state.lock();
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
             if state.warming.is_some() || state.overlay.rows == 0 {
-                return Ok(false);
+                return Ok(Trimming::Done);
             }
-            match state.overlay.leaving.take() {
-                Some(leaving) if leaving.decided <= durable => {
-                    self.let_go(&mut state, leaving.rows)?;
+            if let Some(leaving) = &mut state.overlay.leaving {
+                if leaving.decided > durable {
+                    let asked = leaving.asked.is_some_and(|at| at.elapsed() < FLUSH_AGAIN);
+                    leaving.asked.get_or_insert_with(Instant::now);
+                    return Ok(if asked {
+                        Trimming::Done
+                    } else {
+                        Trimming::Flush
+                    });
                 }
-                Some(leaving) => {
-                    state.overlay.leaving = Some(leaving);
-                    return Ok(true);
+                let left = leaving.rows.len().saturating_sub(TRIM_ROWS_MAX);
+                let rows = leaving.rows.split_off(left);
+                if left == 0 {
+                    state.overlay.leaving = None;
                 }
-                None => {}
+                self.let_go(state, rows)?;
+                return Ok(Trimming::GoOn);
             }
-            let (base, index) = (state.clock.base(), state.index);
-            state.overlay.mark.get_or_insert(Mark {
-                base,
-                index,
-                passes: 0,
-            });
+            if state.overlay.mark.is_none() {
+                if !state.overlay.pace.is_due() {
+                    return Ok(Trimming::Done);
+                }
+                let (base, index, passes) = (state.clock.base(), state.index, 0);
+                state.overlay.mark = Some(Mark {
+                    base,
+                    index,
+                    passes,
+                });
+            }
         }
-        self.find_leaving(durable)
+        self.find_leaving()
     }
 
-    /// Looks at rows that have not changed since the mark.
-    fn find_leaving(&self, durable: u64) -> Result<bool, EventualError> {
+    /// Looks at the next rows that have not changed since the mark.
+    fn find_leaving(&self) -> Result<Trimming, EventualError> {
         let (base, index, start) = {
             let state = self.state.lock();
             let Some(mark) = &state.overlay.mark else {
-                return Ok(false);
+                return Ok(Trimming::Done);
             };
             (mark.base.clone(), mark.index, state.overlay.next.clone())
         };
@@ -443,7 +594,7 @@ impl Replica {
             bytes_max: usize::MAX,
             keys_only: false,
         })?;
-        let (mut rows, mut decided) = (Vec::new(), 0);
+        let (mut rows, mut decided, mut behind) = (Vec::new(), 0, false);
         for (row, version) in page.rows {
             if version.revision > index {
                 continue;
@@ -454,26 +605,37 @@ impl Replica {
             if overlay::is_absorbed(&record, &base, &committed) {
                 rows.push((key, version.revision));
                 decided = decided.max(at);
+            } else if !base.is_within(committed.context()) {
+                // The log has yet to be told of the mark's base: then no row may go.
+                behind = true;
+                break;
             }
         }
-        let mut state = self.state.lock();
-        let whole = page.resume.is_none();
-        state.overlay.next = page
-            .resume
-            .map_or_else(Bytes::new, |row| Rows::key_of(&row));
-        let Some(mark) = &mut state.overlay.mark else {
+        let mut guard = self.state.lock();
+        let overlay = &mut guard.overlay;
+        let Some(mark) = &mut overlay.mark else {
             // A peer's clock was taken over meanwhile.
-            return Ok(false);
+            return Ok(Trimming::Done);
         };
-        mark.passes += 1;
-        if whole && (!rows.is_empty() || mark.passes >= MARK_PASSES_MAX) {
-            state.overlay.mark = None;
+        if behind {
+            // This page is looked at again.
+            mark.passes += 1;
+            if mark.passes >= MARK_PASSES_MAX {
+                overlay.end_pass();
+            }
+            return Ok(Trimming::Done);
         }
-        if rows.is_empty() {
-            return Ok(false);
+        overlay.found.rows.append(&mut rows);
+        overlay.found.decided = overlay.found.decided.max(decided);
+        let is_full = overlay.found.rows.len() >= LEAVING_ROWS_MAX;
+        match page.resume.filter(|_| !is_full) {
+            Some(row) => overlay.next = Rows::key_of(&row),
+            None => overlay.end_pass(),
         }
-        state.overlay.leaving = Some(Leaving { rows, decided });
-        Ok(decided > durable)
+        match overlay.mark.is_some() || overlay.leaving.is_some() {
+            true => Ok(Trimming::GoOn),
+            false => Ok(Trimming::Done),
+        }
     }
 
     fn let_go(&self, state: &mut State, rows: Vec<(Bytes, u64)>) -> Result<(), EventualError> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::encoding::{DecodeError, Reader, Writer};
 use super::intervals::Intervals;
 use super::{Actor, Dot, Dots};
+use crate::time::Revision;
 
 const VERSION: u8 = 1;
 
@@ -64,6 +65,17 @@ impl Clock {
     /// together with the record.
     pub(super) fn add(&mut self, dot: Dot) -> bool {
         self.dots.insert(dot)
+    }
+
+    /// Takes in all that a range's log has named up to `revision`: what `committed` looks at.
+    pub(super) fn with_log(&mut self, revision: Revision) {
+        let counters = Intervals::up_to(revision.0);
+        self.dots.insert_all(Actor::LOG, &counters);
+    }
+
+    /// Undoes [`Clock::with_log`].
+    pub(super) fn without_log(&mut self) {
+        self.dots.remove_actor(Actor::LOG);
     }
 
     /// Takes in all of a peer's clock, and says whether any of it is new.

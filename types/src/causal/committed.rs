@@ -152,19 +152,30 @@ impl Committed {
 
     /// What the log has taken in as of `at`.
     pub fn clock(&self, at: At) -> Clock {
-        let mut dots = self.clock.dots().clone();
-        dots.insert_all(Actor::LOG, &Intervals::up_to(at.0));
-        Clock::of(dots)
+        let mut clock = self.clock.clone();
+        clock.with_log(at);
+        clock
+    }
+
+    /// The base of the same, without a copy of what lies above it: that may be a thousand
+    /// intervals while many keys are on their way into the log.
+    fn base(&self, at: At) -> Dots {
+        let mut base = self.clock.base();
+        base.insert_all(Actor::LOG, &Intervals::up_to(at.0));
+        base
     }
 
     /// What is known of a key with these live values.
     pub fn state(&self, at: At, key: &[u8], live: Vec<(Dot, Value)>) -> KeyState {
-        self.record(key, live).state(&self.clock(at))
+        KeyState {
+            live: live.into_iter().collect(),
+            context: self.seen(at, key),
+        }
     }
 
     /// All dots that the log knows of a key: what a reader of it has seen.
     pub fn seen(&self, at: At, key: &[u8]) -> Dots {
-        let mut seen = self.clock(at).base();
+        let mut seen = self.base(at);
         if let Some(beyond) = self.beyond.get(key) {
             seen.union(beyond);
         }
@@ -190,7 +201,9 @@ impl Committed {
                 beyond.insert_all(actor, counters);
             }
         }
-        beyond.settle(&self.clock(at));
+        self.with_clock(at, |_, clock| {
+            beyond.settle(clock);
+        });
         self.put_beyond(key, beyond);
     }
 
@@ -269,14 +282,8 @@ impl Committed {
         join: impl FnOnce(&mut Clock, &Record) -> Outcome,
     ) -> Option<Vec<(Dot, Value)>> {
         let before = self.record(key, live);
-        let mut clock = self.clock(at);
-        let outcome = join(&mut clock, &before);
-        if outcome.clock_grew {
-            // The log's part stays out: the last revision says it.
-            self.clock = Clock::of(clock.dots().without(&log_part(at)));
-            self.keep_closed(&clock);
-            self.clock_changed = true;
-        }
+        let outcome = self.with_clock(at, |_, clock| join(clock, &before));
+        self.clock_changed |= outcome.clock_grew;
         let mut changed = None;
         if let Some(record) = outcome.record {
             let same = record.live().eq(before.live());
@@ -289,11 +296,15 @@ impl Committed {
         changed
     }
 
-    /// `Dots::without` leaves out what is closed.
-    fn keep_closed(&mut self, clock: &Clock) {
-        for (disk, start) in clock.dots().closed() {
-            self.clock.close(disk, start);
-        }
+    /// Does something by the clock as of `at`, in place.
+    fn with_clock<T>(&mut self, at: At, act: impl FnOnce(&mut Self, &mut Clock) -> T) -> T {
+        let mut clock = std::mem::take(&mut self.clock);
+        clock.with_log(at);
+        let done = act(self, &mut clock);
+        // The log's part stays out: the last revision says it.
+        clock.without_log();
+        self.clock = clock;
+        done
     }
 
     fn put_beyond(&mut self, key: &Bytes, beyond: Dots) {
@@ -314,25 +325,20 @@ impl Committed {
     /// Trims what the clock's growth has set free. Ends, because each pass takes dots out of
     /// every key that it names.
     fn settle(&mut self, at: At) {
-        let clock = self.clock(at);
-        loop {
-            let due = self.unsettled.due(&clock, SETTLE_BATCH_KEYS);
-            if due.is_empty() {
-                return;
+        self.with_clock(at, |committed, clock| {
+            loop {
+                let due = committed.unsettled.due(clock, SETTLE_BATCH_KEYS);
+                if due.is_empty() {
+                    return;
+                }
+                for key in due {
+                    let mut beyond = committed.beyond.get(&key).cloned().unwrap_or_default();
+                    beyond.settle(clock);
+                    committed.put_beyond(&key, beyond);
+                }
             }
-            for key in due {
-                let mut beyond = self.beyond.get(&key).cloned().unwrap_or_default();
-                beyond.settle(&clock);
-                self.put_beyond(&key, beyond);
-            }
-        }
+        });
     }
-}
-
-fn log_part(at: At) -> Dots {
-    let mut dots = Dots::new();
-    dots.insert_all(Actor::LOG, &Intervals::up_to(at.0));
-    dots
 }
 
 /// A context without writes of the log that are yet to come: it cannot have seen them.

@@ -122,6 +122,13 @@ impl Dots {
         }
     }
 
+    /// Takes all counters of one actor out.
+    pub(super) fn remove_actor(&mut self, actor: Actor) {
+        if let Ok(at) = self.position(actor) {
+            self.actors.remove(at);
+        }
+    }
+
     /// Closes the starts of `disk` below `start`, and says whether that is new.
     pub(super) fn close(&mut self, disk: u64, start: u32) -> bool {
         if start <= self.closed_below(disk) {
