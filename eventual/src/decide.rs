@@ -1,35 +1,29 @@
-//! Where a write of this path asks the log of a `mixed` range as well: the strong attempt of a
-//! ladder, and fences.
+//! Where the log of a `mixed` range is asked to decide something, whoever leads it; the strong
+//! attempts of ladders; and whether the log knows what is shown.
 //!
-//! The strong attempt proposes the very deltas that the next rung may spread, so that a late
-//! attempt is a late copy. A fence collects what a majority of primaries shows of a key and has
-//! the log absorb it: a read of the log that starts afterwards sees every write that a majority
-//! of primaries had acknowledged before.
+//! A strong attempt proposes the very deltas that the next rung may spread, so that a late attempt
+//! is a late copy.
 //!
-//! Not here: the log, which is behind `seam::Decisions`.
+//! Not here: the log, which is behind `seam::Decisions`, and fences (`fence`).
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use quorate_proto::internal as wire;
 use quorate_proto::internal::{
-    Decide, Decided, Fetch, eventual_request::Request, eventual_response::Response,
+    Decide, Decided, eventual_request::Request, eventual_response::Response,
 };
-use quorate_types::causal::{Actor, Dots, KeyState};
+use quorate_types::causal::{Actor, KeyState};
 use quorate_types::{NodeId, RangeId, Revision};
 use tokio::time::Instant;
 
 use crate::coordinator::WriteRequest;
 use crate::error::EventualError;
 use crate::node::{EventualNode, Inner};
-use crate::replica::Replica;
 use crate::seam::{Place, Proposal};
 
 /// Pause before a log that did not decide is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
-/// A primary that has not told a fence what it shows after this is left out.
-const FENCE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a rung of the log was not met.
 pub(crate) enum Unmet {
@@ -116,104 +110,9 @@ impl Inner {
         let revision = revision.0;
         Ok(Response::Decided(Decided { revision }))
     }
-
-    /// What a majority of primaries shows of a key, joined, and whether any of them shows what
-    /// its log may not know.
-    async fn collect(
-        &self,
-        range: RangeId,
-        key: &Bytes,
-        replica: &Replica,
-        deadline: Instant,
-    ) -> Result<(KeyState, bool), EventualError> {
-        let place = self.place(range)?;
-        let primaries = &place.holders.primaries;
-        let wanted = primaries.len() / 2 + 1;
-        let (mut state, mut told, mut tentative) = (KeyState::default(), 0, false);
-        let mut asked = FuturesUnordered::new();
-        for node in primaries {
-            if *node == self.node {
-                tentative |= replica.has_row(key)?;
-                state.join(&replica.fetch(key)?);
-                told += 1;
-                continue;
-            }
-            let request = Request::Fetch(Fetch {
-                key: key.clone(),
-                ..Fetch::default()
-            });
-            let answer = self.ask(*node, range, request, FENCE_TIMEOUT);
-            asked.push(async move { (*node, answer.await) });
-        }
-        while told < wanted {
-            let next = tokio::time::timeout_at(deadline, asked.next()).await;
-            let Ok(Some((node, answer))) = next else {
-                break;
-            };
-            let fetched = answer
-                .map_err(EventualError::from)
-                .and_then(|answer| match answer {
-                    Response::Fetched(fetched) if fetched.primary => {
-                        Ok((KeyState::decode(&fetched.state)?, fetched.tentative))
-                    }
-                    _ => Err(EventualError::Peer("an answer of another kind".to_owned())),
-                });
-            match fetched {
-                Ok((known, row)) => {
-                    tentative |= row;
-                    state.join(&known);
-                    told += 1;
-                }
-                Err(error) => tracing::debug!(%range, %node, %error, "a fence goes on without"),
-            }
-        }
-        if told < wanted {
-            return Err(EventualError::TooFewAnswers {
-                range,
-                wanted,
-                answered: told,
-            });
-        }
-        Ok((state, tentative))
-    }
 }
 
 impl EventualNode {
-    /// Brings into a range's log what a majority of primaries shows of a key. Returns whether
-    /// there was anything.
-    ///
-    /// # Errors
-    /// [`EventualError`] where no majority answers, or the log does not decide in time; what it
-    /// absorbs late is no harm.
-    pub async fn fence(
-        &self,
-        range: RangeId,
-        key: &Bytes,
-        deadline: Instant,
-    ) -> Result<bool, EventualError> {
-        let inner = &self.inner;
-        let replica = inner.replica(range)?;
-        let (state, tentative) = inner.collect(range, key, &replica, deadline).await?;
-        if !tentative {
-            return Ok(false);
-        }
-        if let Some((decided, _)) = inner.decisions.decided(range, key)?
-            && !is_news(&state, &decided)
-        {
-            return Ok(false);
-        }
-        metrics::counter!("quorate_fences_absorbed_total").increment(1);
-        let items = vec![(key.clone(), state.encode())];
-        let proposal = Proposal::Absorb { items, base: None };
-        match inner.decide(range, &proposal, deadline).await {
-            Ok(_) => Ok(true),
-            Err(Unmet::NoMajority | Unmet::NotInTime) => Err(EventualError::NotDecided {
-                range,
-                why: "no majority decided on a fence in time".to_owned(),
-            }),
-        }
-    }
-
     /// Whether this node shows of a key what the log has not decided. Cheap where no key of the
     /// range waits for the log.
     ///
@@ -247,7 +146,7 @@ impl EventualNode {
 
 /// Whether a view shows a value that the log does not know, or lacks one that it knows and the
 /// log shows.
-fn differs(view: &KeyState, decided: &KeyState) -> bool {
+pub(crate) fn differs(view: &KeyState, decided: &KeyState) -> bool {
     let is_live = |state: &KeyState, dot| state.live().any(|(live, _)| *live == dot);
     // What the log has named is decided, known here or not.
     let undecided = view
@@ -259,50 +158,38 @@ fn differs(view: &KeyState, decided: &KeyState) -> bool {
     undecided || replaced
 }
 
-/// Whether a view knows anything of the key's tentative writes that the log does not.
-fn is_news(view: &KeyState, decided: &KeyState) -> bool {
-    let tentative = view.context().actors();
-    let tentative: Dots = tentative.filter(|(actor, _)| *actor != Actor::LOG).fold(
-        Dots::new(),
-        |mut all, (actor, counters)| {
-            all.insert_all(actor, counters);
-            all
-        },
-    );
-    differs(view, decided) || !tentative.is_within(decided.context())
-}
-
 /// What the log is asked for, on the wire.
 impl Proposal {
     fn to_wire(&self, timeout_ms: u32) -> Decide {
-        match self {
+        match self.clone() {
             Proposal::Tentative { key, deltas } => Decide {
-                key: key.clone(),
-                deltas: deltas.clone(),
+                key,
+                deltas,
+                timeout_ms,
+                states: Vec::new(),
+            },
+            // A base is told by the leader alone, of itself.
+            Proposal::Absorb { items, .. } => Decide {
+                states: items
+                    .into_iter()
+                    .map(|(key, state)| wire::KeyState { key, state })
+                    .collect(),
                 timeout_ms,
                 ..Decide::default()
             },
-            Proposal::Absorb { items, .. } => {
-                let (key, state) = items.first().cloned().unwrap_or_default();
-                Decide {
-                    key,
-                    state,
-                    timeout_ms,
-                    ..Decide::default()
-                }
-            }
         }
     }
 
     fn from_wire(decide: Decide) -> Proposal {
-        if decide.state.is_empty() {
+        if decide.states.is_empty() {
             return Proposal::Tentative {
                 key: decide.key,
                 deltas: decide.deltas,
             };
         }
+        let items = decide.states.into_iter();
         Proposal::Absorb {
-            items: vec![(decide.key, decide.state)],
+            items: items.map(|known| (known.key, known.state)).collect(),
             base: None,
         }
     }

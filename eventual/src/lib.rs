@@ -16,6 +16,7 @@ mod coordinator;
 mod decide;
 mod error;
 mod faults;
+mod fence;
 mod hand_over;
 pub mod hints;
 mod lanes;

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::error::EventualError;
 use crate::faults::{Faults, Witness};
+use crate::fence::Fences;
 use crate::lanes::Lanes;
 use crate::latency::Latencies;
 use crate::names::Names;
@@ -108,6 +109,7 @@ pub(crate) struct Inner {
     /// Of copies of writes, until they are acknowledged.
     pub(crate) copy_latencies: Latencies,
     pub(crate) lanes: Lanes,
+    pub(crate) fences: Fences,
     pub(crate) read_repairs: Mutex<HashSet<(RangeId, Bytes)>>,
     pub(crate) compared: Mutex<AllCompared>,
     pub(crate) counts: Counts,
@@ -186,6 +188,7 @@ impl EventualNode {
             latencies: Latencies::default(),
             copy_latencies: Latencies::default(),
             lanes: Lanes::default(),
+            fences: Fences::default(),
             read_repairs: Mutex::default(),
             compared: Mutex::default(),
             counts: Counts::default(),
@@ -443,6 +446,7 @@ impl Inner {
             }
             Request::Page(_) => Err(EventualError::NoRange(range)),
             Request::Decide(decide) => self.serve_decide(range, decide).await,
+            Request::Collect(collect) => self.serve_collect(&replica, primary, &collect),
             Request::TreeRoot(root) => {
                 let index = replica.index();
                 let response = crate::repair::serve_root(&replica, &root)?;

@@ -350,7 +350,9 @@ impl Inner {
 pub(crate) fn eventual_class(request: &wire::EventualRequest) -> Class {
     use wire::eventual_request::Request;
     match &request.request {
-        Some(Request::Stores(_) | Request::Fetch(_) | Request::Decide(_)) => Class::Consensus,
+        Some(Request::Stores(_) | Request::Fetch(_) | Request::Decide(_) | Request::Collect(_)) => {
+            Class::Consensus
+        }
         Some(
             Request::HandOver(_)
             | Request::Page(_)

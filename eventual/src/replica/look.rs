@@ -49,6 +49,17 @@ impl Replica {
         Ok((known, missing))
     }
 
+    /// Whether it may speak for what it acknowledged.
+    ///
+    /// # Errors
+    /// As [`Replica::fetch`].
+    pub(crate) fn check_filled(&self) -> Result<(), EventualError> {
+        match self.state.lock().filled {
+            true => Ok(()),
+            false => Err(EventualError::Filling(self.range)),
+        }
+    }
+
     /// Which of some dots this primary has not taken in.
     ///
     /// # Errors
