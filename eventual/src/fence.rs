@@ -38,6 +38,8 @@ const COLLECT_TIMEOUT: Duration = Duration::from_secs(1);
 const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Fences in one round; the others wait for the next.
 const FENCES_PER_ROUND_MAX: usize = 1_024;
+/// Keys that a peer is told of at once, before anything else that it asks.
+pub(crate) const COLLECT_AT_ONCE_KEYS_MAX: usize = 64;
 /// Bytes of what one entry absorbs; the key that crosses it is the last.
 const ENTRY_BYTES_MAX: usize = 512 << 10;
 
@@ -70,6 +72,18 @@ impl Fences {
         !std::mem::replace(&mut lane.is_running, true)
     }
 
+    /// Closes the lane if no fence waits, and says whether it is closed.
+    fn close(&self, range: RangeId) -> bool {
+        let mut lanes = self.0.lock();
+        if lanes
+            .get(&range)
+            .is_some_and(|lane| lane.waiting.is_empty())
+        {
+            lanes.remove(&range);
+        }
+        !lanes.contains_key(&range)
+    }
+
     /// The fences of the next round; `None`: none waits, and the lane is closed.
     fn next(&self, range: RangeId) -> Option<Vec<Fence>> {
         let mut lanes = self.0.lock();
@@ -80,6 +94,25 @@ impl Fences {
         }
         let taken = lane.waiting.len().min(FENCES_PER_ROUND_MAX);
         Some(lane.waiting.drain(..taken).collect())
+    }
+}
+
+/// Rounds that are left to run when whoever ran the first one is done, or was dropped.
+struct Rest {
+    inner: Arc<Inner>,
+    range: RangeId,
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        if self.inner.fences.close(self.range) {
+            return;
+        }
+        let (inner, range) = (self.inner.clone(), self.range);
+        // Without a runtime nobody waits any more.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { while !inner.run_fences_once(range).await {} });
+        }
     }
 }
 
@@ -124,8 +157,14 @@ impl Inner {
             told,
         };
         if self.fences.join(range, fence) {
-            let inner = self.clone();
-            tokio::spawn(async move { inner.run_fences(range).await });
+            // The first round here: a task would only have to be waked. If this is dropped
+            // meanwhile, and for what came since, the guard sees to it.
+            let rest = Rest {
+                inner: self.clone(),
+                range,
+            };
+            let _ = tokio::time::timeout_at(deadline, self.run_fences_once(range)).await;
+            drop(rest);
         }
         match tokio::time::timeout_at(deadline, outcome).await {
             Ok(Ok(outcome)) => outcome,
@@ -136,21 +175,23 @@ impl Inner {
         }
     }
 
-    /// Rounds, one after the other, until no fence waits.
-    async fn run_fences(&self, range: RangeId) {
-        while let Some(mut fences) = self.fences.next(range) {
-            // Who ran out of time does not wait any more.
-            fences.retain(|fence| !fence.told.is_closed());
-            let Some(deadline) = fences.iter().map(|fence| fence.deadline).max() else {
-                continue;
-            };
-            let deadline = deadline.min(Instant::now() + ROUND_TIMEOUT);
-            let keys: BTreeSet<Bytes> = fences.iter().map(|fence| fence.key.clone()).collect();
-            let outcome = self.fence_round(range, &keys, deadline).await;
-            for fence in fences {
-                let _ = fence.told.send(outcome.clone());
-            }
+    /// The next round, if any fence waits. Returns whether the lane is closed.
+    async fn run_fences_once(&self, range: RangeId) -> bool {
+        let Some(mut fences) = self.fences.next(range) else {
+            return true;
+        };
+        // Who ran out of time does not wait any more.
+        fences.retain(|fence| !fence.told.is_closed());
+        let Some(deadline) = fences.iter().map(|fence| fence.deadline).max() else {
+            return false;
+        };
+        let deadline = deadline.min(Instant::now() + ROUND_TIMEOUT);
+        let keys: BTreeSet<Bytes> = fences.iter().map(|fence| fence.key.clone()).collect();
+        let outcome = self.fence_round(range, &keys, deadline).await;
+        for fence in fences {
+            let _ = fence.told.send(outcome.clone());
         }
+        false
     }
 
     /// Brings what a majority shows of some keys to the log. Returns whether there was anything.
@@ -239,14 +280,14 @@ impl Inner {
     }
 
     /// Tells a fence of another node what is shown here.
-    pub(crate) fn serve_collect(
+    pub(crate) fn collect_here(
         &self,
-        replica: &Replica,
-        primary: bool,
+        range: RangeId,
         collect: &Collect,
     ) -> Result<Response, EventualError> {
+        let primary = self.place(range)?.holders.is_primary(self.node);
         let states = match primary {
-            true => shown_of(replica, &collect.keys)?,
+            true => shown_of(&*self.replica(range)?, &collect.keys)?,
             false => Vec::new(),
         };
         let states = states.into_iter().map(|(key, state)| WireState {

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::error::EventualError;
 use crate::faults::{Faults, Witness};
-use crate::fence::Fences;
+use crate::fence::{COLLECT_AT_ONCE_KEYS_MAX, Fences};
 use crate::lanes::Lanes;
 use crate::latency::Latencies;
 use crate::names::Names;
@@ -257,6 +257,10 @@ impl EventualNode {
     ) {
         match request.request {
             Some(Request::Stores(stores)) => self.inner.store_then(range, stores, answer),
+            // A reader waits for it, and it takes no time.
+            Some(Request::Collect(collect)) if collect.keys.len() <= COLLECT_AT_ONCE_KEYS_MAX => {
+                answer(response_of(self.inner.collect_here(range, &collect)));
+            }
             _ => {
                 let node = self.clone();
                 tokio::spawn(async move { answer(node.answer(from, range, request).await) });
@@ -271,16 +275,18 @@ impl EventualNode {
         range: RangeId,
         request: EventualRequest,
     ) -> EventualResponse {
-        let response = match self.inner.serve(from, range, request).await {
-            Ok(response) => response,
-            Err(error) => {
-                tracing::debug!(%from, %range, %error, "a peer's request was refused");
-                Response::Problem(error.to_string())
-            }
-        };
-        EventualResponse {
-            response: Some(response),
-        }
+        response_of(self.inner.serve(from, range, request).await)
+    }
+}
+
+/// A refusal is an answer too.
+fn response_of(served: Result<Response, EventualError>) -> EventualResponse {
+    let response = served.unwrap_or_else(|error| {
+        tracing::debug!(%error, "a peer's request was refused");
+        Response::Problem(error.to_string())
+    });
+    EventualResponse {
+        response: Some(response),
     }
 }
 
@@ -446,7 +452,7 @@ impl Inner {
             }
             Request::Page(_) => Err(EventualError::NoRange(range)),
             Request::Decide(decide) => self.serve_decide(range, decide).await,
-            Request::Collect(collect) => self.serve_collect(&replica, primary, &collect),
+            Request::Collect(collect) => self.collect_here(range, &collect),
             Request::TreeRoot(root) => {
                 let index = replica.index();
                 let response = crate::repair::serve_root(&replica, &root)?;
