@@ -13,7 +13,7 @@ use quorate_types::{KeyspaceOptions, Mode};
 use crate::harness::{Cluster, READY_MAX, rounds, wait_until};
 
 const CLIENTS: u64 = 8;
-const KEYSPACE: &str = "carts";
+pub const KEYSPACE: &str = "carts";
 /// `QUORATE_SECONDS=30` for the long run.
 const SECONDS_USUAL: usize = 6;
 /// What the issue calls available: so many of a thousand requests within this time.
@@ -36,7 +36,7 @@ fn read_one() -> ReadOptions {
     }
 }
 
-async fn with_keyspace(cluster: &Cluster) {
+pub async fn with_keyspace(cluster: &Cluster) {
     let options = KeyspaceOptions {
         mode: Mode::Eventual,
         ..KeyspaceOptions::default()

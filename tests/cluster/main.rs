@@ -19,6 +19,7 @@ mod followers;
 mod hostile;
 mod keyspaces;
 mod lab;
+mod memory;
 mod python;
 mod replacement;
 mod trees;
