@@ -7,6 +7,7 @@
 
 mod caller;
 mod cluster;
+mod disk;
 mod error;
 pub mod hosts;
 mod judge;

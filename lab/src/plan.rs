@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quorate_types::{Ladder, Mode};
+use quorate_types::{Ack, Copies, Ladder, Level, Mode};
 
 use crate::error::LabError;
 use crate::hosts::HostsKind;
@@ -12,6 +12,8 @@ use crate::workload::WorkloadKind;
 
 /// Most nodes of a run.
 pub const NODES_MAX: usize = 9;
+/// Nodes that stand ready where data is damaged.
+const SPARES: usize = 2;
 /// Longest run.
 pub const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Most clients at once.
@@ -79,11 +81,20 @@ impl Plan {
         for nemesis in &options.nemeses {
             nemesis.check(options.nodes)?;
         }
-        let hosts = HostsKind::choose(options.hosts).await?;
+        check_copies(&options)?;
+        let hosts = HostsKind::choose(options.hosts, &options.nemeses).await?;
         let plan = Self { options, hosts };
         // A workload that does not know the level, or a keyspace that does not serve it.
         plan.options.workload.check(&plan.options)?;
         Ok(plan)
+    }
+
+    /// Nodes that can take the place of lost ones.
+    pub(crate) fn spares(&self) -> usize {
+        match self.options.nemeses.contains(&Nemesis::BitFlip) {
+            true => SPARES,
+            false => 0,
+        }
     }
 
     /// Where the nodes will live.
@@ -131,6 +142,38 @@ impl Plan {
         }
         command
     }
+}
+
+/// Damage of one node's data is none of the cluster's only where each write is elsewhere, too; and
+/// a write that need not be on any disk may be lost with the power.
+fn check_copies(options: &PlanOptions) -> Result<(), LabError> {
+    let has = |nemesis| options.nemeses.contains(&nemesis);
+    let own = options.workload.own_level();
+    let levels = options
+        .level
+        .iter()
+        .flat_map(Ladder::rungs)
+        .map(|rung| rung.level);
+    for level in levels.chain(own.filter(|_| options.level.is_none())) {
+        let Level::Eventual { copies, ack, .. } = level else {
+            continue;
+        };
+        if has(Nemesis::BitFlip) && matches!(copies, Copies::One | Copies::Count(1)) {
+            let what = format!("a write at {level} may be on the one disk that bit-flip damages");
+            return Err(LabError::refused(what, "try --level eventual:quorum"));
+        }
+        let cuts = has(Nemesis::PowerCut) || has(Nemesis::PowerCutAll);
+        if cuts && ack == Ack::Memory {
+            let what = format!("a write at {level} may be lost in a power cut");
+            return Err(LabError::refused(what, "try a level without `,memory`"));
+        }
+    }
+    let replication = options.replication.map_or(options.nodes, usize::from);
+    if has(Nemesis::BitFlip) && replication < 3 {
+        let what = format!("bit-flip takes 3 replicas of each range, not {replication}");
+        return Err(LabError::refused(what, ""));
+    }
+    Ok(())
 }
 
 fn within(flag: &str, number: usize, least: usize, most: usize) -> Result<(), LabError> {

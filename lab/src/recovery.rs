@@ -78,6 +78,9 @@ async fn same(cluster: &Cluster, mode: Mode, begin: Instant) -> Result<Duration,
             Ok(()) => return Ok(begin.elapsed()),
             Err(problem) => problem,
         };
+        // Damage may be found only now, when all is read.
+        let replaced = cluster.replace_lost().await;
+        replaced.map_err(|error| error.to_string())?;
         if Instant::now() >= deadline {
             return Err(problem);
         }

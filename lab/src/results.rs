@@ -55,6 +55,7 @@ impl Results {
         let control = self.plan.options.workload.is_control();
         let back = self.recovery.as_ref().is_none_or(Recovery::is_whole);
         match verdict {
+            _ if self.faults.iter().any(|fault| fault.breach.is_some()) => Outcome::Broken,
             _ if !back => Outcome::Broken,
             Verdict::Invalid if !control => Outcome::Broken,
             Verdict::Unknown => Outcome::Open,
@@ -111,7 +112,8 @@ impl Results {
         let counts = self.judgement.report.counts.iter();
         let anomalies = counts.map(|(name, count)| format!("{name} ×{count}"));
         let recovery = self.recovery.iter().flat_map(Recovery::problems);
-        anomalies.chain(recovery).collect()
+        let breaches = self.faults.iter().filter_map(|fault| fault.breach.clone());
+        anomalies.chain(recovery).chain(breaches).collect()
     }
 
     /// Whether it was told to stop before its time.
@@ -197,6 +199,9 @@ impl Results {
                 (Ok(after), true) => format!("recovery: replicas the same after {after:.1?}\n"),
                 _ => format!("recovery: {}\n", recovery.problems().join("; ")),
             };
+        }
+        for breach in self.faults.iter().filter_map(|fault| fault.breach.as_ref()) {
+            text += &format!("wrong: {breach}\n");
         }
         for doubt in self.doubts() {
             text += &format!("does not count: {doubt}\n");

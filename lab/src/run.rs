@@ -127,6 +127,11 @@ async fn work(
         false => Some(recover(cluster, mode).await),
     };
     if !interrupted {
+        let ways = Ways {
+            // One node may have taken another's place.
+            endpoints: cluster.endpoints(),
+            ..ways
+        };
         last_reads(plan, &ways, &recorder, &*workload).await;
     }
     let mut faults = std::mem::take(&mut *scene.faults.lock().expect("no fault panics"));

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use quorate_client::{Client, ClientError};
 use quorate_jepsen::{Model, Options};
-use quorate_types::{Ack, ConflictPolicy, KeyspaceOptions, Ladder, Level, Mode};
+use quorate_types::{Ack, ConflictPolicy, Copies, KeyspaceOptions, Ladder, Level, Mode};
 
 use crate::caller::Caller;
 use crate::error::LabError;
@@ -114,6 +114,23 @@ impl WorkloadKind {
             Self::Sessions | Self::SessionsControl => "session, or eventual:W beside it",
             Self::Siblings => "eventual:W",
             Self::Mixed | Self::Fence | Self::FenceControl => "its own levels only",
+        }
+    }
+
+    /// The level of its eventual calls where none is asked for, and where losing one is an anomaly.
+    pub(crate) const fn own_level(self) -> Option<Level> {
+        match self {
+            Self::Siblings => Some(Level::eventual(Copies::One)),
+            Self::Register
+            | Self::Append
+            | Self::Bank
+            | Self::Set
+            | Self::Counter
+            | Self::Sessions
+            | Self::SessionsControl
+            | Self::Mixed
+            | Self::Fence
+            | Self::FenceControl => None,
         }
     }
 

@@ -113,10 +113,13 @@ impl Disk for FaultDisk {
             Some(contents) => contents,
             None => {
                 // Others may write to what is opened for reading here.
-                let real = self.shared.real.open(path, match mode {
-                    OpenMode::ReadOnly => OpenMode::Existing,
-                    OpenMode::CreateNew | OpenMode::OpenOrCreate | OpenMode::Existing => mode,
-                })?;
+                let real = self.shared.real.open(
+                    path,
+                    match mode {
+                        OpenMode::ReadOnly => OpenMode::Existing,
+                        OpenMode::CreateNew | OpenMode::OpenOrCreate | OpenMode::Existing => mode,
+                    },
+                )?;
                 let held = Mutex::new(Held::new(real.len()?));
                 let is_named = AtomicBool::new(true);
                 let contents = Arc::new(Contents {
@@ -223,7 +226,10 @@ impl FaultFile {
     }
 
     /// Does something with what is held, and has it counted.
-    fn change<T>(&self, work: impl FnOnce(&mut Held, &dyn DiskFile) -> io::Result<T>) -> io::Result<T> {
+    fn change<T>(
+        &self,
+        work: impl FnOnce(&mut Held, &dyn DiskFile) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut held = self.contents.held.lock();
         let before = held.bytes();
         let done = work(&mut held, &*self.contents.real);
