@@ -3,17 +3,19 @@
 //! replaced by a spare, for which the hosts have a place.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use quorate_client::{Client, ClientOptions};
+use serde_json::Value as Json;
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::disk::DiskFiles;
 use crate::error::LabError;
-use crate::hosts::{Cut, Hosts, Strains};
+use crate::foreign::{Answer, ForeignStore, NodeWords, shell};
+use crate::hosts::{Cut, Hosts, Meet, Strains};
 use crate::nemesis::DATA_LOSS;
 use crate::node::Node;
 use crate::plan::Plan;
@@ -25,6 +27,8 @@ const READY_MAX: Duration = Duration::from_secs(60);
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Who leads is asked for so long.
 const ASK_MAX: Duration = Duration::from_secs(1);
+/// Read to see whether a store that is not ours serves.
+const UNWRITTEN_KEY: i64 = -1;
 const HAND_OVER_MAX: Duration = Duration::from_secs(4);
 
 /// A spare has taken the place of a lost node after this, or never does. Others may be down or cut
@@ -41,6 +45,8 @@ pub(crate) struct Cluster {
     /// Who belongs to it now, and the next spare.
     members: RwLock<Members>,
     program: PathBuf,
+    /// The store under test, if it is not Quorate.
+    foreign: Option<ForeignStore>,
     data: PathBuf,
     /// Nodes have disks that take orders.
     fault_disks: bool,
@@ -63,8 +69,12 @@ impl Cluster {
     pub(crate) async fn start(plan: &Plan) -> Result<Self, LabError> {
         let options = &plan.options;
         let places = options.nodes + plan.spares();
+        let meet = match options.foreign {
+            None => Meet::WithClients,
+            Some(_) => Meet::Apart,
+        };
         let cluster = Self {
-            hosts: plan.hosts.open(places).await?,
+            hosts: plan.hosts.open(places, meet).await?,
             nodes: (1..=places)
                 .map(|id| Mutex::new(Node::new(id, options.dir.join(format!("node-{id}.log")))))
                 .collect(),
@@ -74,6 +84,7 @@ impl Cluster {
                 next_spare: options.nodes + 1,
             }),
             program: options.program.clone(),
+            foreign: options.foreign.clone(),
             data: options.dir.join("data"),
             fault_disks: options.nemeses.iter().any(|nemesis| nemesis.is_of_disks()),
             cuts: Mutex::default(),
@@ -96,7 +107,21 @@ impl Cluster {
         for id in self.ids() {
             self.start_node(id).await?;
         }
-        self.wait_until_ready().await
+        match &self.foreign {
+            None => self.wait_until_ready().await,
+            Some(_) => self.wait_until_all_serve().await,
+        }
+    }
+
+    async fn wait_until_all_serve(&self) -> Result<(), LabError> {
+        for id in self.ids() {
+            let served = self.serves(id, READY_MAX).await;
+            served.map_err(|problem| LabError::NotReady {
+                waited_seconds: READY_MAX.as_secs(),
+                problem: format!("node {id}: {problem}"),
+            })?;
+        }
+        Ok(())
     }
 
     /// A cluster that is being founded refuses for a while what it will serve: so it is asked again.
@@ -170,7 +195,7 @@ impl Cluster {
         if !self.members().ids.contains(&id) {
             return Ok(());
         }
-        let command = self.command(id);
+        let command = self.command(id)?;
         let mut node = self.node(id).await;
         if !node.is_running() {
             node.start(command)?;
@@ -178,7 +203,35 @@ impl Cluster {
         Ok(())
     }
 
-    fn command(&self, id: usize) -> Command {
+    fn command(&self, id: usize) -> Result<Command, LabError> {
+        match &self.foreign {
+            None => Ok(self.server(id)),
+            Some(store) => self.foreign_node(id, store),
+        }
+    }
+
+    fn foreign_node(&self, id: usize, store: &ForeignStore) -> Result<Command, LabError> {
+        let dir = self.folder(id);
+        std::fs::create_dir_all(&dir).map_err(|error| LabError::file(&dir, error))?;
+        let peers = self.ids().into_iter().filter(|peer| *peer != id);
+        let reached = |peer| {
+            let relay = self.hosts.detour(id, peer);
+            relay.unwrap_or_else(|| self.hosts.http(peer)).to_string()
+        };
+        let words = NodeWords {
+            node: id,
+            nodes: self.nodes.len(),
+            listen: self.hosts.listen(id).to_string(),
+            peer_listen: self.hosts.http(id).to_string(),
+            peers: peers.map(reached).collect(),
+            dir: dir.display().to_string(),
+        };
+        let mut command = self.hosts.command(id, Path::new("sh"));
+        command.args(shell(&store.node)).envs(words.environment());
+        Ok(command)
+    }
+
+    fn server(&self, id: usize) -> Command {
         let mut command = self.hosts.command(id, &self.program);
         command.arg("server").arg(format!("--id={id}"));
         command.arg(format!("--dir={}", self.folder(id).display()));
@@ -368,15 +421,35 @@ impl Cluster {
             if !self.node(id).await.is_running() {
                 return Err("its process has ended by itself".to_owned());
             }
-            let client = self.client(&endpoint, "default", ASK_MAX);
-            let client = client.map_err(|error| error.to_string())?;
-            match client.put(format!("lab/serves/{id}"), "yes").await {
-                Ok(_) => return Ok(begin.elapsed()),
-                Err(error) => problem = error.to_string(),
+            let asked = match &self.foreign {
+                None => self.ask_node(id, &endpoint).await,
+                Some(store) => self.ask_foreign_node(store, &endpoint[0]).await,
+            };
+            match asked {
+                Ok(()) => return Ok(begin.elapsed()),
+                Err(told) => problem = told,
             }
             tokio::time::sleep(LOOK_PAUSE).await;
         }
         Err(problem)
+    }
+
+    async fn ask_node(&self, id: usize, endpoint: &[String]) -> Result<(), String> {
+        let client = self.client(endpoint, "default", ASK_MAX);
+        let client = client.map_err(|error| error.to_string())?;
+        let put = client.put(format!("lab/serves/{id}"), "yes").await;
+        put.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// By a client of its own: a key that nobody writes is read.
+    async fn ask_foreign_node(&self, store: &ForeignStore, endpoint: &str) -> Result<(), String> {
+        let program = store.program(endpoint, &self.endpoints());
+        let mut program = program.map_err(|error| error.to_string())?;
+        match program.call("read", UNWRITTEN_KEY, &Json::Null).await.0 {
+            Answer::Ok(_) => Ok(()),
+            Answer::Fail(problem) => Err(problem.unwrap_or_else(|| "a read failed".to_owned())),
+            Answer::Info(problem) => Err(problem),
+        }
     }
 
     /// Ends all processes, and takes the hosts away.

@@ -122,6 +122,9 @@ impl Node {
         self.resume()?;
         if let Some(running) = &mut self.running {
             drop(running.stdin.take());
+            self.signal(Signal::TERM)?;
+        }
+        if let Some(running) = &mut self.running {
             if tokio::time::timeout(STOP_MAX, running.child.wait())
                 .await
                 .is_err()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use quorate_types::{Ack, Copies, Ladder, Level, Mode};
 
 use crate::error::LabError;
+use crate::foreign::ForeignStore;
 use crate::hosts::HostsKind;
 use crate::nemesis::Nemesis;
 use crate::workload::WorkloadKind;
@@ -50,6 +51,8 @@ pub struct PlanOptions {
     pub replication: Option<u8>,
     /// A run in which a smaller share of calls was answered does not count, percent.
     pub served_min_percent: u8,
+    /// The store under test, if it is not Quorate.
+    pub foreign: Option<ForeignStore>,
     /// Keep the nodes' data after a run in which all went well.
     pub keep_data: bool,
 }
@@ -131,6 +134,9 @@ impl Plan {
             options.clients,
             options.rate_per_second,
         );
+        if let Some(store) = &options.foreign {
+            command += &format!(" --node '{}' --client '{}'", store.node, store.client);
+        }
         if let Some(level) = &options.level {
             command += &format!(" --level '{level}'");
         }

@@ -62,6 +62,15 @@ impl Strain {
 /// The strained ways; all others are as good as the machine.
 pub type Strains = BTreeMap<Cut, Strain>;
 
+/// At which of a node's two ports other nodes reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meet {
+    /// Where clients do.
+    WithClients,
+    /// At the second one, which is HTTP's with Quorate.
+    Apart,
+}
+
 /// The kinds of hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostsKind {
@@ -77,7 +86,7 @@ pub trait Hosts: Send + Sync {
     /// Where a node is told to serve gRPC.
     fn listen(&self, node: usize) -> SocketAddr;
 
-    /// Where a node is told to serve HTTP.
+    /// Where a node is told to serve HTTP; or other nodes, if it is none of ours.
     fn http(&self, node: usize) -> SocketAddr;
 
     /// Where a node dials another one, if not where that listens.
@@ -181,11 +190,11 @@ impl HostsKind {
         }
     }
 
-    /// Makes hosts for so many nodes.
-    pub(crate) async fn open(self, nodes: usize) -> Result<Arc<dyn Hosts>, LabError> {
+    /// Makes hosts for so many nodes, which meet at one of their two ports.
+    pub(crate) async fn open(self, nodes: usize, meet: Meet) -> Result<Arc<dyn Hosts>, LabError> {
         Ok(match self {
             Self::Netns => Arc::new(netns::Netns::open(nodes).await?),
-            Self::Proxy => Arc::new(proxy::Proxies::open(nodes).await?),
+            Self::Proxy => Arc::new(proxy::Proxies::open(nodes, meet).await?),
         })
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::{Cut, Hosts, Strain, Strains};
+use super::{Cut, Hosts, Meet, Strain, Strains};
 use crate::error::LabError;
 use crate::random::Random;
 
@@ -43,6 +43,7 @@ struct Relay {
 /// All relays of one run.
 pub(super) struct Proxies {
     nodes: Vec<[SocketAddr; 2]>,
+    meet: Meet,
     relays: BTreeMap<(usize, usize), Relay>,
     gates: BTreeMap<(usize, usize), Gate>,
     strains: BTreeMap<(usize, usize), watch::Sender<Strain>>,
@@ -52,7 +53,7 @@ pub(super) struct Proxies {
 
 impl Proxies {
     /// Finds ports for so many nodes, and starts the relays between them.
-    pub(super) async fn open(nodes: usize) -> Result<Self, LabError> {
+    pub(super) async fn open(nodes: usize, meet: Meet) -> Result<Self, LabError> {
         let addresses = free_addresses(2 * nodes).await.map_err(LabError::Listen)?;
         let nodes: Vec<[SocketAddr; 2]> = addresses
             .chunks_exact(2)
@@ -67,6 +68,7 @@ impl Proxies {
             relays: BTreeMap::new(),
             held: Arc::default(),
             strained: Arc::default(),
+            meet,
             nodes,
         };
         for pair in pairs {
@@ -85,8 +87,12 @@ impl Proxies {
             held: self.held.clone(),
             strained: self.strained.clone(),
         };
+        let [listen, apart] = self.nodes[to - 1];
         let way = Way {
-            target: self.nodes[to - 1][0],
+            target: match self.meet {
+                Meet::WithClients => listen,
+                Meet::Apart => apart,
+            },
             there: lane((from, to)),
             back: lane((to, from)),
         };
@@ -316,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_cut_waits_and_goes_on_afterwards() {
-        let proxies = Proxies::open(2).await.unwrap();
+        let proxies = Proxies::open(2, Meet::WithClients).await.unwrap();
         let node = TcpListener::bind(proxies.listen(2)).await.unwrap();
         let mut dialled = TcpStream::connect(proxies.detour(1, 2).unwrap())
             .await
@@ -354,7 +360,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_delayed_comes_later_and_in_order() {
-        let proxies = Proxies::open(2).await.unwrap();
+        let proxies = Proxies::open(2, Meet::WithClients).await.unwrap();
         let (mut dialled, mut met) = connected(&proxies).await;
         let strain = Strain {
             delay: SHORT,
@@ -381,7 +387,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_narrow_way_takes_as_long_as_its_bytes() {
-        let proxies = Proxies::open(2).await.unwrap();
+        let proxies = Proxies::open(2, Meet::WithClients).await.unwrap();
         let (mut dialled, mut met) = connected(&proxies).await;
         let strain = Strain {
             bytes_per_second: Some(10_000),
@@ -396,7 +402,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reset_is_seen_at_both_ends() {
-        let proxies = Proxies::open(2).await.unwrap();
+        let proxies = Proxies::open(2, Meet::WithClients).await.unwrap();
         let (mut dialled, mut met) = connected(&proxies).await;
         let strain = Strain {
             resets: true,

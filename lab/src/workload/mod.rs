@@ -8,7 +8,9 @@ mod append;
 mod bank;
 mod counter;
 mod fence;
+mod foreign;
 mod keys;
+mod ladders;
 mod mixed;
 mod register;
 mod sessions;
@@ -55,11 +57,13 @@ pub enum WorkloadKind {
     Fence,
     /// The same without fences: the control, which is to be found guilty.
     FenceControl,
+    /// Writes and reads by ladders, whose receipts must be true.
+    Ladders,
 }
 
 impl WorkloadKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Register,
         Self::Append,
         Self::Bank,
@@ -71,6 +75,7 @@ impl WorkloadKind {
         Self::Mixed,
         Self::Fence,
         Self::FenceControl,
+        Self::Ladders,
     ];
 
     /// Its name on the command line.
@@ -87,6 +92,7 @@ impl WorkloadKind {
             Self::Mixed => "mixed",
             Self::Fence => "fence",
             Self::FenceControl => "fence-control",
+            Self::Ladders => "ladders",
         }
     }
 
@@ -102,7 +108,8 @@ impl WorkloadKind {
             | Self::Sessions
             | Self::Siblings
             | Self::Mixed
-            | Self::Fence => false,
+            | Self::Fence
+            | Self::Ladders => false,
         }
     }
 
@@ -113,14 +120,14 @@ impl WorkloadKind {
             Self::Set | Self::Counter => "linearizable or eventual:W",
             Self::Sessions | Self::SessionsControl => "session, or eventual:W beside it",
             Self::Siblings => "eventual:W",
-            Self::Mixed | Self::Fence | Self::FenceControl => "its own levels only",
+            Self::Mixed | Self::Fence | Self::FenceControl | Self::Ladders => "its own levels only",
         }
     }
 
     /// The level of its eventual calls where none is asked for, and where losing one is an anomaly.
     pub(crate) const fn own_level(self) -> Option<Level> {
         match self {
-            Self::Siblings => Some(Level::eventual(Copies::One)),
+            Self::Siblings | Self::Ladders => Some(Level::eventual(Copies::One)),
             Self::Register
             | Self::Append
             | Self::Bank
@@ -142,7 +149,7 @@ impl WorkloadKind {
                 *level == Level::Session || level.is_eventual()
             }
             Self::Siblings => level.is_eventual(),
-            Self::Mixed | Self::Fence | Self::FenceControl => false,
+            Self::Mixed | Self::Fence | Self::FenceControl | Self::Ladders => false,
         }
     }
 
@@ -156,7 +163,9 @@ impl WorkloadKind {
             Self::Sessions | Self::SessionsControl if eventual => &[Mode::Mixed],
             Self::Sessions | Self::SessionsControl => &[Mode::Mixed, Mode::Strong],
             Self::Siblings => &[Mode::Mixed, Mode::Eventual],
-            Self::Counter | Self::Mixed | Self::Fence | Self::FenceControl => &[Mode::Mixed],
+            Self::Counter | Self::Mixed | Self::Fence | Self::FenceControl | Self::Ladders => {
+                &[Mode::Mixed]
+            }
         }
     }
 
@@ -167,6 +176,9 @@ impl WorkloadKind {
     /// [`LabError::Refused`] says which would.
     pub(crate) fn check(self, options: &PlanOptions) -> Result<(), LabError> {
         let level = level_of(options)?;
+        if options.foreign.is_some() {
+            return self.check_foreign(options);
+        }
         if let Some(level) = level.filter(|level| !self.knows(level)) {
             let what = format!("the workload {} cannot be had at {level}", self.name());
             return Err(LabError::refused(
@@ -184,6 +196,32 @@ impl WorkloadKind {
             ));
         }
         Ok(())
+    }
+
+    /// A store that is not ours has registers, and neither levels nor modes.
+    fn check_foreign(self, options: &PlanOptions) -> Result<(), LabError> {
+        let refused = |what: &str, hint| {
+            let what = format!("{what} with a store that is not Quorate");
+            Err(LabError::refused(what, hint))
+        };
+        if self != Self::Register {
+            let what = format!("the workload {} cannot be had", self.name());
+            return refused(&what, "wanted: register");
+        }
+        if options.level.is_some() || options.mode.is_some() || options.replication.is_some() {
+            return refused("there are no --level, --mode and --replication", "");
+        }
+        let known = options.nemeses.iter().find(|one| !one.is_for_any_store());
+        match known {
+            Some(nemesis) => {
+                let what = format!("the nemesis {} cannot be had", nemesis.name());
+                refused(
+                    &what,
+                    "it takes what only Quorate tells, or takes as orders",
+                )
+            }
+            None => Ok(()),
+        }
     }
 
     /// The keyspace that it works in.
@@ -208,7 +246,8 @@ impl WorkloadKind {
                 | Self::Siblings
                 | Self::Mixed
                 | Self::Fence
-                | Self::FenceControl => ConflictPolicy::Siblings,
+                | Self::FenceControl
+                | Self::Ladders => ConflictPolicy::Siblings,
             },
             partitioning: match self {
                 Self::Append | Self::Bank => defaults.partitioning,
@@ -220,7 +259,8 @@ impl WorkloadKind {
                 | Self::Siblings
                 | Self::Mixed
                 | Self::Fence
-                | Self::FenceControl => quorate_types::Partitioning::Hash(2),
+                | Self::FenceControl
+                | Self::Ladders => quorate_types::Partitioning::Hash(2),
             },
             replication,
             ..defaults
@@ -230,6 +270,9 @@ impl WorkloadKind {
     /// The work itself.
     pub(crate) fn make(self, options: &PlanOptions) -> Result<Arc<dyn Workload>, LabError> {
         let level = level_of(options)?;
+        if let Some(store) = &options.foreign {
+            return Ok(Arc::new(foreign::Foreign::new(store.clone())));
+        }
         Ok(match self {
             Self::Register => Arc::new(register::Register::default()),
             Self::Append => Arc::new(append::Append::default()),
@@ -242,6 +285,7 @@ impl WorkloadKind {
             Self::Mixed => Arc::new(mixed::Mixed::default()),
             Self::Fence => Arc::new(fence::Fence::new(true)),
             Self::FenceControl => Arc::new(fence::Fence::new(false)),
+            Self::Ladders => Arc::new(ladders::Ladders::new(self.keyspace(options)?.replication)),
         })
     }
 }
@@ -288,6 +332,11 @@ pub(crate) trait Workload: Send + Sync {
 
     /// The last reads of a caller at one node, once all is whole and has come to rest.
     async fn finish(&self, _caller: &mut Caller) {}
+
+    /// What the store said that is not so, where the recording cannot tell.
+    fn breaches(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// What the recording is held against.
     fn model(&self) -> (Model, Options);
