@@ -12,6 +12,8 @@ use crate::error::LabError;
 
 /// A program that has not answered within this is ended, and its call's outcome is unknown.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// A program that has just been started is given more: interpreters take their time.
+const FIRST_ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// What came of a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +32,7 @@ pub(crate) struct Program {
     _child: Child,
     stdin: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
+    has_answered: bool,
 }
 
 impl Program {
@@ -52,6 +55,7 @@ impl Program {
             _child: child,
             stdin,
             lines: BufReader::new(stdout).lines(),
+            has_answered: false,
         })
     }
 
@@ -65,7 +69,13 @@ impl Program {
             self.lines.next_line().await
         };
         let lost = |what: String| (Answer::Info(what), false);
-        match tokio::time::timeout(ANSWER_MAX, ask).await {
+        let patience = match self.has_answered {
+            true => ANSWER_MAX,
+            false => FIRST_ANSWER_MAX,
+        };
+        let asked = tokio::time::timeout(patience, ask).await;
+        self.has_answered = true;
+        match asked {
             Err(_) => lost("the client does not answer".to_owned()),
             Ok(Err(error)) => lost(format!("the client: {error}")),
             Ok(Ok(None)) => lost("the client has ended".to_owned()),

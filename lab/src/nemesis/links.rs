@@ -11,13 +11,13 @@ use crate::hosts::{Cut, Strain, Strains};
 const DELAY_MAX_MS: usize = 250;
 const DELAY_MIN_MS: usize = 20;
 /// How much gets through, bytes a second.
-const NARROW_MIN_BYTES: usize = 8 << 10;
-const NARROW_MAX_BYTES: usize = 96 << 10;
+const NARROW_MIN_BYTES: usize = 2 << 10;
+const NARROW_MAX_BYTES: usize = 16 << 10;
 /// Packets lost of a hundred.
 const LOSS_MIN_PERCENT: usize = 5;
 const LOSS_MAX_PERCENT: usize = 40;
 /// Resets within one fault, and the time between two.
-const RESETS: usize = 6;
+const RESETS: usize = 4;
 const BETWEEN_RESETS: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_millis(700));
 /// A reset lasts so long: connections that are made meanwhile are reset as well.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use async_trait::async_trait;
 use quorate_client::{ReadOptions, Receipt, WriteOptions};
 use quorate_jepsen::{Model, Options};
-use quorate_types::{Copies, Ladder, Level};
+use quorate_types::{Copies, Ladder, Level, Revision};
 use serde_json::{Value as Json, json};
 
 use super::Workload;
@@ -79,11 +79,11 @@ impl Ladders {
             self.breach(format!("the receipt of the write of {key}: {wrong}"));
         }
         let is_strong = written.receipt.level == Some(Level::Linearizable);
-        if is_strong != written.dot.is_empty() {
-            let level = written.receipt.level;
+        // The log has given it a revision, or nobody has.
+        if is_strong != (written.revision != Revision::default()) {
+            let (level, revision) = (written.receipt.level, written.revision);
             self.breach(format!(
-                "the write of {key} at {level:?} is named {:?}",
-                written.dot
+                "the write of {key} at {level:?} is revision {revision}"
             ));
         }
         if is_strong {
