@@ -158,7 +158,9 @@ impl Actor {
             Nemesis::SyncError => self.failing_disk(Failing::Sync).await,
             Nemesis::BitFlip => self.flip_bits().await,
             Nemesis::TransferLeader => self.transfer_leader().await,
-            Nemesis::Delay | Nemesis::SlowLink | Nemesis::Loss => self.strain_links().await,
+            Nemesis::Delay => self.delay_links().await,
+            Nemesis::SlowLink => self.narrow_links().await,
+            Nemesis::Loss => self.lossy_links().await,
             Nemesis::Reset => self.reset_links().await,
         }
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::Nemesis;
 use super::disturb::{Actor, CUT};
 use crate::error::LabError;
 use crate::hosts::{Cut, Strain, Strains};
@@ -24,33 +23,37 @@ const BETWEEN_RESETS: (Duration, Duration) =
 const RESET: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 
 impl Actor {
-    /// A strain of the nemesis's kind.
-    fn strain(&mut self) -> (Strain, String) {
-        let mut between = |least: usize, most: usize| least + self.random.below(most - least + 1);
-        let mut strain = Strain::default();
-        let what = match self.nemesis {
-            Nemesis::Delay => {
-                let ms = between(DELAY_MIN_MS, DELAY_MAX_MS);
-                strain.delay = Duration::from_millis(ms as u64);
-                strain.jitter = Duration::from_millis(between(0, ms) as u64);
-                format!("{ms} ms late")
-            }
-            Nemesis::SlowLink => {
-                let bytes = between(NARROW_MIN_BYTES, NARROW_MAX_BYTES);
-                strain.bytes_per_second = Some(bytes as u64);
-                format!("{} KiB/s", bytes >> 10)
-            }
-            Nemesis::Loss => {
-                let percent = between(LOSS_MIN_PERCENT, LOSS_MAX_PERCENT);
-                strain.loss_percent = u8::try_from(percent).expect("it is a percentage");
-                format!("{percent} % lost")
-            }
-            _ => {
-                strain.resets = true;
-                "reset".to_owned()
-            }
+    fn between(&mut self, least: usize, most: usize) -> usize {
+        least + self.random.below(most - least + 1)
+    }
+
+    pub(super) async fn delay_links(&mut self) -> Result<(), LabError> {
+        let ms = self.between(DELAY_MIN_MS, DELAY_MAX_MS);
+        let strain = Strain {
+            delay: Duration::from_millis(ms as u64),
+            jitter: Duration::from_millis(self.random.below(ms) as u64),
+            ..Strain::default()
         };
-        (strain, what)
+        self.strain_links(strain, &format!("{ms} ms late")).await
+    }
+
+    pub(super) async fn narrow_links(&mut self) -> Result<(), LabError> {
+        let bytes = self.between(NARROW_MIN_BYTES, NARROW_MAX_BYTES);
+        let strain = Strain {
+            bytes_per_second: Some(bytes as u64),
+            ..Strain::default()
+        };
+        self.strain_links(strain, &format!("{bytes} bytes/s")).await
+    }
+
+    pub(super) async fn lossy_links(&mut self) -> Result<(), LabError> {
+        let percent = self.between(LOSS_MIN_PERCENT, LOSS_MAX_PERCENT);
+        let strain = Strain {
+            loss_percent: u8::try_from(percent).expect("it is a percentage"),
+            ..Strain::default()
+        };
+        self.strain_links(strain, &format!("{percent} % lost"))
+            .await
     }
 
     /// Which ways: all, or those of one node, or those towards it.
@@ -75,9 +78,8 @@ impl Actor {
         }
     }
 
-    pub(super) async fn strain_links(&mut self) -> Result<(), LabError> {
+    async fn strain_links(&mut self, strain: Strain, how: &str) -> Result<(), LabError> {
         let (ways, whose) = self.ways();
-        let (strain, how) = self.strain();
         let what = format!("{whose}: {how}");
         let cluster = self.scene.cluster.clone();
         let before = cluster.hosts().strained().await?;
@@ -93,7 +95,10 @@ impl Actor {
 
     pub(super) async fn reset_links(&mut self) -> Result<(), LabError> {
         let (ways, whose) = self.ways();
-        let (strain, _) = self.strain();
+        let strain = Strain {
+            resets: true,
+            ..Strain::default()
+        };
         let cluster = self.scene.cluster.clone();
         let before = cluster.hosts().strained().await?;
         let begin = self.begin(&whose);
