@@ -11,6 +11,7 @@ mod fence;
 mod foreign;
 mod keys;
 mod ladders;
+mod lock;
 mod mixed;
 mod register;
 mod sessions;
@@ -59,11 +60,15 @@ pub enum WorkloadKind {
     FenceControl,
     /// Writes and reads by ladders, whose receipts must be true.
     Ladders,
+    /// A lock with leases and fencing tokens around a list.
+    Lock,
+    /// The same without tokens: the control, which is to be found guilty where nodes pause.
+    LockControl,
 }
 
 impl WorkloadKind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Register,
         Self::Append,
         Self::Bank,
@@ -76,6 +81,8 @@ impl WorkloadKind {
         Self::Fence,
         Self::FenceControl,
         Self::Ladders,
+        Self::Lock,
+        Self::LockControl,
     ];
 
     /// Its name on the command line.
@@ -93,13 +100,15 @@ impl WorkloadKind {
             Self::Fence => "fence",
             Self::FenceControl => "fence-control",
             Self::Ladders => "ladders",
+            Self::Lock => "lock",
+            Self::LockControl => "lock-control",
         }
     }
 
     /// Whether it breaks the promise by intent, to show that a breach is seen.
     pub const fn is_control(self) -> bool {
         match self {
-            Self::SessionsControl | Self::FenceControl => true,
+            Self::SessionsControl | Self::FenceControl | Self::LockControl => true,
             Self::Register
             | Self::Append
             | Self::Bank
@@ -109,7 +118,8 @@ impl WorkloadKind {
             | Self::Siblings
             | Self::Mixed
             | Self::Fence
-            | Self::Ladders => false,
+            | Self::Ladders
+            | Self::Lock => false,
         }
     }
 
@@ -120,7 +130,12 @@ impl WorkloadKind {
             Self::Set | Self::Counter => "linearizable or eventual:W",
             Self::Sessions | Self::SessionsControl => "session, or eventual:W beside it",
             Self::Siblings => "eventual:W",
-            Self::Mixed | Self::Fence | Self::FenceControl | Self::Ladders => "its own levels only",
+            Self::Mixed
+            | Self::Fence
+            | Self::FenceControl
+            | Self::Ladders
+            | Self::Lock
+            | Self::LockControl => "its own levels only",
         }
     }
 
@@ -137,7 +152,9 @@ impl WorkloadKind {
             | Self::SessionsControl
             | Self::Mixed
             | Self::Fence
-            | Self::FenceControl => None,
+            | Self::FenceControl
+            | Self::Lock
+            | Self::LockControl => None,
         }
     }
 
@@ -149,7 +166,12 @@ impl WorkloadKind {
                 *level == Level::Session || level.is_eventual()
             }
             Self::Siblings => level.is_eventual(),
-            Self::Mixed | Self::Fence | Self::FenceControl | Self::Ladders => false,
+            Self::Mixed
+            | Self::Fence
+            | Self::FenceControl
+            | Self::Ladders
+            | Self::Lock
+            | Self::LockControl => false,
         }
     }
 
@@ -157,7 +179,9 @@ impl WorkloadKind {
     fn modes(self, level: Option<Level>) -> &'static [Mode] {
         let eventual = level.is_some_and(|level| level.is_eventual());
         match self {
-            Self::Register | Self::Append | Self::Bank => &[Mode::Mixed, Mode::Strong],
+            Self::Register | Self::Append | Self::Bank | Self::Lock | Self::LockControl => {
+                &[Mode::Mixed, Mode::Strong]
+            }
             Self::Set | Self::Counter if eventual => &[Mode::Mixed, Mode::Eventual],
             Self::Set => &[Mode::Mixed, Mode::Strong],
             Self::Sessions | Self::SessionsControl if eventual => &[Mode::Mixed],
@@ -247,10 +271,12 @@ impl WorkloadKind {
                 | Self::Mixed
                 | Self::Fence
                 | Self::FenceControl
-                | Self::Ladders => ConflictPolicy::Siblings,
+                | Self::Ladders
+                | Self::Lock
+                | Self::LockControl => ConflictPolicy::Siblings,
             },
             partitioning: match self {
-                Self::Append | Self::Bank => defaults.partitioning,
+                Self::Append | Self::Bank | Self::Lock | Self::LockControl => defaults.partitioning,
                 Self::Register
                 | Self::Set
                 | Self::Counter
@@ -285,6 +311,8 @@ impl WorkloadKind {
             Self::Mixed => Arc::new(mixed::Mixed::default()),
             Self::Fence => Arc::new(fence::Fence::new(true)),
             Self::FenceControl => Arc::new(fence::Fence::new(false)),
+            Self::Lock => Arc::new(lock::Lock::new(true)),
+            Self::LockControl => Arc::new(lock::Lock::new(false)),
             Self::Ladders => Arc::new(ladders::Ladders::new(self.keyspace(options)?.replication)),
         })
     }
