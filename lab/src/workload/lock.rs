@@ -23,8 +23,11 @@ const LOCK: &str = "lock";
 const LIST: &str = "lock/list";
 /// Shorter than calls may hang.
 const LEASE: Duration = Duration::from_millis(400);
-/// What a holder does between reading and writing.
+/// How long a holder takes between reading and writing.
 const THINKS: (Duration, Duration) = (Duration::ZERO, Duration::from_millis(20));
+/// And how long one does that is held up, as by the collection of its garbage: so many of a hundred.
+const HELD_UP: (Duration, Duration) = (Duration::from_millis(450), Duration::from_millis(1200));
+const HELD_UP_PERCENT: usize = 6;
 /// As the lock's value: until then nobody else may take it, milliseconds of the run; 0: it is free.
 const FREE: u64 = 0;
 
@@ -147,7 +150,11 @@ impl Workload for Lock {
             key: None,
             value: json!(element),
         };
-        let thinks = caller.random.between(THINKS.0, THINKS.1);
+        let (least, most) = match caller.random.percent(HELD_UP_PERCENT) {
+            true => HELD_UP,
+            false => THINKS,
+        };
+        let thinks = caller.random.between(least, most);
         caller
             .call(ask, self.add(&client, token, element, thinks))
             .await;

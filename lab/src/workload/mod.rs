@@ -62,7 +62,7 @@ pub enum WorkloadKind {
     Ladders,
     /// A lock with leases and fencing tokens around a list.
     Lock,
-    /// The same without tokens: the control, which is to be found guilty where nodes pause.
+    /// The same without tokens: the control, which is to be found guilty.
     LockControl,
 }
 

@@ -25,8 +25,8 @@ const TIME_DEFAULT: Duration = Duration::from_secs(60);
   quorate jepsen run --node './store serve' --client './store speak' --nemesis halves,kill
 
 Workloads: register, append, bank, set, counter, sessions, siblings, mixed, fence, ladders, lock;
-and sessions-control, fence-control and lock-control (with pause), which break the promise by
-intent and must be found out.
+and sessions-control, fence-control and lock-control, which break the promise by intent and must
+be found out.
 Nemeses: none, halves, minority, majority-ring, bridge, one-way, isolate-leader, flapping, kill,
 kill-leader, kill-majority, kill-all, pause, pause-leader, pause-all, rolling-restart,
 transfer-leader, clock-skew, clock-strobe; of disks: power-cut, power-cut-all, disk-slow, disk-full,
