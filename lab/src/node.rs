@@ -124,13 +124,12 @@ impl Node {
             drop(running.stdin.take());
             self.signal(Signal::TERM)?;
         }
-        if let Some(running) = &mut self.running {
-            if tokio::time::timeout(STOP_MAX, running.child.wait())
+        if let Some(running) = &mut self.running
+            && tokio::time::timeout(STOP_MAX, running.child.wait())
                 .await
                 .is_err()
-            {
-                return self.kill().await;
-            }
+        {
+            return self.kill().await;
         }
         self.running = None;
         Ok(id)
