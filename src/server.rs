@@ -3,6 +3,8 @@
 //!
 //! Only here do the parts meet. What each of them does is in its own crate.
 
+use std::error::Error;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use quorate_proto::internal::peer_server::PeerServer;
 use quorate_raft::peer::{GrpcTransport, PeerService, TransportOptions};
 use quorate_raft::seam::{Clock, OffsetClock, Randomness, SystemClock, SystemRandomness};
 use quorate_raft::{RaftNode, RaftNodeOptions, Seams, StartError};
-use quorate_storage::disk::{Disk, FolderLock, RealDisk};
+use quorate_storage::disk::{Disk, FaultDisk, FolderLock, RealDisk};
 use quorate_storage::engine::{Engine, EngineError, EngineOptions};
 use quorate_storage::log::{LogError, LogIdentity, LogOptions, NodeLog};
 use quorate_types::limits::MESSAGE_MAX_BYTES;
@@ -68,6 +70,8 @@ pub struct ServerOptions {
     pub detours: Vec<(u64, SocketAddr)>,
     /// A file with a number, by which this node's clock is wrong, milliseconds.
     pub clock_offset_file: Option<PathBuf>,
+    /// A file that says what is wrong with this node's disk, which then holds back what is not synced.
+    pub disk_fault_file: Option<PathBuf>,
     /// This node's failure domain.
     pub zone: String,
     /// This node's weight on the ring.
@@ -106,7 +110,7 @@ pub enum ServerError {
         address: SocketAddr,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The folder belongs to a running node.
     #[error("the folder {dir} is in use by another process")]
@@ -121,7 +125,7 @@ pub enum ServerError {
         dir: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The log does not open.
     #[error("the log in {dir} does not open")]
@@ -156,25 +160,38 @@ pub enum ServerError {
     /// The disk has failed: nothing may be acknowledged any more.
     #[error("the node stops serving: {0}")]
     DiskFailed(String),
+    /// What is on the disk does not match its checksum.
+    #[error("the node stops serving: {0}")]
+    DataLost(String),
     /// Signals cannot be taken.
     #[error("signals cannot be taken")]
-    Signals(#[source] std::io::Error),
+    Signals(#[source] io::Error),
 }
 
 impl ServerError {
     /// Whether acknowledged data of this node is damaged: it must be replaced.
     pub fn is_data_loss(&self) -> bool {
-        match self {
-            ServerError::Log { source, .. } => matches!(source, LogError::Damaged { .. }),
-            ServerError::Engine { source, .. } => {
-                matches!(
-                    source,
-                    EngineError::Damaged { .. } | EngineError::Corrupt { .. }
-                )
-            }
-            _ => false,
-        }
+        matches!(self, Self::DataLost(_)) || is_damage(self)
     }
+}
+
+/// Whether an error, or what led to it, is a checksum that did not match.
+fn is_damage(error: &(dyn Error + 'static)) -> bool {
+    let log = error.downcast_ref::<LogError>();
+    let engine = error.downcast_ref::<EngineError>();
+    // What an error of the system wraps is not among its sources.
+    let wrapped = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    log.is_some_and(|log| matches!(log, LogError::Damaged { .. }))
+        || engine.is_some_and(|engine| {
+            matches!(
+                engine,
+                EngineError::Damaged { .. } | EngineError::Corrupt { .. }
+            )
+        })
+        || wrapped.is_some_and(|wrapped| is_damage(wrapped))
+        || error.source().is_some_and(is_damage)
 }
 
 /// What a node holds until it stops.
@@ -221,7 +238,7 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
     tracing::info!(id = options.id, listen = %options.listen, http = %options.http_listen, "serving");
     let ended = tokio::select! {
         told = told_to_stop(options.stdin_watch) => told.map_err(ServerError::Signals),
-        failed = disk_failed(&node.raft) => Err(ServerError::DiskFailed(failed)),
+        failed = disk_failed(&node.raft) => Err(failed),
         served = &mut serving => match served {
             Ok(Err(error)) => Err(error.into()),
             Ok(Ok(())) | Err(_) => Ok(()),
@@ -284,7 +301,7 @@ fn cluster_tag(name: &str) -> [u8; 16] {
 }
 
 async fn start(options: &ServerOptions) -> Result<Node, ServerError> {
-    let disk = RealDisk::shared();
+    let disk = disk(options)?;
     let lock = take_folder(&disk, options)?;
     let dir = options.dir.join("log");
     let identity = LogIdentity {
@@ -334,6 +351,20 @@ async fn start(options: &ServerOptions) -> Result<Node, ServerError> {
     })
 }
 
+/// The node's disk; a faulty one if a test wants that.
+fn disk(options: &ServerOptions) -> Result<Arc<dyn Disk>, ServerError> {
+    let Some(orders) = &options.disk_fault_file else {
+        return Ok(RealDisk::shared());
+    };
+    // Another seed with each start: what reaches the disk early is not to be the same for ever.
+    let disk = FaultDisk::new(orders, SystemRandomness.next());
+    let disk = disk.map_err(|source| ServerError::Folder {
+        dir: orders.clone(),
+        source,
+    })?;
+    Ok(Arc::new(disk))
+}
+
 /// The node's clock; a wrong one if a test wants that.
 fn clock(options: &ServerOptions) -> Arc<dyn Clock> {
     let Some(path) = options.clock_offset_file.clone() else {
@@ -370,7 +401,7 @@ fn take_folder(
     disk.create_dir_all(&dir).map_err(folder)?;
     disk.lock_folder(&dir)
         .map_err(|source| match source.kind() {
-            std::io::ErrorKind::WouldBlock => ServerError::FolderInUse { dir: dir.clone() },
+            io::ErrorKind::WouldBlock => ServerError::FolderInUse { dir: dir.clone() },
             _ => folder(source),
         })
 }
@@ -428,7 +459,7 @@ fn planted_faults() -> quorate_raft::Faults {
     }
 }
 
-async fn told_to_stop(stdin_watch: bool) -> std::io::Result<()> {
+async fn told_to_stop(stdin_watch: bool) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
@@ -447,17 +478,24 @@ async fn stdin_ended() {
 }
 
 /// Waits until the log or the engine has failed, and says why.
-async fn disk_failed(node: &RaftNode) -> String {
+async fn disk_failed(node: &RaftNode) -> ServerError {
     let mut log = node.log().on_failure();
     let mut engine = node.engine().on_failure();
     tokio::select! {
         failed = log.wait_for(Option::is_some) => match failed.as_deref() {
-            Ok(Some(error)) => chain(error.as_ref()),
-            Ok(None) | Err(_) => "the log is closed".to_string(),
+            Ok(Some(error)) => told_of_disk(error.as_ref()),
+            Ok(None) | Err(_) => ServerError::DiskFailed("the log is closed".to_owned()),
         },
         failed = engine.wait_for(Option::is_some) => match failed.as_deref() {
-            Ok(Some(error)) => chain(error.as_ref()),
-            Ok(None) | Err(_) => "the engine is closed".to_string(),
+            Ok(Some(error)) => told_of_disk(error.as_ref()),
+            Ok(None) | Err(_) => ServerError::DiskFailed("the engine is closed".to_owned()),
         },
+    }
+}
+
+fn told_of_disk(error: &(dyn Error + 'static)) -> ServerError {
+    match is_damage(error) {
+        true => ServerError::DataLost(chain(error)),
+        false => ServerError::DiskFailed(chain(error)),
     }
 }

@@ -203,6 +203,19 @@ impl Admin {
         .map(|answer| answer.shares)
     }
 
+    /// Has the node that answers hand the ranges that it leads to others.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]. If its answer was lost, it may have handed over, or some of it.
+    pub async fn hand_over(&self) -> Result<v1::HandOverResponse, ClientError> {
+        let request = v1::HandOverRequest {};
+        self.ask(Repeat::IfUndone, request, async |mut admin, request| {
+            admin.hand_over(request).await
+        })
+        .await
+    }
+
     /// What each level would get now for a key, or, without one, for the worst range of a
     /// keyspace: as the node that answers sees it.
     ///

@@ -293,7 +293,9 @@ fn newer(mut left: v1::Receipt, right: v1::Receipt) -> v1::Receipt {
     left.revision = left.revision.max(right.revision);
     left.staleness_ms = left.staleness_ms.max(right.staleness_ms);
     left.replayed |= right.replayed;
-    left.rung = left.rung.max(right.rung);
+    if right.rung > left.rung {
+        (left.rung, left.failed) = (right.rung, right.failed);
+    }
     left.replicas.extend(right.replicas);
     left.replicas.sort_unstable();
     left.replicas.dedup();

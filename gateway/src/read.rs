@@ -261,7 +261,8 @@ impl Gateway {
         receipt
     }
 
-    /// Tries the rungs of a ladder in order, each within its budget.
+    /// Tries the rungs of a ladder in order, each within its budget; the receipt says why those
+    /// above the one that was met were not.
     pub(crate) async fn climb<T, Attempt, Attempted>(
         &self,
         plan: &ReadPlan,
@@ -274,15 +275,18 @@ impl Gateway {
         Attempted: Future<Output = Result<T, GatewayError>>,
     {
         let last = plan.len() - 1;
+        let mut failed = Vec::new();
         for (at, rung) in plan.rungs().enumerate() {
             let limit = level::rung_deadline(rung, Instant::now(), context.deadline);
             match attempt(rung, context.until(limit)).await {
                 Ok(mut answer) => {
-                    answer.receipt().rung = u32::try_from(at).unwrap_or(u32::MAX);
+                    let receipt = answer.receipt();
+                    receipt.rung = u32::try_from(at).unwrap_or(u32::MAX);
+                    receipt.failed = failed;
                     return Ok(answer);
                 }
                 Err(error) if at == last || !is_unmet(&error) => return Err(error),
-                Err(_) => {}
+                Err(error) => failed.push(error.to_string()),
             }
         }
         Err(GatewayError::internal("a ladder without rungs"))

@@ -104,6 +104,19 @@ impl Admin for AdminService {
         Ok(Response::new(self.gateway.ring()))
     }
 
+    async fn hand_over(
+        &self,
+        _request: Request<v1::HandOverRequest>,
+    ) -> Result<Response<v1::HandOverResponse>, Status> {
+        let (led, handed_over) = self.gateway.node().hand_over().await;
+        let count = |ranges: usize| u32::try_from(ranges).unwrap_or(u32::MAX);
+        Ok(Response::new(v1::HandOverResponse {
+            node: self.gateway.node_id().0,
+            led: count(led),
+            handed_over: count(handed_over),
+        }))
+    }
+
     async fn explain(
         &self,
         request: Request<v1::ExplainRequest>,

@@ -69,6 +69,18 @@ pub(crate) enum Told<T> {
     Refused,
 }
 
+/// What came of a call, whoever was called.
+pub(crate) enum Came<T> {
+    /// It is done; what is recorded as its answer, and what the caller makes of it.
+    Done(Json, T),
+    /// A condition did not hold: nothing was changed.
+    Refused,
+    /// It was not served; why.
+    Failed(String),
+    /// Nobody knows; why.
+    Unknown(String),
+}
+
 /// One client.
 pub(crate) struct Caller {
     pub(crate) number: usize,
@@ -135,11 +147,41 @@ impl Caller {
         client
     }
 
+    /// Where the node is reached where this caller is at home.
+    pub(crate) fn home(&self) -> &str {
+        &self.ways.endpoints[self.home]
+    }
+
+    /// Where all nodes are reached.
+    pub(crate) fn endpoints(&self) -> &[String] {
+        &self.ways.endpoints
+    }
+
     /// Does one call and records it; what it gave, if it was done.
     pub(crate) async fn call<T>(
         &mut self,
         ask: Ask<'_>,
         work: impl Future<Output = Result<Told<T>, ClientError>>,
+    ) -> Option<T> {
+        let work = async {
+            match work.await {
+                Ok(Told::Done(value, told)) => Came::Done(value, told),
+                Ok(Told::Refused) => Came::Refused,
+                Err(error) => match error.effect() {
+                    Effect::None => Came::Failed(problem(&error)),
+                    // What was applied in part may yet be applied, or go.
+                    Effect::Applied | Effect::Unknown => Came::Unknown(problem(&error)),
+                },
+            }
+        };
+        self.record(ask, work).await
+    }
+
+    /// Records one call of anything; what it gave, if it was done.
+    pub(crate) async fn record<T>(
+        &mut self,
+        ask: Ask<'_>,
+        work: impl Future<Output = Came<T>>,
     ) -> Option<T> {
         let line = |value| Line {
             process: json!(self.process()),
@@ -149,22 +191,19 @@ impl Caller {
         };
         self.recorder.invoke(&line(&ask.value));
         match work.await {
-            Ok(Told::Done(value, told)) => {
+            Came::Done(value, told) => {
                 self.recorder.end(&line(&value), End::Ok, None);
                 return Some(told);
             }
-            Ok(Told::Refused) => self.recorder.end(&line(&ask.value), End::Refused, None),
-            Err(error) => {
-                let end = match error.effect() {
-                    Effect::None => End::Failed,
-                    // What was applied in part may yet be applied, or go.
-                    Effect::Applied | Effect::Unknown => End::Unknown,
-                };
-                let problem = problem(&error);
-                self.recorder.end(&line(&ask.value), end, Some(&problem));
-                if end == End::Unknown {
-                    self.be_somebody_else();
-                }
+            Came::Refused => self.recorder.end(&line(&ask.value), End::Refused, None),
+            Came::Failed(problem) => {
+                let line = line(&ask.value);
+                self.recorder.end(&line, End::Failed, Some(&problem));
+            }
+            Came::Unknown(problem) => {
+                let line = line(&ask.value);
+                self.recorder.end(&line, End::Unknown, Some(&problem));
+                self.be_somebody_else();
             }
         }
         None

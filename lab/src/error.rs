@@ -56,6 +56,18 @@ pub enum LabError {
         /// What was still wrong.
         problem: String,
     },
+    /// A node that has lost its data was not replaced.
+    #[error(
+        "node {node} has lost its data, and is not replaced after {waited_seconds} s: {problem}"
+    )]
+    NotReplaced {
+        /// Which one.
+        node: usize,
+        /// How long was waited.
+        waited_seconds: u64,
+        /// What was still wrong.
+        problem: String,
+    },
     /// Preparing the keyspace failed.
     #[error("cannot prepare the workload")]
     Prepare(#[source] ClientError),
@@ -90,6 +102,7 @@ impl LabError {
             | Self::Process { .. }
             | Self::Listen(_)
             | Self::NotReady { .. }
+            | Self::NotReplaced { .. }
             | Self::Prepare(_)
             | Self::Check(_) => "",
         }

@@ -7,7 +7,9 @@
 
 mod caller;
 mod cluster;
+mod disk;
 mod error;
+mod foreign;
 pub mod hosts;
 mod judge;
 pub mod matrix;
@@ -23,6 +25,7 @@ mod run;
 pub mod workload;
 
 pub use error::LabError;
+pub use foreign::ForeignStore;
 pub use hosts::HostsKind;
 pub use matrix::{Cell, Matrix};
 pub use nemesis::Nemesis;

@@ -24,6 +24,8 @@ pub(crate) struct Node {
     paused: bool,
     /// Starts so far.
     pub(crate) starts: u64,
+    /// The exit code of the last process, if it ended by itself.
+    pub(crate) exit: Option<i32>,
 }
 
 struct Running {
@@ -40,6 +42,7 @@ impl Node {
             running: None,
             paused: false,
             starts: 0,
+            exit: None,
         }
     }
 
@@ -68,6 +71,7 @@ impl Node {
         let stdin = child.stdin.take();
         self.running = Some(Running { child, stdin });
         self.paused = false;
+        self.exit = None;
         self.starts += 1;
         Ok(())
     }
@@ -79,11 +83,17 @@ impl Node {
 
     /// Whether its process runs, and has not ended by itself.
     pub(crate) fn is_running(&mut self) -> bool {
-        let ended = |running: &mut Running| !matches!(running.child.try_wait(), Ok(None));
-        if self.running.as_mut().is_some_and(ended) {
-            self.running = None;
+        let Some(running) = &mut self.running else {
+            return false;
+        };
+        match running.child.try_wait() {
+            Ok(None) => return true,
+            Ok(Some(status)) => self.exit = status.code(),
+            // A process that nobody can wait for is nobody's any more.
+            Err(_) => {}
         }
-        self.running.is_some()
+        self.running = None;
+        false
     }
 
     fn signal(&self, signal: Signal) -> Result<bool, LabError> {
@@ -112,12 +122,14 @@ impl Node {
         self.resume()?;
         if let Some(running) = &mut self.running {
             drop(running.stdin.take());
-            if tokio::time::timeout(STOP_MAX, running.child.wait())
+            self.signal(Signal::TERM)?;
+        }
+        if let Some(running) = &mut self.running
+            && tokio::time::timeout(STOP_MAX, running.child.wait())
                 .await
                 .is_err()
-            {
-                return self.kill().await;
-            }
+        {
+            return self.kill().await;
         }
         self.running = None;
         Ok(id)

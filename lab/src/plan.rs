@@ -3,15 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quorate_types::{Ladder, Mode};
+use quorate_types::{Ack, Copies, Ladder, Level, Mode};
 
 use crate::error::LabError;
+use crate::foreign::ForeignStore;
 use crate::hosts::HostsKind;
 use crate::nemesis::Nemesis;
 use crate::workload::WorkloadKind;
 
 /// Most nodes of a run.
 pub const NODES_MAX: usize = 9;
+/// Nodes that stand ready where data is damaged.
+const SPARES: usize = 2;
 /// Longest run.
 pub const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Most clients at once.
@@ -48,6 +51,8 @@ pub struct PlanOptions {
     pub replication: Option<u8>,
     /// A run in which a smaller share of calls was answered does not count, percent.
     pub served_min_percent: u8,
+    /// The store under test, if it is not Quorate.
+    pub foreign: Option<ForeignStore>,
     /// Keep the nodes' data after a run in which all went well.
     pub keep_data: bool,
 }
@@ -79,11 +84,20 @@ impl Plan {
         for nemesis in &options.nemeses {
             nemesis.check(options.nodes)?;
         }
-        let hosts = HostsKind::choose(options.hosts).await?;
+        check_copies(&options)?;
+        let hosts = HostsKind::choose(options.hosts, &options.nemeses).await?;
         let plan = Self { options, hosts };
         // A workload that does not know the level, or a keyspace that does not serve it.
         plan.options.workload.check(&plan.options)?;
         Ok(plan)
+    }
+
+    /// Nodes that can take the place of lost ones.
+    pub(crate) fn spares(&self) -> usize {
+        match self.options.nemeses.contains(&Nemesis::BitFlip) {
+            true => SPARES,
+            false => 0,
+        }
     }
 
     /// Where the nodes will live.
@@ -120,6 +134,9 @@ impl Plan {
             options.clients,
             options.rate_per_second,
         );
+        if let Some(store) = &options.foreign {
+            command += &format!(" --node '{}' --client '{}'", store.node, store.client);
+        }
         if let Some(level) = &options.level {
             command += &format!(" --level '{level}'");
         }
@@ -131,6 +148,38 @@ impl Plan {
         }
         command
     }
+}
+
+/// Damage of one node's data is none of the cluster's only where each write is elsewhere, too; and
+/// a write that need not be on any disk may be lost with the power.
+fn check_copies(options: &PlanOptions) -> Result<(), LabError> {
+    let has = |nemesis| options.nemeses.contains(&nemesis);
+    let own = options.workload.own_level();
+    let levels = options
+        .level
+        .iter()
+        .flat_map(Ladder::rungs)
+        .map(|rung| rung.level);
+    for level in levels.chain(own.filter(|_| options.level.is_none())) {
+        let Level::Eventual { copies, ack, .. } = level else {
+            continue;
+        };
+        if has(Nemesis::BitFlip) && matches!(copies, Copies::One | Copies::Count(1)) {
+            let what = format!("a write at {level} may be on the one disk that bit-flip damages");
+            return Err(LabError::refused(what, "try --level eventual:quorum"));
+        }
+        let cuts = has(Nemesis::PowerCut) || has(Nemesis::PowerCutAll);
+        if cuts && ack == Ack::Memory {
+            let what = format!("a write at {level} may be lost in a power cut");
+            return Err(LabError::refused(what, "try a level without `,memory`"));
+        }
+    }
+    let replication = options.replication.map_or(options.nodes, usize::from);
+    if has(Nemesis::BitFlip) && replication < 3 {
+        let what = format!("bit-flip takes 3 replicas of each range, not {replication}");
+        return Err(LabError::refused(what, ""));
+    }
+    Ok(())
 }
 
 fn within(flag: &str, number: usize, least: usize, most: usize) -> Result<(), LabError> {

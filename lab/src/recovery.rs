@@ -21,14 +21,15 @@ const ASK_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Recovery {
     /// By node: after how long it served, or why it did not.
     pub(crate) serves: Vec<(usize, Result<Duration, String>)>,
-    /// After how long replicas were the same, or how they were not.
-    pub(crate) same: Result<Duration, String>,
+    /// After how long replicas were the same, or how they were not; none: there is no way to look.
+    pub(crate) same: Option<Result<Duration, String>>,
 }
 
 impl Recovery {
     /// Whether all of it came back in time.
     pub(crate) fn is_whole(&self) -> bool {
-        self.same.is_ok() && self.serves.iter().all(|(_, serves)| serves.is_ok())
+        self.same.as_ref().is_none_or(Result::is_ok)
+            && self.serves.iter().all(|(_, serves)| serves.is_ok())
     }
 
     /// What is not as it should be.
@@ -37,7 +38,7 @@ impl Recovery {
             let problem = serves.as_ref().err()?;
             Some(format!("node {node} does not serve again: {problem}"))
         });
-        let differ = self.same.as_ref().err();
+        let differ = self.same.as_ref().and_then(|same| same.as_ref().err());
         let differ = differ.map(|problem| format!("replicas do not come to rest: {problem}"));
         silent.chain(differ).collect()
     }
@@ -52,21 +53,24 @@ impl Recovery {
             serves["node"] = json!(node);
             serves
         });
-        json!({"serves": serves.collect::<Vec<_>>(), "same": told(&self.same)})
+        json!({"serves": serves.collect::<Vec<_>>(), "same": self.same.as_ref().map(told)})
     }
 }
 
 /// Waits for the cluster to come back; everything has been healed before.
-pub(crate) async fn recover(cluster: &Cluster, mode: Mode) -> Recovery {
+/// Replicas are looked at in keyspaces of a mode; none: of a store that is not ours, whose replicas
+/// nobody can look at.
+pub(crate) async fn recover(cluster: &Cluster, mode: Option<Mode>) -> Recovery {
     let begin = Instant::now();
     let serving = cluster.ids().into_iter().map(async |id| {
         let serves = cluster.serves(id, SERVES_MAX).await;
         (id, serves.map(|_| begin.elapsed()))
     });
     let serves = futures::future::join_all(serving).await;
-    let same = match serves.iter().any(|(_, serves)| serves.is_err()) {
-        true => Err("not looked at, since nodes are missing".to_owned()),
-        false => same(cluster, mode, begin).await,
+    let same = match (mode, serves.iter().any(|(_, serves)| serves.is_err())) {
+        (None, _) => None,
+        (Some(_), true) => Some(Err("not looked at, since nodes are missing".to_owned())),
+        (Some(mode), false) => Some(same(cluster, mode, begin).await),
     };
     Recovery { serves, same }
 }
@@ -78,6 +82,9 @@ async fn same(cluster: &Cluster, mode: Mode, begin: Instant) -> Result<Duration,
             Ok(()) => return Ok(begin.elapsed()),
             Err(problem) => problem,
         };
+        // Damage may be found only now, when all is read.
+        let replaced = cluster.replace_lost().await;
+        replaced.map_err(|error| error.to_string())?;
         if Instant::now() >= deadline {
             return Err(problem);
         }

@@ -44,6 +44,8 @@ pub struct Results {
     pub(crate) problems: BTreeMap<String, u64>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) recovery: Option<Recovery>,
+    /// What the store said or did that is not as it should be, beside the recording.
+    pub(crate) breaches: Vec<String>,
     pub(crate) interrupted: bool,
     pub(crate) took: Duration,
 }
@@ -55,6 +57,7 @@ impl Results {
         let control = self.plan.options.workload.is_control();
         let back = self.recovery.as_ref().is_none_or(Recovery::is_whole);
         match verdict {
+            _ if !self.breaches.is_empty() => Outcome::Broken,
             _ if !back => Outcome::Broken,
             Verdict::Invalid if !control => Outcome::Broken,
             Verdict::Unknown => Outcome::Open,
@@ -111,7 +114,8 @@ impl Results {
         let counts = self.judgement.report.counts.iter();
         let anomalies = counts.map(|(name, count)| format!("{name} ×{count}"));
         let recovery = self.recovery.iter().flat_map(Recovery::problems);
-        anomalies.chain(recovery).collect()
+        let breaches = self.breaches.iter().cloned();
+        anomalies.chain(recovery).chain(breaches).collect()
     }
 
     /// Whether it was told to stop before its time.
@@ -159,6 +163,7 @@ impl Results {
             },
             "problems": self.problems,
             "faults": faults,
+            "breaches": self.breaches,
             "recovery": self.recovery.as_ref().map(Recovery::to_json),
             "check": self.judgement.report.to_json(model),
             "check_ms": self.judgement.took.as_millis() as u64,
@@ -194,9 +199,17 @@ impl Results {
         );
         if let Some(recovery) = &self.recovery {
             text += &match (&recovery.same, recovery.is_whole()) {
-                (Ok(after), true) => format!("recovery: replicas the same after {after:.1?}\n"),
+                (Some(Ok(after)), true) => {
+                    format!("recovery: replicas the same after {after:.1?}\n")
+                }
+                (None, true) => {
+                    "recovery: all nodes serve; replicas were not looked at\n".to_owned()
+                }
                 _ => format!("recovery: {}\n", recovery.problems().join("; ")),
             };
+        }
+        for breach in &self.breaches {
+            text += &format!("wrong: {breach}\n");
         }
         for doubt in self.doubts() {
             text += &format!("does not count: {doubt}\n");

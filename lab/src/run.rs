@@ -42,7 +42,10 @@ pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Result<Results, 
     let begin = Instant::now();
     let options = &plan.options;
     let workload = options.workload.make(options)?;
-    let mode = options.workload.keyspace(options)?.mode;
+    let mode = match options.foreign {
+        None => Some(options.workload.keyspace(options)?.mode),
+        Some(_) => None,
+    };
     fresh_folder(&options.dir)?;
     let history = options.dir.join(HISTORY);
     let cluster = Arc::new(Cluster::start(&plan).await?);
@@ -52,7 +55,13 @@ pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Result<Results, 
     if let Some(source) = worked.recorder.failure() {
         return Err(LabError::file(history, source));
     }
+    let of_faults = worked
+        .faults
+        .iter()
+        .filter_map(|fault| fault.breach.clone());
+    let breaches = of_faults.chain(workload.breaches()).collect();
     let results = Results {
+        breaches,
         judgement: judge(history, workload.model()).await?,
         counts: worked.recorder.counts(),
         slices: worked.recorder.slices(),
@@ -80,11 +89,13 @@ async fn work(
     plan: &Plan,
     cluster: &Arc<Cluster>,
     workload: Arc<dyn Workload>,
-    mode: Mode,
+    mode: Option<Mode>,
     history: &Path,
     stop: impl Future<Output = ()>,
 ) -> Result<Worked, LabError> {
-    prepare(plan, cluster, &*workload).await?;
+    if plan.options.foreign.is_none() {
+        prepare(plan, cluster, &*workload).await?;
+    }
     let recorder = Arc::new(Recorder::create(history)?);
     let (tell_over, over) = watch::channel(false);
     let scene = Arc::new(Scene {
@@ -127,6 +138,11 @@ async fn work(
         false => Some(recover(cluster, mode).await),
     };
     if !interrupted {
+        let ways = Ways {
+            // One node may have taken another's place.
+            endpoints: cluster.endpoints(),
+            ..ways
+        };
         last_reads(plan, &ways, &recorder, &*workload).await;
     }
     let mut faults = std::mem::take(&mut *scene.faults.lock().expect("no fault panics"));

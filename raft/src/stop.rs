@@ -17,15 +17,20 @@ const HAND_OVER_POLL: Duration = Duration::from_millis(2);
 
 impl RaftNode {
     /// Hands leadership of all groups to replicas that live and have caught up, where there are
-    /// such. The node goes on serving.
-    pub async fn hand_over(&self) {
+    /// such. The node goes on serving. How many groups it led, and how many of them no more.
+    pub async fn hand_over(&self) -> (usize, usize) {
         let deadline = Instant::now() + HAND_OVER_MAX;
         let groups = self.inner.all_groups();
         let hand_overs = groups.iter().filter(|g| g.is_leader()).map(|group| {
             let inner = self.inner.clone();
-            async move { inner.hand_over_group(group, deadline).await }
+            async move {
+                inner.hand_over_group(group, deadline).await;
+                !group.is_leader()
+            }
         });
-        futures::future::join_all(hand_overs).await;
+        let handed_over = futures::future::join_all(hand_overs).await;
+        let gone = handed_over.iter().filter(|gone| **gone).count();
+        (handed_over.len(), gone)
     }
 
     /// Ends the node at once, as a crash does: nothing is handed over, flushed or answered. For

@@ -97,6 +97,7 @@ impl CliError {
             Self::Transfer(error) => Exit::from(error),
             // A reader that has seen enough, as `head` does, is no failure.
             Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Self::Server(error) if error.is_data_loss() => Exit::DataLoss,
             Self::File { .. } | Self::Server(_) | Self::Output(_) => Exit::Failed,
         }
     }

@@ -64,6 +64,31 @@ async fn what_belongs_to_others_is_refused_by_name() {
     assert_eq!(cluster.expect(0, &["get", "k"]).await.text(), "v");
 }
 
+/// It was 1 until then, which no operator could tell from a port that is taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_log_is_damaged_ends_with_7() {
+    let mut cluster = Cluster::start(1).await;
+    for number in 0..20 {
+        let key = format!("k/{number}");
+        cluster.expect(0, &["put", &key, "damaged-below"]).await;
+    }
+    let dir = cluster.node(1).dir.clone();
+    assert!(cluster.node(1).terminate().await.success());
+    let segments = std::fs::read_dir(dir.join("log")).unwrap();
+    let mut segments = segments.map(|file| file.unwrap().path());
+    let is_segment = |path: &std::path::PathBuf| path.to_string_lossy().contains("/segment-");
+    let segment = segments.find(is_segment).unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let value = b"damaged-below";
+    let at = bytes.windows(value.len()).position(|bytes| bytes == value);
+    bytes[at.unwrap()] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let mut command = program();
+    command.arg("server").args(arguments(1, &dir, "test"));
+    let ran = finish(command, b"").await;
+    assert_eq!(ran.code, 7, "{ran:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn folders_that_cannot_be_written_are_named() {
     let dir = tempfile::tempdir().unwrap();

@@ -149,6 +149,21 @@ fn a_keyspace_without_a_log_serves_eventual_levels() {
     });
 }
 
+/// Writes did; reads named the rung alone.
+#[test]
+fn a_read_by_ladder_says_why_the_rungs_above_were_not_met() {
+    in_world(25, |world| async move {
+        world.put(0, "default", "k", "v").await;
+        let leader = world.leader("default", "k").await;
+        world.isolate(leader);
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        let ladder = read("linearizable@300 > bounded:1500@300 > stale");
+        let receipt = world.get(leader, ladder).await.receipt.unwrap();
+        assert_eq!(receipt.rung, 2);
+        assert_eq!(receipt.failed.len(), 2, "{receipt:?}");
+    });
+}
+
 async fn rung_of(world: &World, node: usize, name: &str) -> u32 {
     world.get(node, read(name)).await.receipt.unwrap().rung
 }

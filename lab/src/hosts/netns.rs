@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
-use super::{Cut, Hosts};
+use super::{Cut, Hosts, Strain, Strains};
 use crate::error::LabError;
 
 const NAMESPACE_MARK: &str = "quorate-lab-";
@@ -35,9 +35,32 @@ pub(super) struct Netns {
     network: [u8; 3],
     /// The cuts that are in force.
     cuts: Mutex<BTreeSet<Cut>>,
+    strains: Mutex<Strains>,
     /// Packets dropped by rules that are gone.
     dropped: AtomicU64,
+    strained: AtomicU64,
 }
+
+/// The two kinds of rules, each in a chain of its own, so that each counts for itself.
+#[derive(Clone, Copy)]
+enum Chain {
+    Cut,
+    Strain,
+}
+
+impl Chain {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::Strain => "strain",
+        }
+    }
+}
+
+/// A limit lets as much through at once as comes within this, milliseconds.
+const BURST_MS: u64 = 250;
+/// The smallest that still lets a whole packet through.
+const BURST_MIN_BYTES: u64 = 4 << 10;
 
 /// Whether namespaces can be had here.
 ///
@@ -75,7 +98,12 @@ fn told(what: &str, error: &LabError) -> String {
 }
 
 fn base_rules() -> String {
-    format!("table {TABLE} {{\n chain cut {{\n  type filter hook input priority 0;\n }}\n}}\n")
+    let chain = |chain: Chain, priority| {
+        let name = chain.name();
+        format!(" chain {name} {{\n  type filter hook input priority {priority};\n }}\n")
+    };
+    let chains = chain(Chain::Cut, 0) + &chain(Chain::Strain, 1);
+    format!("table {TABLE} {{\n{chains}}}\n")
 }
 
 impl Netns {
@@ -88,7 +116,9 @@ impl Netns {
             nodes,
             network: free_network(mark).await?,
             cuts: Mutex::default(),
+            strains: Mutex::default(),
             dropped: AtomicU64::new(0),
+            strained: AtomicU64::new(0),
         };
         match hosts.build().await {
             Ok(()) => Ok(hosts),
@@ -143,25 +173,59 @@ impl Netns {
         self.address(u8::try_from(node).expect("a run has a few nodes"))
     }
 
-    /// Packets that the rules of a namespace have dropped.
-    async fn dropped_at(&self, node: usize) -> Result<u64, LabError> {
-        let list = ["nft", "list", "chain", "inet", "quorate_lab", "cut"];
+    /// Packets that the rules of a chain in a namespace have struck.
+    async fn struck_at(&self, node: usize, chain: Chain) -> Result<u64, LabError> {
+        let list = ["nft", "list", "chain", "inet", "quorate_lab", chain.name()];
         let text = in_namespace(&self.namespace(node), &list, "").await?;
         let words: Vec<&str> = text.split_whitespace().collect();
         let counted = words.windows(2).filter(|pair| pair[0] == "packets");
         Ok(counted.filter_map(|pair| pair[1].parse::<u64>().ok()).sum())
     }
 
-    async fn rule(&self, to: usize, from: &[usize]) -> Result<(), LabError> {
-        let mut rules = format!("flush chain {TABLE} cut\n");
-        for from in from {
+    /// Has a chain of a namespace hold exactly these, each an address and what befalls its packets.
+    async fn rule(
+        &self,
+        to: usize,
+        chain: Chain,
+        verdicts: &[(usize, String)],
+    ) -> Result<(), LabError> {
+        let name = chain.name();
+        let mut rules = format!("flush chain {TABLE} {name}\n");
+        for (from, verdict) in verdicts {
             let address = self.node_address(*from);
-            rules += &format!("add rule {TABLE} cut ip saddr {address} counter drop\n");
+            rules += &format!("add rule {TABLE} {name} ip saddr {address} {verdict}\n");
         }
         in_namespace(&self.namespace(to), &["nft", "-f", "-"], &rules)
             .await
             .map(|_| ())
     }
+}
+
+/// What befalls the packets of a strained way; delays are not for this kind of hosts.
+fn verdicts(from: usize, strain: &Strain) -> Vec<(usize, String)> {
+    let mut verdicts = Vec::new();
+    if strain.resets {
+        verdicts.push("meta l4proto tcp counter reject with tcp reset".to_owned());
+    }
+    if strain.loss_percent > 0 {
+        let percent = strain.loss_percent;
+        verdicts.push(format!("numgen random mod 100 < {percent} counter drop"));
+    }
+    if let Some(rate) = strain.bytes_per_second {
+        let burst = (rate * BURST_MS / 1000).max(BURST_MIN_BYTES);
+        verdicts.push(format!(
+            "limit rate over {rate} bytes/second burst {burst} bytes counter drop"
+        ));
+    }
+    verdicts
+        .into_iter()
+        .map(|verdict| (from, verdict))
+        .collect()
+}
+
+fn strains_at(strains: &Strains, to: usize) -> Vec<(Cut, Strain)> {
+    let at = strains.iter().filter(|(way, _)| way.to == to);
+    at.map(|(way, strain)| (*way, *strain)).collect()
 }
 
 fn who_is_cut(cuts: &BTreeSet<Cut>, to: usize) -> Vec<usize> {
@@ -200,10 +264,12 @@ impl Hosts for Netns {
             }
             if !before.is_empty() {
                 // The counters go with the rules.
-                let dropped = self.dropped_at(to).await?;
+                let dropped = self.struck_at(to, Chain::Cut).await?;
                 self.dropped.fetch_add(dropped, Ordering::Relaxed);
             }
-            self.rule(to, &after).await?;
+            let drops = after.iter().map(|from| (*from, "counter drop".to_owned()));
+            self.rule(to, Chain::Cut, &drops.collect::<Vec<_>>())
+                .await?;
             cuts.retain(|cut| cut.to != to);
             cuts.extend(wanted.iter().filter(|cut| cut.to == to));
         }
@@ -215,9 +281,41 @@ impl Hosts for Netns {
         let mut held = self.dropped.load(Ordering::Relaxed);
         let towards: BTreeSet<usize> = cuts.iter().map(|cut| cut.to).collect();
         for to in towards {
-            held += self.dropped_at(to).await?;
+            held += self.struck_at(to, Chain::Cut).await?;
         }
         Ok(held)
+    }
+
+    async fn strain(&self, wanted: &Strains) -> Result<(), LabError> {
+        let mut strains = self.strains.lock().await;
+        for to in 1..=self.nodes {
+            let (before, after) = (strains_at(&strains, to), strains_at(wanted, to));
+            if before == after {
+                continue;
+            }
+            if !before.is_empty() {
+                let strained = self.struck_at(to, Chain::Strain).await?;
+                self.strained.fetch_add(strained, Ordering::Relaxed);
+            }
+            let verdicts = after
+                .iter()
+                .flat_map(|(way, strain)| verdicts(way.from, strain));
+            self.rule(to, Chain::Strain, &verdicts.collect::<Vec<_>>())
+                .await?;
+            strains.retain(|way, _| way.to != to);
+            strains.extend(after);
+        }
+        Ok(())
+    }
+
+    async fn strained(&self) -> Result<u64, LabError> {
+        let strains = self.strains.lock().await;
+        let mut strained = self.strained.load(Ordering::Relaxed);
+        let towards: BTreeSet<usize> = strains.keys().map(|way| way.to).collect();
+        for to in towards {
+            strained += self.struck_at(to, Chain::Strain).await?;
+        }
+        Ok(strained)
     }
 
     async fn close(&self) {

@@ -2,6 +2,7 @@
 //!
 //! A relay that is cut passes nothing on: streams stall, new connections hang, as they would where
 //! packets are lost. What was held up goes on its way after the cut, if its ends still wait for it.
+//! A relay can also be late, narrow, or reset what it carries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -9,18 +10,23 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
-use super::{Cut, Hosts};
+use super::{Cut, Hosts, Meet, Strain, Strains};
 use crate::error::LabError;
+use crate::random::Random;
 
 const BUFFER_BYTES: usize = 64 << 10;
+/// Pieces of a stream that are on their way at one time.
+const PIECES_MAX: usize = 256;
 /// Nodes listen on ports from here on.
 const PORT_FIRST: u16 = 12_000;
 const PORT_LAST: u16 = 32_000;
@@ -37,14 +43,17 @@ struct Relay {
 /// All relays of one run.
 pub(super) struct Proxies {
     nodes: Vec<[SocketAddr; 2]>,
+    meet: Meet,
     relays: BTreeMap<(usize, usize), Relay>,
     gates: BTreeMap<(usize, usize), Gate>,
+    strains: BTreeMap<(usize, usize), watch::Sender<Strain>>,
     held: Arc<AtomicU64>,
+    strained: Arc<AtomicU64>,
 }
 
 impl Proxies {
     /// Finds ports for so many nodes, and starts the relays between them.
-    pub(super) async fn open(nodes: usize) -> Result<Self, LabError> {
+    pub(super) async fn open(nodes: usize, meet: Meet) -> Result<Self, LabError> {
         let addresses = free_addresses(2 * nodes).await.map_err(LabError::Listen)?;
         let nodes: Vec<[SocketAddr; 2]> = addresses
             .chunks_exact(2)
@@ -52,10 +61,14 @@ impl Proxies {
             .collect();
         let pairs = pairs(nodes.len());
         let gates = pairs.iter().map(|pair| (*pair, watch::channel(true).0));
+        let strain = |pair: &(usize, usize)| (*pair, watch::channel(Strain::default()).0);
         let mut proxies = Self {
             gates: gates.collect(),
+            strains: pairs.iter().map(strain).collect(),
             relays: BTreeMap::new(),
             held: Arc::default(),
+            strained: Arc::default(),
+            meet,
             nodes,
         };
         for pair in pairs {
@@ -68,11 +81,20 @@ impl Proxies {
     async fn relay(&self, (from, to): (usize, usize)) -> io::Result<Relay> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let way = Way {
-            target: self.nodes[to - 1][0],
-            there: self.gates[&(from, to)].subscribe(),
-            back: self.gates[&(to, from)].subscribe(),
+        let lane = |pair| Lane {
+            gate: self.gates[&pair].subscribe(),
+            strain: self.strains[&pair].subscribe(),
             held: self.held.clone(),
+            strained: self.strained.clone(),
+        };
+        let [listen, apart] = self.nodes[to - 1];
+        let way = Way {
+            target: match self.meet {
+                Meet::WithClients => listen,
+                Meet::Apart => apart,
+            },
+            there: lane((from, to)),
+            back: lane((to, from)),
         };
         let accepting = tokio::spawn(accept(listener, way)).abort_handle();
         Ok(Relay { address, accepting })
@@ -145,6 +167,19 @@ impl Hosts for Proxies {
         Ok(self.held.load(Ordering::Relaxed))
     }
 
+    async fn strain(&self, strains: &Strains) -> Result<(), LabError> {
+        for ((from, to), strain) in &self.strains {
+            let (from, to) = (*from, *to);
+            let wanted = strains.get(&Cut { from, to }).copied().unwrap_or_default();
+            strain.send_if_modified(|strain| std::mem::replace(strain, wanted) != wanted);
+        }
+        Ok(())
+    }
+
+    async fn strained(&self) -> Result<u64, LabError> {
+        Ok(self.strained.load(Ordering::Relaxed))
+    }
+
     async fn close(&self) {}
 }
 
@@ -152,9 +187,17 @@ impl Hosts for Proxies {
 #[derive(Clone)]
 struct Way {
     target: SocketAddr,
-    there: watch::Receiver<bool>,
-    back: watch::Receiver<bool>,
+    there: Lane,
+    back: Lane,
+}
+
+/// One direction of a way.
+#[derive(Clone)]
+struct Lane {
+    gate: watch::Receiver<bool>,
+    strain: watch::Receiver<Strain>,
     held: Arc<AtomicU64>,
+    strained: Arc<AtomicU64>,
 }
 
 async fn accept(listener: TcpListener, way: Way) {
@@ -163,58 +206,113 @@ async fn accept(listener: TcpListener, way: Way) {
     }
 }
 
-/// Carries one connection until either end closes it.
-async fn carry(dialler: TcpStream, mut way: Way) {
+/// Carries one connection until either end closes it, or it is reset.
+async fn carry(mut dialler: TcpStream, way: Way) {
+    let (mut there, mut back) = (way.there, way.back);
     // A connection takes packets both ways to be made.
-    if !(pass(&mut way.there, &way.held).await && pass(&mut way.back, &way.held).await) {
+    if !(there.pass().await && back.pass().await) {
         return;
     }
     // Dropping the dialler's socket tells it that the node is away.
-    let Ok(node) = TcpStream::connect(way.target).await else {
+    let Ok(mut node) = TcpStream::connect(way.target).await else {
         return;
     };
     // Without it small messages wait for company, which is only slow.
     let _ = (dialler.set_nodelay(true), node.set_nodelay(true));
-    let (dialler_reads, dialler_writes) = dialler.into_split();
-    let (node_reads, node_writes) = node.into_split();
-    tokio::select! {
-        () = copy(dialler_reads, node_writes, way.there, &way.held) => {}
-        () = copy(node_reads, dialler_writes, way.back, &way.held) => {}
+    let (mut resets_there, mut resets_back) = (there.clone(), back.clone());
+    let (dialler_reads, dialler_writes) = dialler.split();
+    let (node_reads, node_writes) = node.split();
+    let is_reset = tokio::select! {
+        () = there.copy(dialler_reads, node_writes) => false,
+        () = back.copy(node_reads, dialler_writes) => false,
+        () = resets_there.reset() => true,
+        () = resets_back.reset() => true,
+    };
+    if is_reset {
+        // Closed at once, both ends are told by a reset; if it fails they are told politely.
+        let _ = (dialler.set_zero_linger(), node.set_zero_linger());
     }
 }
 
-/// Waits until the gate is open; false if it never will be again.
-async fn pass(gate: &mut watch::Receiver<bool>, held: &AtomicU64) -> bool {
-    if !*gate.borrow() {
-        held.fetch_add(1, Ordering::Relaxed);
-    }
-    gate.wait_for(|open| *open).await.is_ok()
-}
-
-async fn copy(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    mut gate: watch::Receiver<bool>,
-    held: &AtomicU64,
-) {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else {
-            // The end of a stream is a packet, too.
-            pass(&mut gate, held).await;
-            return;
-        };
-        if !pass(&mut gate, held).await || to.write_all(&buffer[..read]).await.is_err() {
-            return;
+impl Lane {
+    /// Waits until the gate is open; false if it never will be again.
+    async fn pass(&mut self) -> bool {
+        if !*self.gate.borrow() {
+            self.held.fetch_add(1, Ordering::Relaxed);
         }
+        self.gate.wait_for(|open| *open).await.is_ok()
+    }
+
+    /// Waits until connections are to be reset.
+    async fn reset(&mut self) {
+        if self.strain.wait_for(|strain| strain.resets).await.is_err() {
+            // The relays are gone: who carries on sees it by the gate.
+            std::future::pending::<()>().await;
+        }
+        self.strained.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn strain(&self) -> Strain {
+        *self.strain.borrow()
+    }
+
+    /// Carries one direction: pieces are read as they come, and written when they are due.
+    async fn copy(&mut self, from: impl AsyncRead + Unpin, to: impl AsyncWrite + Unpin) {
+        let (sender, receiver) = mpsc::channel(PIECES_MAX);
+        let reader = self.clone();
+        tokio::select! {
+            () = self.write(to, receiver) => {}
+            // The writer ends when it has written what was read, not before.
+            () = async { reader.read(from, sender).await; std::future::pending().await } => {}
+        }
+    }
+
+    async fn read(
+        self,
+        mut from: impl AsyncRead + Unpin,
+        pieces: mpsc::Sender<(Instant, Vec<u8>)>,
+    ) {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut random = Random::of(self.strained.load(Ordering::Relaxed), 0);
+        let mut due = Instant::now();
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            let strain = self.strain();
+            let late = random.between(strain.delay, strain.delay + strain.jitter);
+            if !late.is_zero() {
+                self.strained.fetch_add(1, Ordering::Relaxed);
+            }
+            // Streams keep their order.
+            due = due.max(Instant::now() + late);
+            if pieces.send((due, buffer[..read].to_vec())).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn write(
+        &mut self,
+        mut to: impl AsyncWrite + Unpin,
+        mut pieces: mpsc::Receiver<(Instant, Vec<u8>)>,
+    ) {
+        while let Some((due, piece)) = pieces.recv().await {
+            tokio::time::sleep_until(due).await;
+            if let Some(rate) = self.strain().bytes_per_second {
+                self.strained.fetch_add(1, Ordering::Relaxed);
+                let seconds = piece.len() as f64 / rate.max(1) as f64;
+                tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+            }
+            if !self.pass().await || to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+        // The end of a stream is a packet, too.
+        self.pass().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use std::time::Duration;
 
     use super::*;
 
@@ -224,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_cut_waits_and_goes_on_afterwards() {
-        let proxies = Proxies::open(2).await.unwrap();
+        let proxies = Proxies::open(2, Meet::WithClients).await.unwrap();
         let node = TcpListener::bind(proxies.listen(2)).await.unwrap();
         let mut dialled = TcpStream::connect(proxies.detour(1, 2).unwrap())
             .await
@@ -246,6 +344,78 @@ mod tests {
         let after = tokio::time::timeout(PATIENCE, met.read_exact(&mut byte)).await;
         after.unwrap().unwrap();
         assert_eq!(byte, *b"b");
+    }
+
+    async fn connected(proxies: &Proxies) -> (TcpStream, TcpStream) {
+        let node = TcpListener::bind(proxies.listen(2)).await.unwrap();
+        let detour = proxies.detour(1, 2).unwrap();
+        let dialled = TcpStream::connect(detour).await.unwrap();
+        let (met, _) = node.accept().await.unwrap();
+        (dialled, met)
+    }
+
+    fn strained(strain: Strain) -> Strains {
+        BTreeMap::from([(Cut { from: 1, to: 2 }, strain)])
+    }
+
+    #[tokio::test]
+    async fn what_is_delayed_comes_later_and_in_order() {
+        let proxies = Proxies::open(2, Meet::WithClients).await.unwrap();
+        let (mut dialled, mut met) = connected(&proxies).await;
+        let strain = Strain {
+            delay: SHORT,
+            jitter: SHORT,
+            ..Strain::default()
+        };
+        proxies.strain(&strained(strain)).await.unwrap();
+        let begin = Instant::now();
+        for byte in 0..20 {
+            dialled.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut got = [0; 20];
+        met.read_exact(&mut got).await.unwrap();
+        assert!(begin.elapsed() >= SHORT);
+        assert!(got.is_sorted(), "{got:?}");
+        assert!(proxies.strained().await.unwrap() > 0);
+        // The other way is as before.
+        let begin = Instant::now();
+        met.write_all(b"c").await.unwrap();
+        dialled.read_exact(&mut [0]).await.unwrap();
+        assert!(begin.elapsed() < SHORT);
+    }
+
+    #[tokio::test]
+    async fn a_narrow_way_takes_as_long_as_its_bytes() {
+        let proxies = Proxies::open(2, Meet::WithClients).await.unwrap();
+        let (mut dialled, mut met) = connected(&proxies).await;
+        let strain = Strain {
+            bytes_per_second: Some(10_000),
+            ..Strain::default()
+        };
+        proxies.strain(&strained(strain)).await.unwrap();
+        let begin = Instant::now();
+        dialled.write_all(&[7; 2000]).await.unwrap();
+        met.read_exact(&mut [0; 2000]).await.unwrap();
+        assert!(begin.elapsed() >= 2 * SHORT, "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_seen_at_both_ends() {
+        let proxies = Proxies::open(2, Meet::WithClients).await.unwrap();
+        let (mut dialled, mut met) = connected(&proxies).await;
+        let strain = Strain {
+            resets: true,
+            ..Strain::default()
+        };
+        proxies.strain(&strained(strain)).await.unwrap();
+        for end in [&mut dialled, &mut met] {
+            let ended = tokio::time::timeout(PATIENCE, end.read(&mut [0]))
+                .await
+                .unwrap();
+            let kind = ended.unwrap_err().kind();
+            assert_eq!(kind, io::ErrorKind::ConnectionReset);
+        }
     }
 
     #[test]

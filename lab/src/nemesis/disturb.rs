@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::disks::Failing;
 use super::partition::{self, Partition};
 use super::{Fault, Nemesis};
 use crate::cluster::Cluster;
@@ -16,8 +17,10 @@ use crate::record::Recorder;
 /// Between two faults.
 const QUIET: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(2000));
 /// Long enough for elections, suspicions and time-outs to happen.
-const CUT: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_millis(4000));
-const DOWN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(2000));
+pub(super) const CUT: (Duration, Duration) =
+    (Duration::from_millis(1500), Duration::from_millis(4000));
+pub(super) const DOWN: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_millis(2000));
 const STILL: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(3000));
 const FLAP: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(400));
 const FLAPS: usize = 12;
@@ -39,12 +42,12 @@ pub(crate) struct Scene {
 }
 
 /// One nemesis of several.
-struct Actor {
-    scene: Arc<Scene>,
-    nemesis: Nemesis,
+pub(super) struct Actor {
+    pub(super) scene: Arc<Scene>,
+    pub(super) nemesis: Nemesis,
     /// Its place among the others.
-    number: usize,
-    random: Random,
+    pub(super) number: usize,
+    pub(super) random: Random,
     over: watch::Receiver<bool>,
 }
 
@@ -74,31 +77,95 @@ pub(crate) async fn disturb(
 
 impl Actor {
     /// Waits some time between these two; false if it is over before.
-    async fn waited(&mut self, (least, most): (Duration, Duration)) -> bool {
+    pub(super) async fn waited(&mut self, (least, most): (Duration, Duration)) -> bool {
         let time = self.random.between(least, most);
         let over = self.over.wait_for(|over| *over);
         tokio::time::timeout(time, over).await.is_err()
     }
 
     async fn fault(&mut self) -> Result<(), LabError> {
+        let ids = self.ids();
         match self.nemesis {
-            Nemesis::Halves
-            | Nemesis::Minority
-            | Nemesis::MajorityRing
-            | Nemesis::Bridge
-            | Nemesis::OneWay
-            | Nemesis::IsolateLeader => self.cut().await,
-            Nemesis::Flapping => self.flap().await,
-            Nemesis::KillOne | Nemesis::KillLeader | Nemesis::KillMajority | Nemesis::KillAll => {
-                self.kill().await
+            Nemesis::Halves => {
+                let partition = self.halves();
+                self.cut(partition).await
             }
-            Nemesis::PauseOne | Nemesis::PauseLeader | Nemesis::PauseAll => self.pause().await,
+            Nemesis::Minority => {
+                let few = self.few();
+                let partition = partition::sides(ids, few.len(), &mut self.random);
+                self.cut(partition).await
+            }
+            Nemesis::MajorityRing => {
+                let partition = partition::majority_ring(ids, &mut self.random);
+                self.cut(partition).await
+            }
+            Nemesis::Bridge => {
+                let partition = partition::bridge(ids, &mut self.random);
+                self.cut(partition).await
+            }
+            Nemesis::OneWay => {
+                let partition = partition::one_way(ids, &mut self.random);
+                self.cut(partition).await
+            }
+            Nemesis::IsolateLeader => {
+                let leader = self.leader().await;
+                self.cut(partition::alone(&ids, leader)).await
+            }
+            Nemesis::Flapping => self.flap().await,
+            Nemesis::KillOne => {
+                let struck = self.any();
+                self.kill(struck).await
+            }
+            Nemesis::KillLeader => {
+                let struck = vec![self.leader().await];
+                self.kill(struck).await
+            }
+            Nemesis::KillMajority => {
+                let majority = ids.len() / 2 + 1;
+                let mut struck = self.random.shuffled(ids);
+                struck.truncate(majority);
+                self.kill(struck).await
+            }
+            Nemesis::KillAll => self.kill(ids).await,
+            Nemesis::PauseOne => {
+                let struck = self.any();
+                self.pause(struck).await
+            }
+            Nemesis::PauseLeader => {
+                let struck = vec![self.leader().await];
+                self.pause(struck).await
+            }
+            Nemesis::PauseAll => self.pause(ids).await,
             Nemesis::RollingRestart => self.restart().await,
-            Nemesis::ClockSkew | Nemesis::ClockStrobe => self.clocks().await,
+            Nemesis::ClockSkew => {
+                let struck = self.few();
+                self.clocks(struck, 1, CUT).await
+            }
+            Nemesis::ClockStrobe => {
+                let struck = self.any();
+                self.clocks(struck, STROBES, STROBE).await
+            }
+            Nemesis::PowerCut => {
+                let struck = self.any();
+                self.power_cut(struck).await
+            }
+            Nemesis::PowerCutAll => self.power_cut(ids).await,
+            Nemesis::DiskSlow => {
+                let struck = self.few();
+                self.slow_disks(struck).await
+            }
+            Nemesis::DiskFull => self.failing_disk(Failing::Full).await,
+            Nemesis::SyncError => self.failing_disk(Failing::Sync).await,
+            Nemesis::BitFlip => self.flip_bits().await,
+            Nemesis::TransferLeader => self.transfer_leader().await,
+            Nemesis::Delay => self.delay_links().await,
+            Nemesis::SlowLink => self.narrow_links().await,
+            Nemesis::Loss => self.lossy_links().await,
+            Nemesis::Reset => self.reset_links().await,
         }
     }
 
-    fn ids(&self) -> Vec<usize> {
+    pub(super) fn ids(&self) -> Vec<usize> {
         self.scene.cluster.ids()
     }
 
@@ -108,38 +175,27 @@ impl Actor {
         leader.unwrap_or_else(|| *self.random.pick(&self.scene.cluster.ids()))
     }
 
-    async fn partition(&mut self) -> Partition {
-        let ids = self.ids();
-        let half = ids.len() / 2;
-        match self.nemesis {
-            Nemesis::Minority => {
-                let few = 1 + self.random.below(((ids.len() - 1) / 2).max(1));
-                partition::sides(ids, few, &mut self.random)
-            }
-            Nemesis::MajorityRing => partition::majority_ring(ids, &mut self.random),
-            Nemesis::Bridge => partition::bridge(ids, &mut self.random),
-            Nemesis::OneWay => partition::one_way(ids, &mut self.random),
-            Nemesis::IsolateLeader => {
-                let leader = self.leader().await;
-                partition::alone(&ids, leader)
-            }
-            Nemesis::Halves
-            | Nemesis::Flapping
-            | Nemesis::KillOne
-            | Nemesis::KillLeader
-            | Nemesis::KillMajority
-            | Nemesis::KillAll
-            | Nemesis::PauseOne
-            | Nemesis::PauseLeader
-            | Nemesis::PauseAll
-            | Nemesis::RollingRestart
-            | Nemesis::ClockSkew
-            | Nemesis::ClockStrobe => partition::sides(ids, half, &mut self.random),
-        }
+    /// One node, whichever.
+    pub(super) fn any(&mut self) -> Vec<usize> {
+        vec![*self.random.pick(&self.scene.cluster.ids())]
     }
 
-    async fn cut(&mut self) -> Result<(), LabError> {
-        let partition = self.partition().await;
+    /// Fewer nodes than half of them, at least one.
+    pub(super) fn few(&mut self) -> Vec<usize> {
+        let ids = self.ids();
+        let few = 1 + self.random.below(((ids.len() - 1) / 2).max(1));
+        let mut struck = self.random.shuffled(ids);
+        struck.truncate(few);
+        struck
+    }
+
+    fn halves(&mut self) -> Partition {
+        let ids = self.ids();
+        let half = ids.len() / 2;
+        partition::sides(ids, half, &mut self.random)
+    }
+
+    async fn cut(&mut self, partition: Partition) -> Result<(), LabError> {
         let cluster = self.scene.cluster.clone();
         let before = cluster.hosts().held().await?;
         let begin = self.begin(&partition.what);
@@ -152,7 +208,7 @@ impl Actor {
     }
 
     async fn flap(&mut self) -> Result<(), LabError> {
-        let partition = self.partition().await;
+        let partition = self.halves();
         let cluster = self.scene.cluster.clone();
         let before = cluster.hosts().held().await?;
         let begin = self.begin(&partition.what);
@@ -169,40 +225,7 @@ impl Actor {
         Ok(())
     }
 
-    /// Whom a fault of processes strikes.
-    async fn struck(&mut self) -> Vec<usize> {
-        let ids = self.ids();
-        match self.nemesis {
-            Nemesis::KillLeader | Nemesis::PauseLeader => vec![self.leader().await],
-            Nemesis::KillMajority => {
-                let majority = ids.len() / 2 + 1;
-                let mut struck = self.random.shuffled(ids);
-                struck.truncate(majority);
-                struck
-            }
-            Nemesis::KillAll | Nemesis::PauseAll => ids,
-            Nemesis::ClockSkew => {
-                let few = 1 + self.random.below(((ids.len() - 1) / 2).max(1));
-                let mut struck = self.random.shuffled(ids);
-                struck.truncate(few);
-                struck
-            }
-            Nemesis::Halves
-            | Nemesis::Minority
-            | Nemesis::MajorityRing
-            | Nemesis::Bridge
-            | Nemesis::OneWay
-            | Nemesis::IsolateLeader
-            | Nemesis::Flapping
-            | Nemesis::KillOne
-            | Nemesis::PauseOne
-            | Nemesis::RollingRestart
-            | Nemesis::ClockStrobe => vec![*self.random.pick(&ids)],
-        }
-    }
-
-    async fn kill(&mut self) -> Result<(), LabError> {
-        let struck = self.struck().await;
+    async fn kill(&mut self, struck: Vec<usize>) -> Result<(), LabError> {
         let what = format!("nodes {struck:?}");
         let begin = self.begin(&what);
         let cluster = self.scene.cluster.clone();
@@ -226,8 +249,7 @@ impl Actor {
         Ok(())
     }
 
-    async fn pause(&mut self) -> Result<(), LabError> {
-        let struck = self.struck().await;
+    async fn pause(&mut self, struck: Vec<usize>) -> Result<(), LabError> {
         let what = format!("nodes {struck:?}");
         let begin = self.begin(&what);
         let cluster = self.scene.cluster.clone();
@@ -265,13 +287,15 @@ impl Actor {
         Ok(())
     }
 
-    async fn clocks(&mut self) -> Result<(), LabError> {
-        let struck = self.struck().await;
+    async fn clocks(
+        &mut self,
+        struck: Vec<usize>,
+        steps: usize,
+        step: (Duration, Duration),
+    ) -> Result<(), LabError> {
         let what = format!("nodes {struck:?}");
         let begin = self.begin(&what);
         let cluster = self.scene.cluster.clone();
-        let strobe = self.nemesis == Nemesis::ClockStrobe;
-        let (steps, step) = if strobe { (STROBES, STROBE) } else { (1, CUT) };
         let mut seen_ms = 0;
         for _ in 0..steps {
             for id in &struck {
@@ -298,7 +322,21 @@ impl Actor {
         Ok(())
     }
 
-    fn begin(&self, what: &str) -> Duration {
+    /// The leader hands its ranges over, and goes on.
+    async fn transfer_leader(&mut self) -> Result<(), LabError> {
+        let leader = self.leader().await;
+        let what = format!("node {leader}");
+        let begin = self.begin(&what);
+        let handed = self.scene.cluster.hand_over(leader).await;
+        let proof = handed.filter(|(_, handed)| *handed > 0);
+        let proof = proof.map(|(led, handed)| {
+            format!("node {leader} led {led} ranges, and {handed} of them no more")
+        });
+        self.end(begin, what, proof);
+        Ok(())
+    }
+
+    pub(super) fn begin(&self, what: &str) -> Duration {
         let value = json!(format!("begin: {what}"));
         self.scene
             .recorder
@@ -306,7 +344,18 @@ impl Actor {
         self.scene.recorder.elapsed()
     }
 
-    fn end(&self, begin: Duration, what: String, proof: Option<String>) {
+    pub(super) fn end(&self, begin: Duration, what: String, proof: Option<String>) {
+        self.end_with(begin, what, proof, None);
+    }
+
+    /// The end of a fault in which the store may have done what it must not.
+    pub(super) fn end_with(
+        &self,
+        begin: Duration,
+        what: String,
+        proof: Option<String>,
+        breach: Option<String>,
+    ) {
         let value = json!(format!("end: {what}"));
         self.scene
             .recorder
@@ -317,6 +366,7 @@ impl Actor {
             end: self.scene.recorder.elapsed(),
             what,
             proof,
+            breach,
         };
         let faults = self.scene.faults.lock();
         faults

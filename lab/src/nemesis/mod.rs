@@ -1,9 +1,13 @@
 //! What is done to the nodes, by name; each fault says how it is known to have happened.
 //!
 //! Several nemeses work side by side, each by its own rhythm. `partition` says who no longer hears
-//! whom, as plain values; `disturb` does it, and undoes it.
+//! whom, as plain values; `disturb` does it, and undoes it, with `links` for ways that are bad,
+//! `disks` for disks that are, and `bits` for what rots on them.
 
+mod bits;
+mod disks;
 mod disturb;
+mod links;
 mod partition;
 
 use std::str::FromStr;
@@ -13,6 +17,7 @@ use serde_json::{Value as Json, json};
 
 use crate::error::LabError;
 
+pub(crate) use bits::DATA_LOSS;
 pub(crate) use disturb::{Scene, disturb};
 
 /// One kind of trouble.
@@ -52,11 +57,33 @@ pub enum Nemesis {
     ClockSkew,
     /// One node's clock that jumps to and fro many times a second.
     ClockStrobe,
+    /// Power cut of any node: killed, and what it had not synced is gone.
+    PowerCut,
+    /// Power cut of all nodes at once.
+    PowerCutAll,
+    /// A minority's syncs take long.
+    DiskSlow,
+    /// One node's disk is full.
+    DiskFull,
+    /// One node's syncs fail, and what they were to write is gone.
+    SyncError,
+    /// Bits flipped in the files of a node that does not run.
+    BitFlip,
+    /// The leader is told to hand its ranges to others.
+    TransferLeader,
+    /// What nodes say to each other arrives late.
+    Delay,
+    /// Little gets through between nodes.
+    SlowLink,
+    /// Packets between nodes are lost at random.
+    Loss,
+    /// Connections between nodes are reset.
+    Reset,
 }
 
 impl Nemesis {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 28] = [
         Self::Halves,
         Self::Minority,
         Self::MajorityRing,
@@ -74,6 +101,17 @@ impl Nemesis {
         Self::RollingRestart,
         Self::ClockSkew,
         Self::ClockStrobe,
+        Self::PowerCut,
+        Self::PowerCutAll,
+        Self::DiskSlow,
+        Self::DiskFull,
+        Self::SyncError,
+        Self::BitFlip,
+        Self::TransferLeader,
+        Self::Delay,
+        Self::SlowLink,
+        Self::Loss,
+        Self::Reset,
     ];
 
     /// Its name on the command line.
@@ -96,6 +134,59 @@ impl Nemesis {
             Self::RollingRestart => "rolling-restart",
             Self::ClockSkew => "clock-skew",
             Self::ClockStrobe => "clock-strobe",
+            Self::PowerCut => "power-cut",
+            Self::PowerCutAll => "power-cut-all",
+            Self::DiskSlow => "disk-slow",
+            Self::DiskFull => "disk-full",
+            Self::SyncError => "fsync-error",
+            Self::BitFlip => "bit-flip",
+            Self::TransferLeader => "transfer-leader",
+            Self::Delay => "delay",
+            Self::SlowLink => "slow-link",
+            Self::Loss => "loss",
+            Self::Reset => "reset",
+        }
+    }
+
+    /// Whether nodes need a disk that takes orders for it.
+    pub(crate) const fn is_of_disks(self) -> bool {
+        matches!(
+            self,
+            Self::PowerCut | Self::PowerCutAll | Self::DiskSlow | Self::DiskFull | Self::SyncError
+        )
+    }
+
+    /// Whether it can be done to processes that the lab knows nothing of but how to start them.
+    pub(crate) const fn is_for_any_store(self) -> bool {
+        match self {
+            Self::IsolateLeader
+            | Self::KillLeader
+            | Self::PauseLeader
+            | Self::ClockSkew
+            | Self::ClockStrobe
+            | Self::BitFlip
+            | Self::TransferLeader => false,
+            Self::Halves
+            | Self::Minority
+            | Self::MajorityRing
+            | Self::Bridge
+            | Self::OneWay
+            | Self::Flapping
+            | Self::KillOne
+            | Self::KillMajority
+            | Self::KillAll
+            | Self::PauseOne
+            | Self::PauseAll
+            | Self::RollingRestart
+            | Self::Delay
+            | Self::SlowLink
+            | Self::Loss
+            | Self::Reset => true,
+            Self::PowerCut
+            | Self::PowerCutAll
+            | Self::DiskSlow
+            | Self::DiskFull
+            | Self::SyncError => false,
         }
     }
 
@@ -107,8 +198,18 @@ impl Nemesis {
     pub(crate) fn check(self, nodes: usize) -> Result<(), LabError> {
         let least = match self {
             Self::MajorityRing => 4,
-            Self::Bridge | Self::Minority | Self::ClockSkew | Self::ClockStrobe => 3,
-            Self::Halves | Self::OneWay | Self::IsolateLeader | Self::Flapping => 2,
+            Self::Bridge | Self::Minority | Self::ClockSkew | Self::ClockStrobe | Self::BitFlip => {
+                3
+            }
+            Self::Halves
+            | Self::OneWay
+            | Self::IsolateLeader
+            | Self::Flapping
+            | Self::TransferLeader
+            | Self::Delay
+            | Self::SlowLink
+            | Self::Loss
+            | Self::Reset => 2,
             Self::KillOne
             | Self::KillLeader
             | Self::KillMajority
@@ -116,7 +217,12 @@ impl Nemesis {
             | Self::PauseOne
             | Self::PauseLeader
             | Self::PauseAll
-            | Self::RollingRestart => 1,
+            | Self::RollingRestart
+            | Self::PowerCut
+            | Self::PowerCutAll
+            | Self::DiskSlow
+            | Self::DiskFull
+            | Self::SyncError => 1,
         };
         if nodes >= least {
             return Ok(());
@@ -152,6 +258,8 @@ pub(crate) struct Fault {
     pub(crate) what: String,
     /// How it is known to have happened; none: it is not known.
     pub(crate) proof: Option<String>,
+    /// What the store did in it that it must not do.
+    pub(crate) breach: Option<String>,
 }
 
 impl Fault {
@@ -162,6 +270,7 @@ impl Fault {
             "end_ms": self.end.as_millis() as u64,
             "what": self.what,
             "proof": self.proof,
+            "breach": self.breach,
         })
     }
 }

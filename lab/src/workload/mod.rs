@@ -8,7 +8,10 @@ mod append;
 mod bank;
 mod counter;
 mod fence;
+mod foreign;
 mod keys;
+mod ladders;
+mod lock;
 mod mixed;
 mod register;
 mod sessions;
@@ -21,7 +24,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use quorate_client::{Client, ClientError};
 use quorate_jepsen::{Model, Options};
-use quorate_types::{Ack, ConflictPolicy, KeyspaceOptions, Ladder, Level, Mode};
+use quorate_types::{Ack, ConflictPolicy, Copies, KeyspaceOptions, Ladder, Level, Mode};
 
 use crate::caller::Caller;
 use crate::error::LabError;
@@ -55,11 +58,17 @@ pub enum WorkloadKind {
     Fence,
     /// The same without fences: the control, which is to be found guilty.
     FenceControl,
+    /// Writes and reads by ladders, whose receipts must be true.
+    Ladders,
+    /// A lock with leases and fencing tokens around a list.
+    Lock,
+    /// The same without tokens: the control, which is to be found guilty.
+    LockControl,
 }
 
 impl WorkloadKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Register,
         Self::Append,
         Self::Bank,
@@ -71,6 +80,9 @@ impl WorkloadKind {
         Self::Mixed,
         Self::Fence,
         Self::FenceControl,
+        Self::Ladders,
+        Self::Lock,
+        Self::LockControl,
     ];
 
     /// Its name on the command line.
@@ -87,13 +99,16 @@ impl WorkloadKind {
             Self::Mixed => "mixed",
             Self::Fence => "fence",
             Self::FenceControl => "fence-control",
+            Self::Ladders => "ladders",
+            Self::Lock => "lock",
+            Self::LockControl => "lock-control",
         }
     }
 
     /// Whether it breaks the promise by intent, to show that a breach is seen.
     pub const fn is_control(self) -> bool {
         match self {
-            Self::SessionsControl | Self::FenceControl => true,
+            Self::SessionsControl | Self::FenceControl | Self::LockControl => true,
             Self::Register
             | Self::Append
             | Self::Bank
@@ -102,7 +117,9 @@ impl WorkloadKind {
             | Self::Sessions
             | Self::Siblings
             | Self::Mixed
-            | Self::Fence => false,
+            | Self::Fence
+            | Self::Ladders
+            | Self::Lock => false,
         }
     }
 
@@ -113,7 +130,31 @@ impl WorkloadKind {
             Self::Set | Self::Counter => "linearizable or eventual:W",
             Self::Sessions | Self::SessionsControl => "session, or eventual:W beside it",
             Self::Siblings => "eventual:W",
-            Self::Mixed | Self::Fence | Self::FenceControl => "its own levels only",
+            Self::Mixed
+            | Self::Fence
+            | Self::FenceControl
+            | Self::Ladders
+            | Self::Lock
+            | Self::LockControl => "its own levels only",
+        }
+    }
+
+    /// The level of its eventual calls where none is asked for, and where losing one is an anomaly.
+    pub(crate) const fn own_level(self) -> Option<Level> {
+        match self {
+            Self::Siblings | Self::Ladders => Some(Level::eventual(Copies::One)),
+            Self::Register
+            | Self::Append
+            | Self::Bank
+            | Self::Set
+            | Self::Counter
+            | Self::Sessions
+            | Self::SessionsControl
+            | Self::Mixed
+            | Self::Fence
+            | Self::FenceControl
+            | Self::Lock
+            | Self::LockControl => None,
         }
     }
 
@@ -125,7 +166,12 @@ impl WorkloadKind {
                 *level == Level::Session || level.is_eventual()
             }
             Self::Siblings => level.is_eventual(),
-            Self::Mixed | Self::Fence | Self::FenceControl => false,
+            Self::Mixed
+            | Self::Fence
+            | Self::FenceControl
+            | Self::Ladders
+            | Self::Lock
+            | Self::LockControl => false,
         }
     }
 
@@ -133,13 +179,17 @@ impl WorkloadKind {
     fn modes(self, level: Option<Level>) -> &'static [Mode] {
         let eventual = level.is_some_and(|level| level.is_eventual());
         match self {
-            Self::Register | Self::Append | Self::Bank => &[Mode::Mixed, Mode::Strong],
+            Self::Register | Self::Append | Self::Bank | Self::Lock | Self::LockControl => {
+                &[Mode::Mixed, Mode::Strong]
+            }
             Self::Set | Self::Counter if eventual => &[Mode::Mixed, Mode::Eventual],
             Self::Set => &[Mode::Mixed, Mode::Strong],
             Self::Sessions | Self::SessionsControl if eventual => &[Mode::Mixed],
             Self::Sessions | Self::SessionsControl => &[Mode::Mixed, Mode::Strong],
             Self::Siblings => &[Mode::Mixed, Mode::Eventual],
-            Self::Counter | Self::Mixed | Self::Fence | Self::FenceControl => &[Mode::Mixed],
+            Self::Counter | Self::Mixed | Self::Fence | Self::FenceControl | Self::Ladders => {
+                &[Mode::Mixed]
+            }
         }
     }
 
@@ -150,6 +200,9 @@ impl WorkloadKind {
     /// [`LabError::Refused`] says which would.
     pub(crate) fn check(self, options: &PlanOptions) -> Result<(), LabError> {
         let level = level_of(options)?;
+        if options.foreign.is_some() {
+            return self.check_foreign(options);
+        }
         if let Some(level) = level.filter(|level| !self.knows(level)) {
             let what = format!("the workload {} cannot be had at {level}", self.name());
             return Err(LabError::refused(
@@ -167,6 +220,32 @@ impl WorkloadKind {
             ));
         }
         Ok(())
+    }
+
+    /// A store that is not ours has registers, and neither levels nor modes.
+    fn check_foreign(self, options: &PlanOptions) -> Result<(), LabError> {
+        let refused = |what: &str, hint| {
+            let what = format!("{what} with a store that is not Quorate");
+            Err(LabError::refused(what, hint))
+        };
+        if self != Self::Register {
+            let what = format!("the workload {} cannot be had", self.name());
+            return refused(&what, "wanted: register");
+        }
+        if options.level.is_some() || options.mode.is_some() || options.replication.is_some() {
+            return refused("there are no --level, --mode and --replication", "");
+        }
+        let known = options.nemeses.iter().find(|one| !one.is_for_any_store());
+        match known {
+            Some(nemesis) => {
+                let what = format!("the nemesis {} cannot be had", nemesis.name());
+                refused(
+                    &what,
+                    "it takes what only Quorate tells, or takes as orders",
+                )
+            }
+            None => Ok(()),
+        }
     }
 
     /// The keyspace that it works in.
@@ -191,10 +270,13 @@ impl WorkloadKind {
                 | Self::Siblings
                 | Self::Mixed
                 | Self::Fence
-                | Self::FenceControl => ConflictPolicy::Siblings,
+                | Self::FenceControl
+                | Self::Ladders
+                | Self::Lock
+                | Self::LockControl => ConflictPolicy::Siblings,
             },
             partitioning: match self {
-                Self::Append | Self::Bank => defaults.partitioning,
+                Self::Append | Self::Bank | Self::Lock | Self::LockControl => defaults.partitioning,
                 Self::Register
                 | Self::Set
                 | Self::Counter
@@ -203,7 +285,8 @@ impl WorkloadKind {
                 | Self::Siblings
                 | Self::Mixed
                 | Self::Fence
-                | Self::FenceControl => quorate_types::Partitioning::Hash(2),
+                | Self::FenceControl
+                | Self::Ladders => quorate_types::Partitioning::Hash(2),
             },
             replication,
             ..defaults
@@ -213,6 +296,9 @@ impl WorkloadKind {
     /// The work itself.
     pub(crate) fn make(self, options: &PlanOptions) -> Result<Arc<dyn Workload>, LabError> {
         let level = level_of(options)?;
+        if let Some(store) = &options.foreign {
+            return Ok(Arc::new(foreign::Foreign::new(store.clone())));
+        }
         Ok(match self {
             Self::Register => Arc::new(register::Register::default()),
             Self::Append => Arc::new(append::Append::default()),
@@ -225,6 +311,9 @@ impl WorkloadKind {
             Self::Mixed => Arc::new(mixed::Mixed::default()),
             Self::Fence => Arc::new(fence::Fence::new(true)),
             Self::FenceControl => Arc::new(fence::Fence::new(false)),
+            Self::Lock => Arc::new(lock::Lock::new(true)),
+            Self::LockControl => Arc::new(lock::Lock::new(false)),
+            Self::Ladders => Arc::new(ladders::Ladders::new(self.keyspace(options)?.replication)),
         })
     }
 }
@@ -271,6 +360,11 @@ pub(crate) trait Workload: Send + Sync {
 
     /// The last reads of a caller at one node, once all is whole and has come to rest.
     async fn finish(&self, _caller: &mut Caller) {}
+
+    /// What the store said that is not so, where the recording cannot tell.
+    fn breaches(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// What the recording is held against.
     fn model(&self) -> (Model, Options);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use quorate_lab::{HostsKind, LabError, Nemesis, Plan, PlanOptions, WorkloadKind};
+use quorate_lab::{ForeignStore, HostsKind, LabError, Nemesis, Plan, PlanOptions, WorkloadKind};
 use quorate_types::{Ladder, Mode, chain, parse_duration};
 
 use crate::cli::error::CliError;
@@ -22,14 +22,19 @@ const TIME_DEFAULT: Duration = Duration::from_secs(60);
   quorate jepsen run --workload mixed --nemesis halves,kill-leader --seed 7
   quorate jepsen run --matrix quick
   quorate jepsen run --workload set --level eventual:quorum --nemesis bridge --hosts proxy
+  quorate jepsen run --node './store serve' --client './store speak' --nemesis halves,kill
 
-Workloads: register, append, bank, set, counter, sessions, siblings, mixed, fence; and
-sessions-control and fence-control, which break the promise by intent and must be found out.
+Workloads: register, append, bank, set, counter, sessions, siblings, mixed, fence, ladders, lock;
+and sessions-control, fence-control and lock-control, which break the promise by intent and must
+be found out.
 Nemeses: none, halves, minority, majority-ring, bridge, one-way, isolate-leader, flapping, kill,
-kill-leader, kill-majority, kill-all, pause, pause-leader, pause-all, rolling-restart, clock-skew,
-clock-strobe.
+kill-leader, kill-majority, kill-all, pause, pause-leader, pause-all, rolling-restart,
+transfer-leader, clock-skew, clock-strobe; of disks: power-cut, power-cut-all, disk-slow, disk-full,
+fsync-error, bit-flip; of links: delay, slow-link, loss, reset.
 Hosts: netns (Linux, root, with `ip` and `nft`: the kernel drops packets), or proxy (anywhere:
-relays that stall). Both cut pairs of nodes, both ways or one way.
+relays that stall). Both cut pairs of nodes, both ways or one way, limit bandwidth, and reset
+connections. Only proxy delays; only netns loses packets. What the hosts cannot do is refused
+before anything starts.
 
 Exit codes: 0 the promise held and all came back, 1 it did not, 2 the run does not tell.")]
 pub(in crate::cli) struct RunArgs {
@@ -76,6 +81,17 @@ pub(in crate::cli) struct RunArgs {
     /// A run in which a smaller share of calls was answered does not count
     #[arg(long, value_name = "PERCENT", default_value_t = 25)]
     served_min: u8,
+    /// Another store: the command of a node, run by a shell where the node lives
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        requires = "client",
+        conflicts_with = "matrix"
+    )]
+    node: Option<String>,
+    /// Another store: the command of a client, which speaks JSON lines
+    #[arg(long, value_name = "COMMAND", requires = "node")]
+    client: Option<String>,
     /// Keep the nodes' data also where all went well
     #[arg(long)]
     keep_data: bool,
@@ -145,6 +161,10 @@ fn options(args: RunArgs) -> Result<PlanOptions, CliError> {
         mode: args.mode,
         replication: args.replication,
         served_min_percent: args.served_min,
+        foreign: args
+            .node
+            .zip(args.client)
+            .map(|(node, client)| ForeignStore { node, client }),
         keep_data: args.keep_data,
     })
 }

@@ -67,6 +67,11 @@ pub struct ServerArgs {
     /// A file with a number of milliseconds by which this node's clock is to be wrong, for tests
     #[arg(long, value_name = "FILE", hide = true)]
     pub clock_offset_file: Option<PathBuf>,
+    /// A file that says what is wrong with this node's disk (words on lines: `sync-ms N`, `full`,
+    /// `sync-error`, `write-back PERCENT`), and a tally beside it; what is not synced is lost when
+    /// the process is killed. For tests
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub disk_fault_file: Option<PathBuf>,
     /// This node's failure domain [default: default]
     #[arg(long, value_name = "ZONE")]
     pub zone: Option<String>,
@@ -208,6 +213,7 @@ impl ServerArgs {
             peers,
             detours: self.detours,
             clock_offset_file: self.clock_offset_file,
+            disk_fault_file: self.disk_fault_file,
             zone: self
                 .zone
                 .or(file.zone)

@@ -2,10 +2,12 @@
 //!
 //! [`Disk`] and [`DiskFile`] are what the log and the engine see; [`RealDisk`]
 //! is the operating system, [`SimDisk`] a memory-only disk that can lose what
-//! was not synced. The seam also starts the background workers ([`Worker`]),
+//! was not synced, and [`FaultDisk`] a real one that does the same to a process
+//! that is killed. The seam also starts the background workers ([`Worker`]),
 //! since who waits for a disk decides how the waiting is done: a thread for a
 //! real one, a task for a simulated one. No file format lives here.
 
+pub mod fault;
 mod real;
 pub mod sim;
 mod worker;
@@ -16,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use fault::FaultDisk;
 pub use real::RealDisk;
 pub use sim::SimDisk;
 pub use worker::{Doorbell, Next, Worker, WorkerHandle};
