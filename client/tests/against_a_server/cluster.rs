@@ -685,6 +685,14 @@ impl Admin for Server {
         Ok(tonic::Response::new(v1::ExplainResponse::default()))
     }
 
+    async fn hand_over(
+        &self,
+        _: tonic::Request<v1::HandOverRequest>,
+    ) -> Result<tonic::Response<v1::HandOverResponse>, Status> {
+        self.admin("hand over").await?;
+        Ok(tonic::Response::new(v1::HandOverResponse::default()))
+    }
+
     type RepairStream = Pin<Box<dyn Stream<Item = Result<v1::RepairProgress, Status>> + Send>>;
 
     async fn repair(
