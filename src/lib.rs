@@ -7,5 +7,6 @@
 pub mod bench;
 pub mod cli;
 pub mod dev;
+pub mod planted;
 pub mod server;
 pub mod transfer;

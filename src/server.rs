@@ -29,6 +29,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::planted::Planted;
+
 /// Clients' requests in work when a node stops get so long to be answered.
 const DRAIN_CLIENTS_MAX: Duration = Duration::from_millis(150);
 /// After that, and with the calls of its peers at their end, everything may take so long.
@@ -72,6 +74,10 @@ pub struct ServerOptions {
     pub clock_offset_file: Option<PathBuf>,
     /// A file that says what is wrong with this node's disk, which then holds back what is not synced.
     pub disk_fault_file: Option<PathBuf>,
+    /// Entries that a range's log keeps for late followers; none: as many as is usual.
+    pub kept_entries: Option<u64>,
+    /// What it does wrong on purpose.
+    pub planted: Planted,
     /// This node's failure domain.
     pub zone: String,
     /// This node's weight on the ring.
@@ -310,6 +316,7 @@ async fn start(options: &ServerOptions) -> Result<Node, ServerError> {
     };
     let log_options = LogOptions {
         cache_bytes_max: LOG_CACHE_MAX_BYTES,
+        acknowledged_early: options.planted.acknowledged_early,
         ..LogOptions::default()
     };
     let log = NodeLog::open(disk.clone(), &dir, identity, log_options)
@@ -335,13 +342,21 @@ async fn start(options: &ServerOptions) -> Result<Node, ServerError> {
         ..Limits::default()
     };
     let client = ClientId(randomness.next());
-    let eventual = start_eventual(&raft, EventualOptions::default())
+    let eventual_options = EventualOptions {
+        faults: options.planted.eventual,
+        ..EventualOptions::default()
+    };
+    let eventual = start_eventual(&raft, eventual_options)
         .await
         .map_err(ServerError::Eventual)?;
     let gateway = Gateway::new(
         raft.clone(),
         eventual.clone(),
-        GatewayOptions { client, limits },
+        GatewayOptions {
+            client,
+            limits,
+            faults: options.planted.gateway,
+        },
     );
     Ok(Node {
         raft,
@@ -436,6 +451,7 @@ fn raft_options(options: &ServerOptions) -> RaftNodeOptions {
         (nodes, Vec::new())
     };
     let election = options.election_ms.max(50);
+    let usual = RaftNodeOptions::new(me, &options.cluster, options.dir.clone());
     RaftNodeOptions {
         bootstrap,
         join,
@@ -443,19 +459,10 @@ fn raft_options(options: &ServerOptions) -> RaftNodeOptions {
         election_min_ms: election * 5 / 6,
         election_max_ms: election * 3 / 2,
         phi_max: options.phi_max,
-        #[cfg(feature = "planted-faults")]
-        faults: planted_faults(),
-        ..RaftNodeOptions::new(me, &options.cluster, options.dir.clone())
-    }
-}
-
-/// The mistake that a test has this server make.
-#[cfg(feature = "planted-faults")]
-fn planted_faults() -> quorate_raft::Faults {
-    let planted = std::env::var("QUORATE_PLANTED_FAULT");
-    quorate_raft::Faults {
-        acknowledge_before_log: planted.as_deref() == Ok("acknowledge-before-log"),
-        ..quorate_raft::Faults::default()
+        kept_entries: options.kept_entries.unwrap_or(usual.kept_entries),
+        purge_entries: options.kept_entries.unwrap_or(usual.purge_entries),
+        faults: options.planted.raft,
+        ..usual
     }
 }
 

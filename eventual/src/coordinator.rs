@@ -101,8 +101,14 @@ impl EventualNode {
     ///
     /// # Errors
     /// [`EventualError`], which says what it did to the data.
-    pub async fn write(&self, request: WriteRequest) -> Result<WriteDone, EventualError> {
+    pub async fn write(&self, mut request: WriteRequest) -> Result<WriteDone, EventualError> {
         let inner = &self.inner;
+        if inner.options.faults.sloppy_as_strict {
+            request
+                .rungs
+                .iter_mut()
+                .for_each(|rung| rung.strict = false);
+        }
         let place = inner.place(request.range)?;
         let replica = inner.replica(request.range)?;
         let me = inner.node;

@@ -41,6 +41,22 @@ pub struct Faults {
     /// In a `mixed` range, a peer's clock is taken over beside rows that have not taken in what
     /// the log has decided.
     pub merge_beside_old_rows: bool,
+    /// A late copy of a write that was replaced brings it back.
+    pub accept_the_dead: bool,
+    /// What a write replaces leaves the range's clock.
+    pub replaced_leaves_clock: bool,
+    /// A repair puts what a peer has in place of what is here.
+    pub repair_overwrites: bool,
+    /// Rows that go to the log stay in the hash tree.
+    pub tree_keeps_trimmed: bool,
+    /// Stand-ins count where only primaries may.
+    pub sloppy_as_strict: bool,
+    /// A fence asks one primary.
+    pub fence_of_one: bool,
+    /// Each start of a node gives out the names of the one before.
+    pub start_again: bool,
+    /// A stand-in says that it keeps a hint, and does not.
+    pub hints_unkept: bool,
 }
 
 type Hears = dyn Fn(RangeId, &Bytes, &[Bytes]) + Send + Sync;

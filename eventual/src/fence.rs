@@ -237,7 +237,10 @@ impl Inner {
     ) -> Result<Shown, EventualError> {
         let place = self.place(range)?;
         let primaries = &place.holders.primaries;
-        let wanted = primaries.len() / 2 + 1;
+        let wanted = match self.options.faults.fence_of_one {
+            true => 1,
+            false => primaries.len() / 2 + 1,
+        };
         let (mut shown, mut told) = (Shown::new(), 0);
         let mut asked = FuturesUnordered::new();
         for node in primaries.iter().filter(|node| **node != self.node) {

@@ -146,10 +146,13 @@ impl std::fmt::Debug for EventualNode {
 
 /// Takes the next start number, and returns once it is on disk: no name of a write is given
 /// twice, whatever was lost.
-async fn next_start(log: &NodeLog) -> Result<u32, EventualError> {
+async fn next_start(log: &NodeLog, faults: Faults) -> Result<u32, EventualError> {
     let starts = log.group(STARTS_GROUP);
     let vote = starts.vote().unwrap_or_default();
-    let term = vote.term + 1;
+    let term = match faults.start_again {
+        true => vote.term.max(1),
+        false => vote.term + 1,
+    };
     let (done, synced) = Synced::pair();
     starts.save_vote(Vote { term, ..vote }, done);
     synced.wait().await?;
@@ -167,7 +170,7 @@ impl EventualNode {
         (peers, places, decisions): (Arc<dyn Peers>, Arc<dyn Places>, Arc<dyn Decisions>),
         options: EventualOptions,
     ) -> Result<EventualNode, EventualError> {
-        let start = next_start(&log).await?;
+        let start = next_start(&log, options.faults).await?;
         let inner = Arc::new(Inner {
             node,
             actor: Actor {
@@ -498,6 +501,9 @@ impl Inner {
             let Store { key, deltas, .. } = store;
             if primary {
                 return Ok(Step::Accept { key, deltas });
+            }
+            if self.options.faults.hints_unkept {
+                return Ok(Step::Keep { hints: Vec::new() });
             }
             let wanted = u8::try_from(store.holders_wanted).unwrap_or(u8::MAX);
             hints_step(&key, &deltas, wanted)

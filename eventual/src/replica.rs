@@ -24,6 +24,7 @@ use crate::seam::Decisions;
 use crate::step::{Hint, Step};
 use crate::tree::{HashTree, Sum, hash_of};
 
+mod broken;
 mod fresh;
 mod look;
 mod overlay;
@@ -328,7 +329,10 @@ impl Replica {
             Step::Join { key, state: peer } => {
                 let peer = KeyState::decode(peer)?;
                 let before = begun.map_or_else(|| self.row(key), Ok)?;
-                let outcome = join_key(&mut state.clock, &before.record, &peer);
+                let outcome = match self.faults.repair_overwrites {
+                    true => join_key(&mut Clock::default(), &Record::default(), &peer),
+                    false => join_key(&mut state.clock, &before.record, &peer),
+                };
                 // Without news nothing is settled either: other keys' changes would make an entry
                 // of it, and beside a log a row of this key that tree and overlay never heard of.
                 if !outcome.is_news() {
@@ -410,7 +414,10 @@ impl Replica {
         let (mut after, mut news) = (None, false);
         for delta in deltas {
             let now = after.as_ref().unwrap_or(&before.record);
-            let outcome = accept(&mut state.clock, now, delta);
+            let outcome = match self.faults.accept_the_dead {
+                true => self.accept_the_dead(&mut state.clock, now, delta),
+                false => accept(&mut state.clock, now, delta),
+            };
             news |= outcome.is_news();
             after = outcome.record.or(after);
         }
@@ -418,6 +425,9 @@ impl Replica {
             return None;
         }
         let after = after.or_else(|| before.begun());
+        if let (true, Some(after)) = (self.faults.replaced_leaves_clock, &after) {
+            self.forget_replaced(&mut state.clock, &before.record, after);
+        }
         self.put_record(state, key, before, after.as_ref(), index, changes);
         self.settle_due(state, Some(key), index, changes);
         Some(after.unwrap_or_else(|| before.record.clone()))
@@ -509,7 +519,9 @@ impl Replica {
         let known = &before.record;
         self.put_expiry(key, first_expiry(known), None, index, changes);
         if state.is_warm(key) {
-            state.tree.change(key, before.hash(key), None);
+            if !self.faults.tree_keeps_trimmed {
+                state.tree.change(key, before.hash(key), None);
+            }
             state.unsettled.note(key, known, &Record::default());
             if self.decisions.is_some() {
                 state.overlay.forget(key);

@@ -288,7 +288,7 @@ impl Gateway {
         let siblings = done.state.live().len().saturating_sub(1);
         receipt.siblings = u32::try_from(siblings).unwrap_or(u32::MAX);
         receipt.context = place.with_binding(self.node().cluster(), |binding| {
-            Seen::seal(done.state.context(), binding).0
+            Seen::seal(&self.faults().context(&done.state), binding).0
         });
         let group = self.node().group(place.range.id);
         let seen = seen_by_writer(&write.update, done);
@@ -495,7 +495,7 @@ impl Gateway {
     ) -> Result<v1::GetResponse, GatewayError> {
         let mut shown = self.shown(place, &done.state)?;
         shown.context = place.with_binding(self.node().cluster(), |binding| {
-            Seen::seal(done.state.context(), binding).0
+            Seen::seal(&self.faults().context(&done.state), binding).0
         });
         let rung = level::read_rung_to_wire(views.level);
         let holders = (&done.tally.primaries[..], &done.tally.stand_ins[..]);

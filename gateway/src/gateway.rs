@@ -20,6 +20,7 @@ use crate::clock_watch;
 use crate::context::Context;
 use crate::costs::Costs;
 use crate::errors::GatewayError;
+use crate::faults::Faults;
 use crate::metrics::{Meters, OperationLabel};
 use crate::names::Namer;
 use crate::seal::ClusterTag;
@@ -40,6 +41,9 @@ pub struct GatewayOptions {
     pub client: ClientId,
     /// Limits on work in progress.
     pub limits: Limits,
+    /// What a test breaks on purpose. Never set elsewhere.
+    #[doc(hidden)]
+    pub faults: Faults,
 }
 
 /// Turns requests into proposals and reads, here or on other nodes. Cheap to clone.
@@ -53,6 +57,7 @@ struct Shared {
     eventual: EventualNode,
     cluster: ClusterTag,
     names: Namer,
+    faults: Faults,
     admission: Admission,
     meters: Meters,
     costs: Costs,
@@ -78,6 +83,7 @@ impl Gateway {
             eventual,
             cluster: ClusterTag::of(node.cluster().as_bytes()),
             names: Namer::new(options.client),
+            faults: options.faults,
             admission: Admission::new(options.limits),
             meters: Meters::new(),
             costs: Costs::default(),
@@ -91,6 +97,11 @@ impl Gateway {
         node.set_forward_handler(Arc::new(crate::forwarded::Handler::new(&gateway)));
         tokio::spawn(clock_watch::watch(gateway.downgrade()));
         gateway
+    }
+
+    /// What it does wrong on purpose: nothing, but in tests.
+    pub(crate) fn faults(&self) -> Faults {
+        self.shared.faults
     }
 
     /// A handle that does not keep the gateway alive.

@@ -29,6 +29,7 @@ mod errors;
 mod eventual;
 mod eventual_errors;
 mod explain;
+mod faults;
 mod forwarded;
 mod gateway;
 mod http;
@@ -67,6 +68,8 @@ pub use admission::Limits;
 pub use context::{Context, Forwarded};
 pub use delete_prefix::STEP_KEYS_MAX;
 pub use errors::{ERROR_DOMAIN, GatewayError, status_of};
+#[doc(hidden)]
+pub use faults::Faults;
 pub use gateway::{Gateway, GatewayOptions};
 pub use http::{HTTP_CONNECTIONS_MAX, router, serve_http};
 pub use metrics::install_recorder;

@@ -370,7 +370,7 @@ impl Gateway {
         scan: &Scan<'_>,
         bounds: &Bounds,
         fingerprint: u64,
-        gathered: Gathered,
+        mut gathered: Gathered,
     ) -> v1::ScanResponse {
         let last = gathered.entries.last().filter(|_| gathered.more);
         let next_page_token = last.map_or_else(Bytes::new, |last| {
@@ -384,6 +384,9 @@ impl Gateway {
             };
             token.encode(Kind::Scan, self.cluster())
         });
+        if self.faults().lose_border_row && gathered.more {
+            gathered.entries.pop();
+        }
         v1::ScanResponse {
             next_page_token,
             at_revision: gathered.at.0,

@@ -233,6 +233,9 @@ impl Gateway {
         consistency: Option<&v1::Consistency>,
     ) -> Result<Session, GatewayError> {
         let session = Session::of(self.binding(keyspace), consistency)?;
+        if self.faults().ignore_tokens {
+            return Ok(Session::none(self.binding(keyspace)));
+        }
         Ok(Session {
             is_mixed: keyspace.options.mode == Mode::Mixed,
             ..session

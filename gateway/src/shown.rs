@@ -200,7 +200,8 @@ impl Gateway {
     /// What clients are told of a key, but for its context.
     pub(crate) fn shown(&self, place: &Place<'_>, state: &KeyState) -> Result<Shown, GatewayError> {
         let policy = place.keyspace.options.conflict;
-        let reading = quorate_types::causal::evaluate(policy, state, self.node().now());
+        let state = self.faults().shown(policy, state);
+        let reading = quorate_types::causal::evaluate(policy, &state, self.node().now());
         let reading = reading.map_err(EventualError::from)?;
         let typed = typed::value(&reading);
         let mut values = typed::values(place.user_key, &reading).into_iter();

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use quorate_eventual::EventualError;
 use quorate_proto::internal::{self, Command, command};
 use quorate_proto::v1::{self, pipeline_request::Request};
 use quorate_raft::machine::{ApplyOutcome, ApplyRefusal};
-use quorate_raft::{Group, KeyspaceView, Proposed, RangeView};
+use quorate_raft::{Group, KeyspaceView, ProposeError, Proposed, RangeView};
 use quorate_storage::engine::Version;
 use quorate_types::{Operation, RangeId, RequestHandle, Revision};
 
@@ -166,8 +167,16 @@ impl Gateway {
                 },
                 false => String::new(),
             };
-            let command = write.command(operation());
+            let command = write.command(self.faults().compared_early(&group, operation()));
             match group.propose(command, write.context.deadline).await {
+                Err(ProposeError::Unknown) if self.faults().unknown_as_failed => {
+                    Tried::Done(Err(GatewayError::from(EventualError::Unreachable {
+                        range: write.range.id,
+                        wanted: 1,
+                        reachable: 0,
+                        missing: Vec::new(),
+                    })))
+                }
                 Ok(proposed) => {
                     let decided = self.decided(write, &group, proposed, spent);
                     Tried::Done(decided.and_then(|mut decided| {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::budget::Budget;
-use crate::causal::{Mixed, Sessions, Siblings};
+use crate::causal::{Bounded, Mixed, Sessions, Siblings};
 use crate::checker::{Checker, Misfit, OPERATIONS_MAX};
 use crate::history::{Operation, ReadError};
 use crate::independent::Independent;
@@ -40,6 +40,8 @@ pub enum Model {
     LongFork,
     /// The four session guarantees, by versions.
     Sessions,
+    /// Reads that may be old, but not older than they say.
+    Bounded,
     /// Siblings: nothing lost, nothing resurrected, all the same in the end.
     Causal,
     /// Strong operations linearizable with eventual writes taken in.
@@ -48,7 +50,7 @@ pub enum Model {
 
 impl Model {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::CasRegister,
         Self::AppendKv,
         Self::Mutex,
@@ -60,6 +62,7 @@ impl Model {
         Self::Bank,
         Self::LongFork,
         Self::Sessions,
+        Self::Bounded,
         Self::Causal,
         Self::Mixed,
     ];
@@ -78,6 +81,7 @@ impl Model {
             Self::Bank => "bank",
             Self::LongFork => "long-fork",
             Self::Sessions => "sessions",
+            Self::Bounded => "bounded",
             Self::Causal => "causal",
             Self::Mixed => "mixed",
         }
@@ -177,6 +181,7 @@ fn make(model: Model, options: &Options) -> Result<Box<dyn Checker>, CheckError>
         | Model::Bank
         | Model::LongFork
         | Model::Sessions
+        | Model::Bounded
         | Model::Causal
         | Model::Mixed => false,
     };
@@ -196,6 +201,7 @@ fn make(model: Model, options: &Options) -> Result<Box<dyn Checker>, CheckError>
         Model::Bank => Box::new(Bank::new(options.negative_balances)),
         Model::LongFork => Box::new(LongFork::new(options.group_size_keys)),
         Model::Sessions => Box::new(Sessions::default()),
+        Model::Bounded => Box::new(Bounded::default()),
         Model::Causal => Box::new(Siblings::default()),
         Model::Mixed => Box::new(Mixed::default()),
     })

@@ -47,6 +47,7 @@ pub(crate) struct Cluster {
     program: PathBuf,
     /// The store under test, if it is not Quorate.
     foreign: Option<ForeignStore>,
+    node_arguments: Vec<String>,
     data: PathBuf,
     /// Nodes have disks that take orders.
     fault_disks: bool,
@@ -85,6 +86,7 @@ impl Cluster {
             }),
             program: options.program.clone(),
             foreign: options.foreign.clone(),
+            node_arguments: options.node_arguments.clone(),
             data: options.dir.join("data"),
             fault_disks: options.nemeses.iter().any(|nemesis| nemesis.is_of_disks()),
             cuts: Mutex::default(),
@@ -239,6 +241,7 @@ impl Cluster {
         command.arg(format!("--http-listen={}", self.hosts.http(id)));
         command.arg(format!("--cluster={CLUSTER_NAME}"));
         command.args(["--stdin-watch", "--insecure"]);
+        command.args(&self.node_arguments);
         command.arg(format!(
             "--clock-offset-file={}",
             self.clock_file(id).display()

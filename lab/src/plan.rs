@@ -55,6 +55,11 @@ pub struct PlanOptions {
     pub foreign: Option<ForeignStore>,
     /// Keep the nodes' data after a run in which all went well.
     pub keep_data: bool,
+    /// Attempts without an answer are made again by workloads that do not by themselves, since
+    /// another coordinator would make a second write of it.
+    pub retries: bool,
+    /// What else each node is told on its command line.
+    pub node_arguments: Vec<String>,
 }
 
 /// A run that can be done.
@@ -145,6 +150,12 @@ impl Plan {
         }
         if let Some(replication) = options.replication {
             command += &format!(" --replication {replication}");
+        }
+        if options.retries {
+            command += " --retries";
+        }
+        for argument in &options.node_arguments {
+            command += &format!(" {argument}");
         }
         command
     }

@@ -108,7 +108,7 @@ async fn work(
     let ways = Ways {
         endpoints: cluster.endpoints(),
         keyspace: KEYSPACE.to_owned(),
-        retries: workload.retries(),
+        retries: workload.retries() || plan.options.retries,
     };
     let mut callers = JoinSet::new();
     for caller in callers_of(plan, &ways, &recorder) {

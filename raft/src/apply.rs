@@ -11,6 +11,7 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use prost::Message;
 use quorate_proto::internal as wire;
+use quorate_proto::internal::{Command, command};
 use quorate_storage::engine::{
     Change, EngineError, Position, RangeTable, ScanPage, ScanRequest, Version,
 };
@@ -21,12 +22,15 @@ use crate::consensus::{
     Consensus, LogId, Reply, SnapshotMeta, StoredMembership, log_id, log_id_term,
     membership_from_wire, membership_to_wire,
 };
+use crate::hybrid::NodeClock;
 use crate::machine::{Machine, Store};
 use crate::node::Faults;
 use crate::snapshot::{Outgoing, SnapshotData};
 
 /// Entries applied to memory and answered together.
 const APPLY_BATCH_ENTRIES_MAX: usize = 512;
+/// So far beyond what it knows a replica says to be complete: see [`Faults`].
+const FAULTY_PROMISE_MICROSECONDS: u64 = 500_000;
 /// Rows of one page of the walk that counts a range's bytes.
 const COUNT_PAGE_ROWS: usize = 1_000;
 /// Name of the membership record in the range's metadata.
@@ -69,6 +73,10 @@ pub struct RangeMachine {
     membership: StoredMembership,
     applied: Option<LogId>,
     faults: Faults,
+    /// For a negative control: the node's clock.
+    clock: Option<Arc<NodeClock>>,
+    /// For a negative control: nothing was applied since this start.
+    is_fresh: bool,
 }
 
 impl RangeMachine {
@@ -84,14 +92,42 @@ impl RangeMachine {
             membership: StoredMembership::default(),
             applied: None,
             faults: Faults::default(),
+            clock: None,
+            is_fresh: true,
         };
         machine.reload()?;
         Ok(machine)
     }
 
     /// For the negative controls of tests.
-    pub(crate) fn break_on_purpose(&mut self, faults: Faults) {
+    pub(crate) fn break_on_purpose(&mut self, faults: Faults, clock: &Arc<NodeClock>) {
         self.faults = faults;
+        self.clock = Some(clock.clone());
+        self.shared.machine.lock().break_on_purpose(faults);
+    }
+
+    /// What a faulty replica makes of a command.
+    fn broken(&self, command: &mut Command) {
+        if let (true, Some(command::Operation::Expire(expire)), Some(clock)) = (
+            self.faults.expire_by_own_clock,
+            &mut command.operation,
+            &self.clock,
+        ) {
+            expire.items.retain(|item| item.at <= clock.now().0);
+        }
+    }
+
+    /// For a negative control: removes what was written last.
+    fn drop_last(&self) -> Result<(), EngineError> {
+        let table = &self.shared.table;
+        let (start, end) = table.interval();
+        let all = Staged::new(table).page(start, &end, usize::MAX, true)?;
+        let last = all.rows.into_iter().max_by_key(|(_, row)| row.revision);
+        if let (Some((key, row)), Some(position)) = (last, table.durable()) {
+            let revision = row.revision + 1;
+            table.apply(position, vec![Change::Delete { key, revision }]);
+        }
+        Ok(())
     }
 
     /// What the group may look at.
@@ -112,7 +148,8 @@ impl RangeMachine {
             }
             None => StoredMembership::default(),
         };
-        let machine = Machine::restore(stored).map_err(io::Error::other)?;
+        let mut machine = Machine::restore(stored).map_err(io::Error::other)?;
+        machine.break_on_purpose(self.faults);
         self.applied = table.durable().map(|p| log_id(p.term, p.index));
         table.set_history(machine.options().history > 0);
         *self.shared.machine.lock() = machine;
@@ -133,7 +170,10 @@ impl RangeMachine {
             term,
             index,
             revision: machine.last_revision(),
-            closed: machine.closed(),
+            closed: match self.faults.closed_too_far {
+                true => Revision(machine.closed().0 + FAULTY_PROMISE_MICROSECONDS),
+                false => machine.closed(),
+            },
             floor: machine.floor(),
             last_change: machine.last_change(),
         };
@@ -144,6 +184,8 @@ impl RangeMachine {
     /// Applies a run of entries, makes them visible, then answers who waits.
     fn apply_batch(&mut self, batch: &mut Vec<EntryResponder<Consensus>>) -> Result<(), io::Error> {
         let mut answers: Vec<(ApplyResponder<Consensus>, Reply)> = Vec::with_capacity(batch.len());
+        let twice = self.faults.apply_twice && self.is_fresh && self.applied.is_some();
+        self.is_fresh = false;
         let mut machine = self.shared.machine.lock();
         let mut store = Staged::new(&self.shared.table);
         for (entry, responder) in batch.drain(..) {
@@ -154,7 +196,17 @@ impl RangeMachine {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 }
                 EntryPayload::Normal(bytes) => {
-                    let command = bytes.decode().map_err(io::Error::other)?;
+                    let mut command = bytes.decode().map_err(io::Error::other)?;
+                    self.broken(&mut command);
+                    if twice {
+                        let unnamed = Command {
+                            client: 0,
+                            ..command.clone()
+                        };
+                        machine
+                            .apply(unnamed, &mut store)
+                            .map_err(io::Error::other)?;
+                    }
                     let applied = machine
                         .apply(command, &mut store)
                         .map_err(io::Error::other)?;
@@ -378,6 +430,9 @@ impl RaftStateMachine<Consensus> for RangeMachine {
         self.reload()?;
         if self.faults.snapshot_without_clock {
             self.shared.machine.lock().forget_causal();
+        }
+        if self.faults.snapshot_without_last {
+            self.drop_last().map_err(io::Error::other)?;
         }
         if self.applied != meta.last_log_id {
             return Err(io::Error::other(format!(

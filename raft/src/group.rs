@@ -279,7 +279,10 @@ impl Group {
             Ok(result) => result?,
             Err(_) => return Err(ReadError::TimedOut),
         };
-        let at = self.await_applied(index, deadline).await?;
+        let at = match self.faults.read_before_applied {
+            true => self.applied(),
+            false => self.await_applied(index, deadline).await?,
+        };
         Ok(ReadPoint {
             revision: at.revision,
             index: at.index,

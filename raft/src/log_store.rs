@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::Stream;
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use parking_lot::Mutex;
 use quorate_storage::log::{Done, GroupLog, LogEntry, LogError};
 use tokio::sync::oneshot;
 
@@ -16,6 +17,7 @@ use crate::consensus::{
     self, Consensus, Entry, LogId, Vote, log_id_from_disk, log_id_to_disk, vote_from_disk,
     vote_to_disk,
 };
+use crate::node::Faults;
 
 /// Bytes of entries that one read for replication or apply takes into memory.
 const READ_BYTES_MAX: u64 = 4 << 20;
@@ -24,12 +26,37 @@ const READ_BYTES_MAX: u64 = 4 << 20;
 #[derive(Clone, Debug)]
 pub struct LogStore {
     log: GroupLog,
+    faults: Faults,
+    /// For a negative control: the first entry that was truncated last.
+    truncated: Arc<Mutex<Option<Entry>>>,
 }
 
 impl LogStore {
     /// Wraps one group of a node log.
     pub fn new(log: GroupLog) -> LogStore {
-        LogStore { log }
+        LogStore {
+            log,
+            faults: Faults::default(),
+            truncated: Arc::default(),
+        }
+    }
+
+    /// For the negative controls of tests.
+    pub(crate) fn break_on_purpose(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
+    /// What a faulty log makes of entries that it is given.
+    fn with_truncated(&self, entries: &mut [LogEntry]) {
+        let mut truncated = self.truncated.lock();
+        let Some(old) = truncated.as_ref() else {
+            return;
+        };
+        let is_at = |entry: &&mut LogEntry| entry.index == old.log_id.index;
+        if let Some(entry) = entries.iter_mut().find(is_at) {
+            entry.payload = consensus::payload_of(old);
+            *truncated = None;
+        }
     }
 
     fn bounds(&self, range: impl RangeBounds<u64>) -> (u64, u64) {
@@ -168,6 +195,9 @@ impl RaftLogStorage<Consensus> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        if self.faults.forget_votes {
+            return Ok(());
+        }
         let (done, receiver) = waiter();
         self.log.save_vote(vote_to_disk(vote), done);
         synced(receiver).await
@@ -192,7 +222,7 @@ impl RaftLogStorage<Consensus> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<LogEntry> = entries
+        let mut entries: Vec<LogEntry> = entries
             .into_iter()
             .map(|entry| LogEntry {
                 term: consensus::log_id_term(&entry.log_id),
@@ -200,6 +230,9 @@ impl RaftLogStorage<Consensus> for LogStore {
                 payload: consensus::payload_of(&entry),
             })
             .collect();
+        if self.faults.reuse_truncated {
+            self.with_truncated(&mut entries);
+        }
         let done: Done =
             Box::new(move |result| callback.io_completed(result.map_err(io::Error::other)));
         self.log.append(entries, done);
@@ -207,6 +240,10 @@ impl RaftLogStorage<Consensus> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        if self.faults.reuse_truncated {
+            let next = last.map_or(0, |id| id.index + 1);
+            *self.truncated.lock() = self.read_some(next, next + 1)?.pop();
+        }
         let (done, receiver) = waiter();
         self.log.truncate_after(last.map(|id| id.index), done);
         synced(receiver).await

@@ -106,6 +106,32 @@ pub struct Faults {
     pub join_running_round: bool,
     /// A snapshot brings the values, and not what the log knows of writes beside them.
     pub snapshot_without_clock: bool,
+    /// Who thinks that it leads serves linearizable reads without asking anybody.
+    pub unconfirmed_reads: bool,
+    /// A leader trusts a confirmation for longer than its followers wait for it.
+    pub stale_lease: bool,
+    /// A read does not wait until what its round told is applied here.
+    pub read_before_applied: bool,
+    /// A vote is kept in memory alone, and gone with the next start.
+    pub forget_votes: bool,
+    /// An entry that replaces a truncated one gets the payload of that one.
+    pub reuse_truncated: bool,
+    /// A snapshot comes without the key that was written last.
+    pub snapshot_without_last: bool,
+    /// The first entries after a start are applied twice.
+    pub apply_twice: bool,
+    /// A write under a name that was decided is done again.
+    pub forget_names: bool,
+    /// A replica says to be complete beyond what it knows nobody will write below.
+    pub closed_too_far: bool,
+    /// A value that replaced one that expires goes with that one's time.
+    pub expire_newer: bool,
+    /// Whether a value's time has come is judged by each replica's own clock.
+    pub expire_by_own_clock: bool,
+    /// A ladder's strong attempt replaces what its writer has not seen.
+    pub tentative_as_put: bool,
+    /// Of every eighth batch the first half is applied, and all of it is answered.
+    pub half_batches: bool,
 }
 
 /// The seams that a node stands on.
@@ -482,9 +508,10 @@ impl Inner {
         let hook = (range == RangeId::META).then(|| self.catalog_hook());
         let mut machine = RangeMachine::open(table, hook)
             .map_err(|source| StartError::Restore { range, source })?;
-        machine.break_on_purpose(self.options.faults);
+        machine.break_on_purpose(self.options.faults, &self.clock);
         let shared = machine.shared();
-        let store = LogStore::new(self.log.group(range.0));
+        let mut store = LogStore::new(self.log.group(range.0));
+        store.break_on_purpose(self.options.faults);
         let acknowledged = Arc::default();
         let factory = Factory {
             range,

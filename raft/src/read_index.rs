@@ -14,6 +14,7 @@ use quorate_proto::internal as wire;
 use quorate_proto::internal::envelope::Body;
 use quorate_types::{NodeId, RangeId};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::group::{RangeRaft, ReadError};
 use crate::node::Faults;
@@ -21,6 +22,8 @@ use crate::peer::{Calls, Class};
 
 /// A round that has no answer by then has none.
 const ROUND_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Longer than any follower waits: see [`Faults`].
+const FAULTY_LEASE: Duration = Duration::from_millis(3_000);
 
 type Waiter = oneshot::Sender<Result<u64, ReadError>>;
 
@@ -38,6 +41,8 @@ struct Inner {
     node: NodeId,
     faults: Faults,
     state: Mutex<State>,
+    /// For a negative control: when a round was last confirmed here.
+    confirmed: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +67,7 @@ impl Rounds {
                 node,
                 faults,
                 state: Mutex::default(),
+                confirmed: Mutex::default(),
             }),
         }
     }
@@ -130,8 +136,26 @@ impl Inner {
         }
     }
 
+    /// For negative controls: where this node thinks that it need not ask.
+    fn unasked(&self) -> Option<u64> {
+        let trusts = self.faults.stale_lease && {
+            let confirmed = *self.confirmed.lock();
+            confirmed.is_some_and(|at| at.elapsed() < FAULTY_LEASE)
+        };
+        if !self.faults.unconfirmed_reads && !trusts {
+            return None;
+        }
+        let metrics = self.raft.server_metrics();
+        let leads = metrics.borrow_watched().current_leader == Some(self.node.0);
+        let applied = self.raft.metrics().borrow_watched().last_applied;
+        leads.then(|| applied.map_or(0, |id| id.index))
+    }
+
     /// The leader's round: a majority confirms that nobody else has led since.
     async fn confirm_here(&self) -> Result<u64, ReadError> {
+        if let Some(index) = self.unasked() {
+            return Ok(index);
+        }
         let policy = if self.faults.lease_reads {
             ReadPolicy::LeaseRead
         } else {
@@ -139,7 +163,12 @@ impl Inner {
         };
         let round = self.raft.get_read_log_id(policy);
         match tokio::time::timeout(ROUND_TIMEOUT, round).await {
-            Ok(Ok((read, _applied))) => Ok(read.index()),
+            Ok(Ok((read, _applied))) => {
+                if self.faults.stale_lease {
+                    *self.confirmed.lock() = Some(Instant::now());
+                }
+                Ok(read.index())
+            }
             Ok(Err(RaftError::APIError(error))) => Err(match error {
                 LinearizableReadError::ForwardToLeader(forward) => ReadError::NotLeader {
                     hint: forward.leader_id.map(NodeId),

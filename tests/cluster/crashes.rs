@@ -48,7 +48,7 @@ async fn acknowledged_writes_survive_kills() {
 #[cfg(feature = "planted-faults")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replies_before_the_log_are_noticed() {
-    let mut cluster = Cluster::start_with_fault(3, "acknowledge-before-log").await;
+    let mut cluster = Cluster::start_with_fault(3, "ack-before-log").await;
     for round in 0..ROUNDS_USUAL {
         let prefix = format!("round-{round}/");
         let ledger = kill_under_load(&mut cluster, round, Victim::Leader, &prefix).await;

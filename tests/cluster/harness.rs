@@ -325,7 +325,7 @@ impl Node {
             .open(&self.log)
             .unwrap();
         let mut command = Command::new(BINARY);
-        command.envs(self.fault.map(|fault| ("QUORATE_PLANTED_FAULT", fault)));
+        command.envs(self.fault.map(|fault| ("QUORATE_PLANT", fault)));
         command
             .args(&self.arguments)
             .stdin(Stdio::null())

@@ -57,6 +57,7 @@ impl World {
             let options = GatewayOptions {
                 client: ClientId(id << 32),
                 limits,
+                faults: quorate_gateway::Faults::default(),
             };
             let eventual = start_eventual(&node, EventualOptions::default()).await;
             gateways.push(Gateway::new(node.clone(), eventual.unwrap(), options));

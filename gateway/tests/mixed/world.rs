@@ -373,6 +373,7 @@ impl World {
             // The low bits are the gateway's: two starts must not give out the same names.
             client: ClientId(id.0 << 32 | starts << 8),
             limits: Limits::default(),
+            faults: quorate_gateway::Faults::default(),
         };
         let gateway = Gateway::new(raft.clone(), eventual.clone(), options);
         Ok(Process {

@@ -1,10 +1,12 @@
-//! Checkers of what eventual reads and writes promise: sessions, causality, and the strong plane
+//! Checkers of what weaker reads and writes promise: ages, sessions, causality, and the strong plane
 //! that takes eventual writes in.
 
+mod bounded;
 mod mixed;
 mod sessions;
 mod siblings;
 
+pub use bounded::Bounded;
 pub use mixed::Mixed;
 pub use sessions::Sessions;
 pub use siblings::Siblings;

@@ -24,6 +24,11 @@ impl Default for Mixed {
     }
 }
 
+/// Eventual writes that try the log first, percent.
+const LADDERS_PERCENT: usize = 25;
+/// How they do. Whichever rung is met, it is a write of the eventual plane under one name.
+const LADDER: &str = "linearizable@300ms > eventual:one";
+
 /// Levels of eventual writes: how many, and whether stand-ins count.
 const WRITES: [(Copies, bool); 5] = [
     (Copies::One, false),
@@ -75,7 +80,11 @@ impl Workload for Mixed {
             45..65 => read(caller, "eventual-read", key, reading(for_reads(level))).await,
             65..93 => {
                 let value = Some(self.keys.value());
-                write(caller, "eventual-write", key, value, level.into()).await;
+                let ladder = match caller.random.percent(LADDERS_PERCENT) {
+                    true => LADDER.parse().expect("it is written as a ladder"),
+                    false => Ladder::from(level),
+                };
+                write(caller, "eventual-write", key, value, ladder).await;
             }
             _ => write(caller, "eventual-delete", key, None, level.into()).await,
         }

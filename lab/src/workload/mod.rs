@@ -6,7 +6,10 @@
 
 mod append;
 mod bank;
+mod batch;
+mod bounded;
 mod counter;
+mod expiring;
 mod fence;
 mod foreign;
 mod keys;
@@ -40,6 +43,8 @@ pub enum WorkloadKind {
     Register,
     /// Transactions that append to lists and read them.
     Append,
+    /// Batches that read and write several keys of one range.
+    Batch,
     /// Transfers between accounts, and reads of all.
     Bank,
     /// Elements added, and reads of all.
@@ -50,6 +55,10 @@ pub enum WorkloadKind {
     Sessions,
     /// The same without tokens: the control, which is to be found guilty.
     SessionsControl,
+    /// Writes, and reads of a bounded age at any node.
+    Bounded,
+    /// Values that expire, replaced by such that do not.
+    Expiring,
     /// Writes and deletes with contexts on the eventual plane.
     Siblings,
     /// Strong and eventual calls on the same keys.
@@ -68,14 +77,17 @@ pub enum WorkloadKind {
 
 impl WorkloadKind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Register,
         Self::Append,
+        Self::Batch,
         Self::Bank,
         Self::Set,
         Self::Counter,
         Self::Sessions,
         Self::SessionsControl,
+        Self::Bounded,
+        Self::Expiring,
         Self::Siblings,
         Self::Mixed,
         Self::Fence,
@@ -90,11 +102,14 @@ impl WorkloadKind {
         match self {
             Self::Register => "register",
             Self::Append => "append",
+            Self::Batch => "batch",
             Self::Bank => "bank",
             Self::Set => "set",
             Self::Counter => "counter",
             Self::Sessions => "sessions",
             Self::SessionsControl => "sessions-control",
+            Self::Bounded => "bounded",
+            Self::Expiring => "expiring",
             Self::Siblings => "siblings",
             Self::Mixed => "mixed",
             Self::Fence => "fence",
@@ -111,10 +126,13 @@ impl WorkloadKind {
             Self::SessionsControl | Self::FenceControl | Self::LockControl => true,
             Self::Register
             | Self::Append
+            | Self::Batch
             | Self::Bank
             | Self::Set
             | Self::Counter
             | Self::Sessions
+            | Self::Bounded
+            | Self::Expiring
             | Self::Siblings
             | Self::Mixed
             | Self::Fence
@@ -126,7 +144,10 @@ impl WorkloadKind {
     /// Which levels it can be asked at, in words.
     const fn levels(self) -> &'static str {
         match self {
-            Self::Register | Self::Append | Self::Bank => "linearizable",
+            Self::Register | Self::Append | Self::Batch | Self::Bank | Self::Expiring => {
+                "linearizable"
+            }
+            Self::Bounded => "bounded:AGE",
             Self::Set | Self::Counter => "linearizable or eventual:W",
             Self::Sessions | Self::SessionsControl => "session, or eventual:W beside it",
             Self::Siblings => "eventual:W",
@@ -160,7 +181,10 @@ impl WorkloadKind {
 
     fn knows(self, level: &Level) -> bool {
         match self {
-            Self::Register | Self::Append | Self::Bank => *level == Level::Linearizable,
+            Self::Register | Self::Append | Self::Batch | Self::Bank | Self::Expiring => {
+                *level == Level::Linearizable
+            }
+            Self::Bounded => matches!(level, Level::Bounded(_)),
             Self::Set | Self::Counter => *level == Level::Linearizable || level.is_eventual(),
             Self::Sessions | Self::SessionsControl => {
                 *level == Level::Session || level.is_eventual()
@@ -179,9 +203,14 @@ impl WorkloadKind {
     fn modes(self, level: Option<Level>) -> &'static [Mode] {
         let eventual = level.is_some_and(|level| level.is_eventual());
         match self {
-            Self::Register | Self::Append | Self::Bank | Self::Lock | Self::LockControl => {
-                &[Mode::Mixed, Mode::Strong]
-            }
+            Self::Register
+            | Self::Append
+            | Self::Batch
+            | Self::Bank
+            | Self::Bounded
+            | Self::Expiring
+            | Self::Lock
+            | Self::LockControl => &[Mode::Mixed, Mode::Strong],
             Self::Set | Self::Counter if eventual => &[Mode::Mixed, Mode::Eventual],
             Self::Set => &[Mode::Mixed, Mode::Strong],
             Self::Sessions | Self::SessionsControl if eventual => &[Mode::Mixed],
@@ -263,10 +292,13 @@ impl WorkloadKind {
                 Self::Set if eventual => ConflictPolicy::Set,
                 Self::Register
                 | Self::Append
+                | Self::Batch
                 | Self::Bank
                 | Self::Set
                 | Self::Sessions
                 | Self::SessionsControl
+                | Self::Bounded
+                | Self::Expiring
                 | Self::Siblings
                 | Self::Mixed
                 | Self::Fence
@@ -276,12 +308,16 @@ impl WorkloadKind {
                 | Self::LockControl => ConflictPolicy::Siblings,
             },
             partitioning: match self {
-                Self::Append | Self::Bank | Self::Lock | Self::LockControl => defaults.partitioning,
+                Self::Append | Self::Batch | Self::Bank | Self::Lock | Self::LockControl => {
+                    defaults.partitioning
+                }
                 Self::Register
                 | Self::Set
                 | Self::Counter
                 | Self::Sessions
                 | Self::SessionsControl
+                | Self::Bounded
+                | Self::Expiring
                 | Self::Siblings
                 | Self::Mixed
                 | Self::Fence
@@ -302,11 +338,14 @@ impl WorkloadKind {
         Ok(match self {
             Self::Register => Arc::new(register::Register::default()),
             Self::Append => Arc::new(append::Append::default()),
+            Self::Batch => Arc::new(batch::Batch::default()),
             Self::Bank => Arc::new(bank::Bank),
             Self::Set => Arc::new(set::Set::new(level)),
             Self::Counter => Arc::new(counter::Counter::new(level)),
             Self::Sessions => Arc::new(sessions::Sessions::new(level, true)),
             Self::SessionsControl => Arc::new(sessions::Sessions::new(level, false)),
+            Self::Bounded => Arc::new(bounded::Bounded::new(level)),
+            Self::Expiring => Arc::new(expiring::Expiring::default()),
             Self::Siblings => Arc::new(siblings::Siblings::new(level)),
             Self::Mixed => Arc::new(mixed::Mixed::default()),
             Self::Fence => Arc::new(fence::Fence::new(true)),

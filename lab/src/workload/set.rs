@@ -14,6 +14,8 @@ use crate::caller::{Ask, Caller, Told, number};
 
 const STRAYS_PERCENT: usize = 15;
 const PREFIX: &str = "element/";
+/// Rows of a page: few, so that scans have many.
+const PAGE_ROWS: u32 = 100;
 /// The one key of all elements.
 const KEY: &str = "set";
 
@@ -81,7 +83,10 @@ impl Set {
 }
 
 async fn scan(client: &Client) -> Result<Vec<i64>, ClientError> {
-    let scan = client.scan_all(ScanOptions::prefix(PREFIX));
+    let scan = client.scan_all(ScanOptions {
+        limit: PAGE_ROWS,
+        ..ScanOptions::prefix(PREFIX)
+    });
     let entries: Vec<_> = scan.try_collect().await?;
     Ok(entries.iter().map(|entry| number(&entry.value)).collect())
 }

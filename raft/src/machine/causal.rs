@@ -136,6 +136,9 @@ impl Machine {
         };
         let key = tentative.key;
         let mut live = live_values(&key, store.get(&key)?)?;
+        if self.faults.tentative_as_put {
+            live.clear();
+        }
         let mut changed = false;
         for delta in &deltas {
             if let Some(now) = self.causal.accept(revision, &key, live.clone(), delta) {

@@ -18,6 +18,8 @@ use quorate_storage::engine::EngineError;
 use quorate_types::causal::Committed;
 use quorate_types::{ClientId, Revision};
 
+use crate::node::Faults;
+
 pub use self::causal::live_values;
 use self::expiry::ExpiryIndex;
 pub use self::outcome::{Applied, ApplyOutcome, ApplyRefusal, TxnResult};
@@ -43,6 +45,7 @@ pub struct Machine {
     expiry: ExpiryIndex,
     usage: quota::Usage,
     causal: Committed,
+    faults: Faults,
 }
 
 impl Default for Machine {
@@ -62,6 +65,7 @@ impl Default for Machine {
             expiry: ExpiryIndex::default(),
             usage: quota::Usage::default(),
             causal: Committed::default(),
+            faults: Faults::default(),
         }
     }
 }
@@ -106,6 +110,11 @@ impl Machine {
         machine.expiry = ExpiryIndex::restore(expiries);
         machine.causal = causal.finish();
         Ok(machine)
+    }
+
+    /// For the negative controls of tests.
+    pub(crate) fn break_on_purpose(&mut self, faults: Faults) {
+        self.faults = faults;
     }
 
     /// The metadata that changed since the last call, to be stored together with the keys as of
@@ -188,7 +197,7 @@ impl Machine {
             let client = ClientId(request.client);
             return Ok(self.close_request(revision, client, request.sequence, first_tried));
         }
-        let named = client != 0;
+        let named = client != 0 && !self.faults.forget_names;
         if named {
             match self
                 .windows

@@ -46,8 +46,13 @@ impl Machine {
                 self.conditional(revision, conditional, store)?
             }
             Operation::Transaction(transaction) => self.transact(revision, transaction, store)?,
-            Operation::Batch(batch) => {
-                let results = self.run(revision, batch.operations, store)?;
+            Operation::Batch(mut batch) => {
+                let count = batch.operations.len();
+                if self.faults.half_batches && revision.0.is_multiple_of(8) {
+                    batch.operations.truncate(count / 2);
+                }
+                let mut results = self.run(revision, batch.operations, store)?;
+                results.resize_with(count, TxnResult::default);
                 ApplyOutcome::Transacted {
                     succeeded: true,
                     results,
@@ -207,6 +212,10 @@ impl Machine {
             self.expiry.remove(item.at, &item.key);
             let current = store.get(&item.key)?;
             let Some(current) = current else { continue };
+            if self.faults.expire_newer {
+                store.delete(item.key, revision);
+                continue;
+            }
             if current.causal.is_some() {
                 let gone = self.expire_values((revision, item.at), item.key, current, store)?;
                 deleted += u64::from(gone == Some(true));

@@ -24,9 +24,9 @@ const TIME_DEFAULT: Duration = Duration::from_secs(60);
   quorate jepsen run --workload set --level eventual:quorum --nemesis bridge --hosts proxy
   quorate jepsen run --node './store serve' --client './store speak' --nemesis halves,kill
 
-Workloads: register, append, bank, set, counter, sessions, siblings, mixed, fence, ladders, lock;
-and sessions-control, fence-control and lock-control, which break the promise by intent and must
-be found out.
+Workloads: register, append, batch, bank, set, counter, sessions, bounded, expiring, siblings,
+mixed, fence, ladders, lock; and sessions-control, fence-control and lock-control, which break the
+promise by intent and must be found out.
 Nemeses: none, halves, minority, majority-ring, bridge, one-way, isolate-leader, flapping, kill,
 kill-leader, kill-majority, kill-all, pause, pause-leader, pause-all, rolling-restart,
 transfer-leader, clock-skew, clock-strobe; of disks: power-cut, power-cut-all, disk-slow, disk-full,
@@ -95,10 +95,39 @@ pub(in crate::cli) struct RunArgs {
     /// Keep the nodes' data also where all went well
     #[arg(long)]
     keep_data: bool,
+    /// Send eventual writes again whose answer is lost. Only a coordinator that still knows them
+    /// makes one write of both: so with as many primaries as nodes, and nodes that are not killed
+    #[arg(long)]
+    retries: bool,
+    /// Entries that nodes keep of each range's log: whoever was away for more gets a snapshot
+    #[arg(long, value_name = "N")]
+    kept_entries: Option<u64>,
+    /// Have the nodes make a mistake on purpose
+    #[cfg(feature = "planted-faults")]
+    #[arg(long, value_name = "NAME", hide = true, value_parser = plant)]
+    plant: Option<String>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// The name of a mistake that can be made.
+#[cfg(feature = "planted-faults")]
+fn plant(name: &str) -> Result<String, String> {
+    crate::planted::named(name).map(|_| name.to_owned())
+}
+
+/// What the nodes are told beside what all are.
+fn node_arguments(args: &RunArgs) -> Vec<String> {
+    let kept = args
+        .kept_entries
+        .map(|kept| format!("--kept-entries={kept}"));
+    #[cfg(feature = "planted-faults")]
+    let kept = kept
+        .into_iter()
+        .chain(args.plant.as_ref().map(|name| format!("--plant={name}")));
+    kept.into_iter().collect()
 }
 
 /// Names with commas between them; `none` for none.
@@ -138,6 +167,7 @@ fn options(args: RunArgs) -> Result<PlanOptions, CliError> {
     let program = std::env::current_exe();
     let program =
         program.map_err(|error| CliError::file("find", Path::new("this program"), error))?;
+    let node_arguments = node_arguments(&args);
     let dir = args.dir.unwrap_or_else(|| {
         let name = match &args.matrix {
             Some(_) => "matrix",
@@ -166,6 +196,8 @@ fn options(args: RunArgs) -> Result<PlanOptions, CliError> {
             .zip(args.client)
             .map(|(node, client)| ForeignStore { node, client }),
         keep_data: args.keep_data,
+        retries: args.retries,
+        node_arguments,
     })
 }
 

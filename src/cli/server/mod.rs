@@ -72,6 +72,14 @@ pub struct ServerArgs {
     /// the process is killed. For tests
     #[arg(long, value_name = "FILE", hide = true)]
     pub disk_fault_file: Option<PathBuf>,
+    /// Entries that a range's log keeps for late followers; those that are later get a snapshot
+    #[arg(long, value_name = "N", hide = true)]
+    pub kept_entries: Option<u64>,
+    /// Make a mistake on purpose, for tests that must find it
+    #[cfg(feature = "planted-faults")]
+    #[arg(long, value_name = "NAME", env = "QUORATE_PLANT", hide = true)]
+    #[arg(value_parser = crate::planted::named)]
+    pub plant: Option<crate::planted::Planted>,
     /// This node's failure domain [default: default]
     #[arg(long, value_name = "ZONE")]
     pub zone: Option<String>,
@@ -214,6 +222,11 @@ impl ServerArgs {
             detours: self.detours,
             clock_offset_file: self.clock_offset_file,
             disk_fault_file: self.disk_fault_file,
+            kept_entries: self.kept_entries,
+            #[cfg(feature = "planted-faults")]
+            planted: self.plant.unwrap_or_default(),
+            #[cfg(not(feature = "planted-faults"))]
+            planted: Default::default(),
             zone: self
                 .zone
                 .or(file.zone)

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::LogError;
 use super::LogId;
@@ -68,6 +69,8 @@ pub(super) struct Committer {
     /// Whether the lazy delay has passed since there was work.
     has_waited: bool,
     stopped: bool,
+    /// For a negative control: since when that waits which was acknowledged early.
+    early_since: Option<Duration>,
     /// Frees the folder when the worker is gone, not before.
     _lock: Box<dyn FolderLock>,
 }
@@ -97,6 +100,7 @@ impl Committer {
             unsealed: false,
             has_waited: false,
             stopped: false,
+            early_since: None,
             _lock: lock,
         }
     }
@@ -136,6 +140,9 @@ impl Committer {
     /// Writes the next batch if there is reason to.
     fn gather(&mut self) -> Result<Next, LogError> {
         let found = self.shared.queue.take(&mut self.taken);
+        if let Some(left) = self.acknowledge_early(found.closing) {
+            return Ok(Next::WaitAtMost(left));
+        }
         self.has_waited &= !found.lazy_is_new;
         let lazy_is_due = found.has_lazy && (self.has_waited || found.closing);
         if !self.taken.is_empty() || !self.moves.is_empty() || lazy_is_due {
@@ -145,6 +152,25 @@ impl Committer {
             return Ok(Next::Again);
         }
         self.idle(&found)
+    }
+
+    /// For a negative control of tests: says of all that waits that it is synced, and how long it
+    /// is to wait until it is.
+    fn acknowledge_early(&mut self, closing: bool) -> Option<Duration> {
+        let early = self.shared.options.acknowledged_early;
+        if early.is_zero() || self.taken.is_empty() {
+            return None;
+        }
+        for done in self.taken.iter_mut().filter_map(|item| item.done.take()) {
+            done(Ok(()));
+        }
+        let now = self.disk.elapsed();
+        let left = (*self.early_since.get_or_insert(now) + early).saturating_sub(now);
+        if closing || left.is_zero() {
+            self.early_since = None;
+            return None;
+        }
+        Some(left)
     }
 
     /// There is nothing that anybody waits for.

@@ -42,6 +42,10 @@ pub struct LogOptions {
     pub spare_segments_max: usize,
     /// How long what needs no sync of its own waits for company.
     pub lazy_delay: Duration,
+    /// For a negative control of tests: requests are acknowledged this long before they are
+    /// written. Never set elsewhere.
+    #[doc(hidden)]
+    pub acknowledged_early: Duration,
 }
 
 const MIB: u64 = 1 << 20;
@@ -60,6 +64,7 @@ impl Default for LogOptions {
             segments_kept_target: 4,
             spare_segments_max: 8,
             lazy_delay: Duration::from_millis(500),
+            acknowledged_early: Duration::ZERO,
         }
     }
 }
