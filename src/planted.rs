@@ -64,7 +64,7 @@ pub const TABLE: &[Plant] = &[
     ),
     plant(
         "lease-outlives-election",
-        "a leader trusts a confirmation for 3 s, its followers wait less",
+        "a leader trusts a confirmation for 5 s, its followers wait less",
         |p| p.raft.stale_lease = true,
     ),
     plant(
@@ -79,8 +79,8 @@ pub const TABLE: &[Plant] = &[
     ),
     plant(
         "ack-before-fsync",
-        "log and followers acknowledge what is written 50 ms later",
-        |p| p.acknowledged_early = Duration::from_millis(50),
+        "log and followers acknowledge what is written 100 ms later",
+        |p| p.acknowledged_early = Duration::from_millis(100),
     ),
     plant(
         "ack-before-log",

@@ -23,7 +23,7 @@ use crate::peer::{Calls, Class};
 /// A round that has no answer by then has none.
 const ROUND_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// Longer than any follower waits: see [`Faults`].
-const FAULTY_LEASE: Duration = Duration::from_millis(3_000);
+const FAULTY_LEASE: Duration = Duration::from_secs(5);
 
 type Waiter = oneshot::Sender<Result<u64, ReadError>>;
 

@@ -15,11 +15,25 @@ pub(super) enum JepsenCommand {
     Check(check::CheckArgs),
     /// Start a cluster, make faults, record what clients see, and check it
     Run(run::RunArgs),
+    /// Print the mistakes that servers can be told to make, a line each
+    #[cfg(feature = "planted-faults")]
+    #[command(hide = true)]
+    Plants,
 }
 
 pub(super) async fn run(command: JepsenCommand, output: Output) -> Result<(), CliError> {
     match command {
         JepsenCommand::Check(args) => check::run(&args, output),
         JepsenCommand::Run(args) => run::run(args, output).await,
+        #[cfg(feature = "planted-faults")]
+        JepsenCommand::Plants => plants(output),
     }
+}
+
+#[cfg(feature = "planted-faults")]
+fn plants(mut output: Output) -> Result<(), CliError> {
+    for plant in crate::planted::TABLE {
+        output.line(format!("{}\t{}", plant.name, plant.what))?;
+    }
+    output.flush()
 }
