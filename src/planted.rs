@@ -275,11 +275,6 @@ pub const TABLE: &[Plant] = &[
         "beside a log a peer's clock is taken over whatever the log is known to have",
         |p| p.eventual.clock_without_log = true,
     ),
-    plant(
-        "base-before-all-absorbed",
-        "the log takes in a clock while keys of it are still to be absorbed",
-        |p| p.eventual.base_while_fresh = true,
-    ),
 ];
 
 #[cfg(test)]

@@ -461,6 +461,7 @@ fn raft_options(options: &ServerOptions) -> RaftNodeOptions {
         phi_max: options.phi_max,
         kept_entries: options.kept_entries.unwrap_or(usual.kept_entries),
         purge_entries: options.kept_entries.unwrap_or(usual.purge_entries),
+        flush_entries: options.kept_entries.unwrap_or(usual.flush_entries),
         faults: options.planted.raft,
         ..usual
     }

@@ -713,7 +713,10 @@ impl Replica {
             .iter()
             .map(|delta| (delta.dot, delta.encode()))
             .collect();
-        let hints = hints_of(key, &encoded, wanted);
+        let mut hints = hints_of(key, &encoded, wanted);
+        if self.faults.hints_unkept {
+            hints.clear();
+        }
         let synced = self.commit(state, &Step::Keep { hints })?;
         for delta in &deltas {
             held.join(&delta.state());

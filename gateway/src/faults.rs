@@ -9,7 +9,7 @@ use quorate_proto::v1::{Expect, expect::State};
 use quorate_raft::Group;
 use quorate_types::ConflictPolicy;
 use quorate_types::Timestamp;
-use quorate_types::causal::{Dot, Dots, KeyState, Reading, evaluate};
+use quorate_types::causal::{Dots, Intervals, KeyState, Reading, evaluate};
 
 /// Mistakes that the lab must find.
 #[doc(hidden)]
@@ -83,11 +83,11 @@ impl Faults {
         if !self.context_of_maxima {
             return Cow::Borrowed(state.context());
         }
-        let actors = state.context().actors();
-        let up_to = actors.flat_map(|(actor, counters)| {
-            (1..=counters.top()).map(move |counter| Dot::new(actor, counter))
-        });
-        Cow::Owned(up_to.collect())
+        let mut maxima = Dots::new();
+        for (actor, counters) in state.context().actors() {
+            maxima.insert_all(actor, &Intervals::up_to(counters.top()));
+        }
+        Cow::Owned(maxima)
     }
 
     /// What a reader of a key is shown.

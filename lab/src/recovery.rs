@@ -11,6 +11,8 @@ use crate::workload::KEYSPACE;
 
 /// Each node serves a linearizable put by itself within this after the heal.
 const SERVES_MAX: Duration = Duration::from_secs(20);
+/// Replicas that differ, and in which nothing has changed for so long, stay as they are.
+const STILL_MAX: Duration = Duration::from_secs(20);
 /// Replicas hold the same within this after that, and nothing waits to be handed over or decided.
 const SAME_MAX: Duration = Duration::from_secs(45);
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
@@ -77,30 +79,54 @@ pub(crate) async fn recover(cluster: &Cluster, mode: Option<Mode>) -> Recovery {
 
 async fn same(cluster: &Cluster, mode: Mode, begin: Instant) -> Result<Duration, String> {
     let deadline = Instant::now() + SAME_MAX;
+    let mut seen = Vec::new();
+    let mut changed = Instant::now();
     loop {
-        let problem = match look(cluster, mode).await {
-            Ok(()) => return Ok(begin.elapsed()),
-            Err(problem) => problem,
+        let ranges = look(cluster).await;
+        let problem = match ranges.as_ref().map(|ranges| all_at_rest(ranges, mode)) {
+            Ok(Ok(())) => return Ok(begin.elapsed()),
+            Ok(Err(problem)) => problem,
+            Err(problem) => problem.clone(),
         };
         // Damage may be found only now, when all is read.
         let replaced = cluster.replace_lost().await;
         replaced.map_err(|error| error.to_string())?;
-        if Instant::now() >= deadline {
+        let now = ranges.map_or_else(|_| Vec::new(), |ranges| content_of(&ranges));
+        if now.is_empty() || now != seen {
+            (seen, changed) = (now, Instant::now());
+        }
+        if Instant::now() >= deadline || changed.elapsed() >= STILL_MAX {
             return Err(problem);
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
 
-async fn look(cluster: &Cluster, mode: Mode) -> Result<(), String> {
+async fn look(cluster: &Cluster) -> Result<Vec<RangeStatus>, String> {
     let client = cluster.client(&cluster.endpoints(), KEYSPACE, ASK_MAX);
     let admin = client.map_err(|error| error.to_string())?.admin();
     let ranges = admin.ranges(KEYSPACE, true).await;
     let ranges = ranges.map_err(|error| error.to_string())?;
-    if ranges.is_empty() {
-        return Err("the keyspace has no ranges".to_owned());
+    match ranges.is_empty() {
+        true => Err("the keyspace has no ranges".to_owned()),
+        false => Ok(ranges),
     }
+}
+
+fn all_at_rest(ranges: &[RangeStatus], mode: Mode) -> Result<(), String> {
     ranges.iter().try_for_each(|range| at_rest(range, mode))
+}
+
+/// What would change where replicas were still coming together.
+fn content_of(ranges: &[RangeStatus]) -> Vec<(String, u64, String, u64, u64)> {
+    let replicas = ranges.iter().flat_map(|range| &range.replicas);
+    let content = replicas.map(|replica| {
+        let eventual = replica.eventual.clone().unwrap_or_default();
+        let hash = replica.hash.clone();
+        let plane = (eventual.hash, eventual.hints, eventual.overlay_rows);
+        (hash, replica.hash_applied, plane.0, plane.1, plane.2)
+    });
+    content.collect()
 }
 
 /// Whether all replicas of a range hold the same, and have nothing left to do.

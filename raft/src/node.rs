@@ -62,6 +62,8 @@ pub struct RaftNodeOptions {
     pub quiet_after: Duration,
     /// A peer counts as away once its phi is above this: `PHI_MAX_BOUNDS`.
     pub phi_max: f64,
+    /// Entries after which a range is flushed, however small it is; usually size and age decide.
+    pub flush_entries: u64,
     /// Entries after which the log of a range is purged.
     pub purge_entries: u64,
     /// Entries kept behind what is purged, for followers that are a little late.
@@ -85,6 +87,7 @@ impl RaftNodeOptions {
             election_max_ms: 450,
             quiet_after: Duration::from_secs(3),
             phi_max: PHI_MAX_DEFAULT,
+            flush_entries: u64::MAX,
             purge_entries: 20_000,
             kept_entries: 10_000,
             faults: Faults::default(),

@@ -172,7 +172,10 @@ impl Inner {
                 ..fresh
             };
         }
-        if group.shared.table.wants_flush() {
+        let durable = group.shared.table.durable().map_or(0, |p| p.index);
+        if group.shared.table.wants_flush()
+            || applied >= durable.saturating_add(self.options.flush_entries)
+        {
             group.flush().await;
         }
         self.purge(group, known).await;

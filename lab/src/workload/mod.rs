@@ -166,11 +166,14 @@ impl WorkloadKind {
             Self::Siblings | Self::Ladders => Some(Level::eventual(Copies::One)),
             Self::Register
             | Self::Append
+            | Self::Batch
             | Self::Bank
             | Self::Set
             | Self::Counter
             | Self::Sessions
             | Self::SessionsControl
+            | Self::Bounded
+            | Self::Expiring
             | Self::Mixed
             | Self::Fence
             | Self::FenceControl
