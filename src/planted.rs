@@ -104,7 +104,7 @@ pub const TABLE: &[Plant] = &[
     ),
     plant(
         "snapshot-without-last-entry",
-        "a snapshot lacks the key that was written last",
+        "a snapshot lacks its last entries: it does not wait until the engine has them",
         |p| p.raft.snapshot_without_last = true,
     ),
     plant(

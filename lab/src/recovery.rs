@@ -11,8 +11,10 @@ use crate::workload::KEYSPACE;
 
 /// Each node serves a linearizable put by itself within this after the heal.
 const SERVES_MAX: Duration = Duration::from_secs(20);
-/// Replicas that differ, and in which nothing has changed for so long, stay as they are.
-const STILL_MAX: Duration = Duration::from_secs(20);
+/// In what is said of replicas that hold other things than each other.
+const DIFFER: &str = "differ";
+/// Where the same ones do for so long, they stay so.
+const STILL_MAX: Duration = Duration::from_secs(25);
 /// Replicas hold the same within this after that, and nothing waits to be handed over or decided.
 const SAME_MAX: Duration = Duration::from_secs(45);
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
@@ -79,8 +81,8 @@ pub(crate) async fn recover(cluster: &Cluster, mode: Option<Mode>) -> Recovery {
 
 async fn same(cluster: &Cluster, mode: Mode, begin: Instant) -> Result<Duration, String> {
     let deadline = Instant::now() + SAME_MAX;
-    let mut seen = Vec::new();
-    let mut changed = Instant::now();
+    let mut last = String::new();
+    let mut since = Instant::now();
     loop {
         let ranges = look(cluster).await;
         let problem = match ranges.as_ref().map(|ranges| all_at_rest(ranges, mode)) {
@@ -91,11 +93,10 @@ async fn same(cluster: &Cluster, mode: Mode, begin: Instant) -> Result<Duration,
         // Damage may be found only now, when all is read.
         let replaced = cluster.replace_lost().await;
         replaced.map_err(|error| error.to_string())?;
-        let now = ranges.map_or_else(|_| Vec::new(), |ranges| content_of(&ranges));
-        if now.is_empty() || now != seen {
-            (seen, changed) = (now, Instant::now());
+        if problem != last || !problem.contains(DIFFER) {
+            (last, since) = (problem.clone(), Instant::now());
         }
-        if Instant::now() >= deadline || changed.elapsed() >= STILL_MAX {
+        if Instant::now() >= deadline || since.elapsed() >= STILL_MAX {
             return Err(problem);
         }
         tokio::time::sleep(LOOK_PAUSE).await;
@@ -115,18 +116,6 @@ async fn look(cluster: &Cluster) -> Result<Vec<RangeStatus>, String> {
 
 fn all_at_rest(ranges: &[RangeStatus], mode: Mode) -> Result<(), String> {
     ranges.iter().try_for_each(|range| at_rest(range, mode))
-}
-
-/// What would change where replicas were still coming together.
-fn content_of(ranges: &[RangeStatus]) -> Vec<(String, u64, String, u64, u64)> {
-    let replicas = ranges.iter().flat_map(|range| &range.replicas);
-    let content = replicas.map(|replica| {
-        let eventual = replica.eventual.clone().unwrap_or_default();
-        let hash = replica.hash.clone();
-        let plane = (eventual.hash, eventual.hints, eventual.overlay_rows);
-        (hash, replica.hash_applied, plane.0, plane.1, plane.2)
-    });
-    content.collect()
 }
 
 /// Whether all replicas of a range hold the same, and have nothing left to do.

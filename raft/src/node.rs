@@ -119,7 +119,7 @@ pub struct Faults {
     pub forget_votes: bool,
     /// An entry that replaces a truncated one gets the payload of that one.
     pub reuse_truncated: bool,
-    /// A snapshot comes without the key that was written last.
+    /// A snapshot comes without what was written last: it does not wait until the engine has it.
     pub snapshot_without_last: bool,
     /// The first entries after a start are applied twice.
     pub apply_twice: bool,
