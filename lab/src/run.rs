@@ -137,7 +137,8 @@ async fn work(
         true => None,
         false => Some(recover(cluster, mode).await),
     };
-    if !interrupted {
+    // Of replicas that have not come together the last reads would tell what is not lost as lost.
+    if recovery.as_ref().is_some_and(Recovery::is_whole) {
         let ways = Ways {
             // One node may have taken another's place.
             endpoints: cluster.endpoints(),
