@@ -1,0 +1,90 @@
+//! Where values are drawn: time across, latencies and ages on a logarithmic scale.
+
+/// From a moment to a place, both in order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Across {
+    pub(super) left: f64,
+    pub(super) width: f64,
+    pub(super) whole_ms: f64,
+}
+
+impl Across {
+    pub(super) fn at(&self, ms: f64) -> f64 {
+        self.left + self.width * (ms / self.whole_ms.max(1.0)).clamp(0.0, 1.0)
+    }
+
+    /// Seconds to be written below, not too many of them.
+    pub(super) fn ticks(&self) -> Vec<u64> {
+        let seconds = (self.whole_ms / 1e3).floor() as u64;
+        let steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
+        let step = steps.into_iter().find(|step| seconds / step <= 9);
+        let step = step.unwrap_or(7200);
+        (0..=seconds / step).map(|tick| tick * step).collect()
+    }
+}
+
+/// Logarithmic, from the bottom upwards; what is below the least stands at the bottom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Up {
+    pub(super) bottom: f64,
+    pub(super) height: f64,
+    pub(super) least_ms: f64,
+    pub(super) most_ms: f64,
+}
+
+impl Up {
+    pub(super) fn at(&self, ms: f64) -> f64 {
+        let share = (ms / self.least_ms).ln() / (self.most_ms / self.least_ms).ln();
+        let share = if ms > 0.0 { share.clamp(0.0, 1.0) } else { 0.0 };
+        self.bottom - self.height * share
+    }
+
+    /// Powers of ten within.
+    pub(super) fn ticks(&self) -> Vec<f64> {
+        let powers = (0..9).map(|power| 10_f64.powi(power - 1));
+        powers
+            .filter(|ms| (self.least_ms..=self.most_ms).contains(ms))
+            .collect()
+    }
+}
+
+/// The next power of ten.
+pub(super) fn power_above(ms: f64) -> f64 {
+    10_f64.powf(ms.max(1.0).log10().ceil())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_goes_from_left_to_right_with_few_ticks() {
+        let across = Across {
+            left: 10.0,
+            width: 100.0,
+            whole_ms: 45_000.0,
+        };
+        assert_eq!(across.at(0.0), 10.0);
+        assert_eq!(across.at(22_500.0), 60.0);
+        assert_eq!(across.at(99_000.0), 110.0);
+        assert_eq!(across.ticks(), [0, 5, 10, 15, 20, 25, 30, 35, 40, 45]);
+    }
+
+    #[test]
+    fn tenfold_is_one_step_up() {
+        let up = Up {
+            bottom: 30.0,
+            height: 30.0,
+            least_ms: 1.0,
+            most_ms: 1_000.0,
+        };
+        let rounded = |ms| (up.at(ms) * 1e6).round() / 1e6;
+        assert_eq!(
+            [0.0, 1.0, 10.0, 100.0, 5_000.0].map(rounded),
+            [30.0, 30.0, 20.0, 10.0, 0.0]
+        );
+        assert_eq!(up.ticks(), [1.0, 10.0, 100.0, 1_000.0]);
+        assert_eq!(power_above(1_001.0), 10_000.0);
+        assert_eq!(power_above(0.0), 1.0);
+    }
+}
