@@ -71,7 +71,7 @@ impl Ledger {
     }
 
     /// Values that nobody wrote, or that were refused as without effect.
-    pub(crate) fn from_nowhere(&self, key: Key, values: &[i64]) -> usize {
+    pub(crate) fn written_by_nobody(&self, key: Key, values: &[i64]) -> usize {
         let known: BTreeSet<i64> = self.of_key(key).iter().map(|one| one.value).collect();
         let unknown = values.iter().filter(|value| !known.contains(value));
         unknown.count()
@@ -215,7 +215,7 @@ mod tests {
         let mut refused = write(1, Side::Majority, 0, None);
         refused.may_apply = false;
         let ledger = Ledger::of(&[refused, write(2, Side::Majority, 0, None)]);
-        assert_eq!(ledger.from_nowhere(KEY, &[1, 2, 7]), 2);
+        assert_eq!(ledger.written_by_nobody(KEY, &[1, 2, 7]), 2);
         assert_eq!(ledger.acknowledged(KEY), 0);
         assert!(!ledger.is_contended(KEY));
     }

@@ -1,10 +1,14 @@
 //! The clients: for each level and side a stream of calls at a steady rate, whether those before
 //! were answered or not, so that a store that stalls cannot slow down what it is measured with.
 
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -12,6 +16,7 @@ use super::probe::Act;
 use super::sample::{Key, Moment, Sample, Side};
 use super::sides::Sides;
 use super::target::{Call, Target};
+use crate::error::LabError;
 use crate::random::Random;
 
 /// Keys that each stream of writes has for itself.
@@ -30,19 +35,58 @@ pub(crate) struct Load {
     /// When what counts begins.
     epoch: Instant,
     values: AtomicI64,
-    samples: Mutex<Vec<Sample>>,
+    tape: Mutex<Tape>,
+}
+
+/// Calls that have ended, here and in a file, where they stay if the lab does not live to its end.
+struct Tape {
+    samples: Vec<Sample>,
+    file: File,
+    failed: Option<io::Error>,
+}
+
+impl Tape {
+    /// One call a line.
+    fn write(&mut self, sample: Sample) {
+        let line = json!({
+            "probe": sample.probe,
+            "side": sample.side.name(),
+            "node": sample.node,
+            "key": sample.key.to_string(),
+            "begin_us": sample.begin.0,
+            "end_us": sample.end.0,
+            "came_to": sample.came_to.name(),
+            "rung": sample.came_to.rung(),
+            "written": sample.written,
+            "read": sample.read,
+            "problem": sample.problem,
+        });
+        if let Err(error) = self.file.write_all(format!("{line}\n").as_bytes()) {
+            self.failed.get_or_insert(error);
+        }
+        self.samples.push(sample);
+    }
 }
 
 impl Load {
     /// The clients of a run; what counts begins after some time in which all warm up.
-    pub(crate) fn new(target: Arc<dyn Target>, sides: Sides, warm_up: Duration) -> Self {
-        Self {
+    pub(crate) fn new(
+        target: Arc<dyn Target>,
+        sides: Sides,
+        warm_up: Duration,
+        path: &Path,
+    ) -> Result<Self, LabError> {
+        Ok(Self {
             target,
             sides,
             epoch: Instant::now() + warm_up,
             values: AtomicI64::new(0),
-            samples: Mutex::default(),
-        }
+            tape: Mutex::new(Tape {
+                samples: Vec::new(),
+                file: File::create(path).map_err(|error| LabError::file(path, error))?,
+                failed: None,
+            }),
+        })
     }
 
     /// Now.
@@ -54,12 +98,16 @@ impl Load {
         }
     }
 
-    /// All calls that have ended, in the order in which they began.
-    pub(crate) fn take_samples(&self) -> Vec<Sample> {
-        let samples = self.samples.lock();
-        let mut samples = std::mem::take(&mut *samples.expect("nobody panics while recording"));
+    /// All calls that have ended, in the order in which they began; or why not all of them are in
+    /// the file.
+    pub(crate) fn take_samples(&self) -> Result<Vec<Sample>, io::Error> {
+        let mut tape = self.tape.lock().expect("nobody panics while recording");
+        if let Some(error) = tape.failed.take() {
+            return Err(error);
+        }
+        let mut samples = std::mem::take(&mut tape.samples);
         samples.sort_by_key(|sample| sample.begin);
-        samples
+        Ok(samples)
     }
 
     async fn one(self: Arc<Self>, call: Call, key: Key) {
@@ -78,8 +126,8 @@ impl Load {
             read: answer.values,
             problem: answer.problem,
         };
-        let samples = self.samples.lock();
-        samples.expect("nobody panics while recording").push(sample);
+        let tape = self.tape.lock();
+        tape.expect("nobody panics while recording").write(sample);
     }
 }
 
@@ -150,10 +198,13 @@ impl Stream {
     fn next(&mut self) -> (Call, Key) {
         let nodes = self.load.sides.nodes(self.side);
         let act = self.load.target.probes()[self.probe].act;
-        let node = nodes[self.turn % nodes.len()];
+        let kinds = self.shown.len() * Side::BOTH.len();
+        let turn = self.turn;
         self.turn += 1;
+        // Each node comes to each kind of key.
+        let node = nodes[(turn + turn / kinds) % nodes.len()];
         let (key, value) = match act {
-            Act::Read => (self.key_to_read(), None),
+            Act::Read => (self.key_to_read(turn), None),
             Act::Write => {
                 let value = self.load.values.fetch_add(1, Ordering::Relaxed) + 1;
                 (self.key_to_write(), Some(value))
@@ -169,11 +220,11 @@ impl Stream {
         (call, key)
     }
 
-    /// A key that one of both sides writes.
-    fn key_to_read(&mut self) -> Key {
+    /// A key of each side and plane in turn: within a few calls all are looked at.
+    fn key_to_read(&mut self, turn: usize) -> Key {
         Key::Own {
-            probe: *self.random.pick(&self.shown),
-            side: *self.random.pick(&Side::BOTH),
+            probe: self.shown[turn % self.shown.len()],
+            side: Side::BOTH[turn / self.shown.len() % Side::BOTH.len()],
             number: self.random.below(OWN_KEYS),
         }
     }

@@ -1,15 +1,11 @@
 //! One comparison, from the first process to the report.
 
-use std::fs::File;
 use std::future::Future;
-use std::io::{BufWriter, Write};
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use serde_json::json;
 use tokio::sync::watch;
 
 use super::etcd::Etcd;
@@ -75,7 +71,6 @@ pub async fn compare(
     let worked = work(&plan, &target, tell, stop).await;
     target.close().await;
     let worked = worked?;
-    write_samples(&dir.join(SAMPLES), &worked.samples)?;
     let comparison = told(&plan, &*target, &worked, begin.elapsed());
     let keep_data = comparison.outcome() != Outcome::Held || plan.options.keep_data;
     let json = format!("{}\n", comparison.to_json());
@@ -112,7 +107,8 @@ async fn work(
     let standing = target.standing().await?;
     let mut random = Random::of(options.seed, 0);
     let sides = choose(&standing, options.cut, options.leader, &mut random)?;
-    let load = Arc::new(Load::new(target.clone(), sides.clone(), WARM_UP));
+    let path = options.dir.join(SAMPLES);
+    let load = Arc::new(Load::new(target.clone(), sides.clone(), WARM_UP, &path)?);
     let (tell_over, over) = watch::channel(false);
     let streams = load::start(&load, options.rate_per_second, options.seed, &over);
     tell(Stage::Before);
@@ -147,7 +143,9 @@ async fn work(
     tell_over.send_replace(true);
     target.heal().await?;
     streams.join_all().await;
-    worked.samples = load.take_samples();
+    let samples = load.take_samples();
+    worked.samples = samples.map_err(|error| LabError::file(path, error))?;
+    let before = std::mem::take(&mut worked.repair.bytes);
     match ended {
         Some(ended) => ended?,
         None => return Ok(worked),
@@ -158,14 +156,12 @@ async fn work(
         () = &mut stop => return Ok(worked),
     }
     tell(Stage::Reading);
-    let after = target.repaired().await;
-    for (what, bytes) in &mut worked.repair.bytes {
-        *bytes = after
-            .get(what)
-            .copied()
-            .unwrap_or(*bytes)
-            .saturating_sub(*bytes);
-    }
+    let after = target.repaired().await.into_iter();
+    let since = after.map(|(what, bytes)| {
+        let before = before.get(&what).copied().unwrap_or(0);
+        (what, bytes.saturating_sub(before))
+    });
+    worked.repair.bytes = since.collect();
     tokio::select! {
         () = last_reads(&**target, &mut worked) => {}
         () = &mut stop => worked.recovered = None,
@@ -184,7 +180,7 @@ async fn through_the_cut(
     if let Ok(Standing { leader, .. }) = target.standing().await {
         worked.standing.leader = leader;
     }
-    // From here on it is counted, and turned into a difference in the end.
+    // What there is of it already; the difference is told in the end.
     worked.repair.bytes = target.repaired().await;
     let before = target.hosts().held().await?;
     target.cut(&worked.sides).await?;
@@ -243,7 +239,7 @@ fn told(plan: &ComparePlan, target: &dyn Target, worked: &Worked, took: Duration
     let ledger_told = LedgerTold {
         acknowledged: written().map(|told| told.acknowledged).sum(),
         lost: written().map(|told| told.lost).sum(),
-        from_nowhere: run.from_nowhere(),
+        from_nowhere: run.written_by_nobody(),
         keys: ledger.keys().len(),
         last_reads: worked.last.len(),
         conflicts: written().map(|told| told.conflicts).sum(),
@@ -330,26 +326,4 @@ fn doubts(worked: &Worked) -> Vec<String> {
         doubts.push(format!("{count} of the last reads failed, first {first}"));
     }
     doubts
-}
-
-/// One call a line.
-fn write_samples(path: &Path, samples: &[Sample]) -> Result<(), LabError> {
-    let failed = |error| LabError::file(path, error);
-    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
-    for sample in samples {
-        let line = json!({
-            "probe": sample.probe,
-            "side": sample.side.name(),
-            "node": sample.node,
-            "key": sample.key.to_string(),
-            "begin_us": sample.begin.0,
-            "end_us": sample.end.0,
-            "came_to": format!("{:?}", sample.came_to),
-            "written": sample.written,
-            "read": sample.read,
-            "problem": sample.problem,
-        });
-        writeln!(file, "{line}").map_err(failed)?;
-    }
-    file.flush().map_err(failed)
 }

@@ -99,6 +99,25 @@ pub(crate) enum End {
     Silent,
 }
 
+impl End {
+    /// As it is written down.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Done { .. } => "done",
+            Self::Refused => "refused",
+            Self::Silent => "silent",
+        }
+    }
+
+    /// The rung on which it was served.
+    pub(crate) const fn rung(self) -> Option<u32> {
+        match self {
+            Self::Done { rung } => Some(rung),
+            Self::Refused | Self::Silent => None,
+        }
+    }
+}
+
 /// One call.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {

@@ -192,11 +192,11 @@ impl Run<'_> {
     }
 
     /// Values that any read found though nobody wrote them.
-    pub(crate) fn from_nowhere(&self) -> usize {
+    pub(crate) fn written_by_nobody(&self) -> usize {
         let reads = self.samples.iter();
-        let during = reads.map(|one| self.ledger.from_nowhere(one.key, &one.read));
+        let during = reads.map(|one| self.ledger.written_by_nobody(one.key, &one.read));
         let last = self.last.iter();
-        let last = last.map(|one| self.ledger.from_nowhere(one.key, &one.values));
+        let last = last.map(|one| self.ledger.written_by_nobody(one.key, &one.values));
         during.chain(last).sum()
     }
 

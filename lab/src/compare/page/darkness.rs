@@ -3,17 +3,15 @@
 
 use std::fmt::Write;
 
-use quorate_jepsen::picture::escaped;
-
 use super::super::results::{Comparison, Part};
 use super::super::sample::Side;
 use super::super::table::time;
-use super::scale::{Up, power_above};
+use super::scale::{Up, level_names, power_above};
 
-const LEFT: f64 = 270.0;
-const WIDTH: f64 = 640.0;
+const LEFT: f64 = 224.0;
+const WIDTH: f64 = 690.0;
 const BAR: f64 = 11.0;
-const ROW: f64 = 36.0;
+const ROW: f64 = 38.0;
 const TOP: f64 = 26.0;
 /// Shorter than this is shorter than calls are apart.
 const LEAST_MS: f64 = 10.0;
@@ -58,14 +56,7 @@ pub(super) fn picture(comparison: &Comparison) -> String {
     }
     for (number, row) in comparison.rows.iter().enumerate() {
         let y = TOP + number as f64 * ROW + 5.0;
-        let base = y + ROW / 2.0 - 1.0;
-        let _ = write!(
-            svg,
-            "<text x=\"0\" y=\"{base}\" class=\"soft\">{}</text><text x=\"42\" y=\"{base}\" \
-             class=\"mono\">{}</text>",
-            row.act,
-            escaped(&row.level)
-        );
+        svg += &level_names(row, y + BAR + 1.0);
         for side in Side::BOTH {
             let y = y + side.place() as f64 * (BAR + 2.0);
             bar(&mut svg, &row.sides[side.place()], side, y, &scale);

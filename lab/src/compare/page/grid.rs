@@ -3,15 +3,14 @@
 
 use std::fmt::Write;
 
-use quorate_jepsen::picture::escaped;
-
 use super::super::probe::Act;
 use super::super::results::{Comparison, Phase};
 use super::super::sample::Side;
 use super::super::table::{percent, time, words};
+use super::scale::level_names;
 
-const LEFT: f64 = 270.0;
-const CELL: (f64, f64) = (118.0, 34.0);
+const LEFT: f64 = 224.0;
+const CELL: (f64, f64) = (126.0, 36.0);
 /// Between phases, and between reads and writes.
 const GAP: f64 = 14.0;
 const TOP: f64 = 52.0;
@@ -58,14 +57,7 @@ pub(super) fn picture(comparison: &Comparison) -> String {
             y += GAP;
         }
         act = Some(row.act);
-        let base = y + CELL.1 / 2.0 + 4.0;
-        let _ = write!(
-            svg,
-            "<text x=\"0\" y=\"{base}\" class=\"soft\">{}</text><text x=\"42\" y=\"{base}\" \
-             class=\"mono\">{}</text>",
-            row.act,
-            escaped(&row.level)
-        );
+        svg += &level_names(row, y + CELL.1 / 2.0);
         for side in Side::BOTH {
             for (number, phase) in row.sides[side.place()].phases.iter().enumerate() {
                 cell(&mut svg, left_of(number, side.place()), y, phase);

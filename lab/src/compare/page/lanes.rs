@@ -13,7 +13,7 @@ use super::scale::{Across, Up, power_above};
 use super::style::HATCH;
 
 const LEFT: f64 = 196.0;
-const PANEL: f64 = 396.0;
+const PANEL: f64 = 372.0;
 /// Between both panels: room for what the scales say.
 const BETWEEN: f64 = 44.0;
 const TOP: f64 = 40.0;

@@ -1,4 +1,11 @@
-//! Where values are drawn: time across, latencies and ages on a logarithmic scale.
+//! Where values are drawn: time across, latencies and ages on a logarithmic scale, and the names of
+//! rows beside them.
+
+use std::fmt::Write;
+
+use quorate_jepsen::picture::escaped;
+
+use super::super::results::Row;
 
 /// From a moment to a place, both in order.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +53,29 @@ impl Up {
             .filter(|ms| (self.least_ms..=self.most_ms).contains(ms))
             .collect()
     }
+}
+
+/// A level beside its row, each rung of a ladder in a line of its own; around this height.
+pub(super) fn level_names(row: &Row, middle: f64) -> String {
+    let rungs: Vec<&str> = row.level.split(" > ").collect();
+    let first = middle + 4.0 - 7.5 * (rungs.len() - 1) as f64;
+    let mut svg = format!(
+        "<text x=\"0\" y=\"{first:.1}\" class=\"soft\">{}</text>",
+        row.act
+    );
+    for (number, rung) in rungs.iter().enumerate() {
+        let (y, sign) = (
+            first + 15.0 * number as f64,
+            if number > 0 { "&gt; " } else { "" },
+        );
+        let rung = escaped(rung);
+        // Writing to a string does not fail.
+        let _ = write!(
+            svg,
+            "<text x=\"42\" y=\"{y:.1}\" class=\"mono\">{sign}{rung}</text>"
+        );
+    }
+    svg
 }
 
 /// The next power of ten.

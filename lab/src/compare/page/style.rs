@@ -38,8 +38,8 @@ svg .head{font-weight:600}.axis{stroke:var(--line);stroke-width:1;fill:none}.fra
 .crown{fill:none;stroke:var(--refused);stroke-width:3}svg .on-holder{fill:var(--card);font-weight:600}\
 .key{display:flex;flex-wrap:wrap;gap:.3em 1.3em;margin:.2em 0 .8em;font-size:.92em;color:var(--soft)}\
 .key span{display:inline-flex;align-items:center;gap:.45em}.key svg{flex:none}\
-table{border-collapse:collapse;font-size:.86em;font-variant-numeric:tabular-nums}\
-th,td{padding:.28em .7em;text-align:right;white-space:nowrap}th{color:var(--soft);font-weight:600;\
+table{border-collapse:collapse;font-size:.8em;font-variant-numeric:tabular-nums}\
+th,td{padding:.28em .5em;text-align:right;white-space:nowrap}th{color:var(--soft);font-weight:600;\
 border-bottom:1px solid var(--line)}th.left,td.left{text-align:left}tbody tr.first td{border-top:1px solid var(--line)}\
 tbody tr:hover td{background:var(--bg)}td.worst{color:var(--broken);font-weight:700}\
 @media print{section{break-inside:avoid}}";

@@ -1,5 +1,5 @@
 //! The page, made of results that are made up; what a browser makes of it is seen in
-//! `tests/cluster/report.rs`.
+//! `lab/tests/browser.rs`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -56,7 +56,7 @@ fn comparison() -> Comparison {
         level: level.to_owned(),
         rungs: 1,
         sides: [part(100), part(0)],
-        written: (act == Act::Write).then(|| WrittenTold {
+        written: (act == Act::Write).then_some(WrittenTold {
             acknowledged: 200,
             lost: 0,
             contended_keys: 4,
@@ -150,7 +150,7 @@ fn sentences_say_what_the_numbers_say() {
     );
     assert!(text.contains("none is lost"), "{text}");
     assert!(text.contains("1.9 s behind, by 7 writes"), "{text}");
-    assert!(text.contains("2.0 KiB"), "{text}");
+    assert!(text.contains("2 KiB"), "{text}");
     comparison.ledger.lost = 4;
     comparison.cut.leader = Some(1);
     let text = said(&comparison);

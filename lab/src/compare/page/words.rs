@@ -14,6 +14,9 @@ const ALWAYS: f64 = 0.99;
 /// Up to this share it was away all the time, but for what was on its way.
 const NEVER: f64 = 0.02;
 
+/// A silence that is told of a level which went on; shorter ones are those between calls.
+const PAUSE_TOLD_MS: f64 = 500.0;
+
 fn level(row: &Row) -> String {
     format!("<code>{}</code>", escaped(&row.level))
 }
@@ -63,7 +66,8 @@ fn availability(comparison: &Comparison, side: Side, act: Act) -> Option<String>
         let rows = of_act().filter(|row| served_in_cut(row, side).is_some_and(wanted));
         rows.map(level).collect::<Vec<_>>()
     };
-    let always = named(&|share| share >= ALWAYS);
+    let always = of_act().filter(|row| served_in_cut(row, side).is_some_and(|it| it >= ALWAYS));
+    let always: Vec<String> = always.map(|row| level(row) + &pause(row, side)).collect();
     let never = named(&|share| share <= NEVER);
     let between = of_act().filter_map(|row| {
         let share = served_in_cut(row, side).filter(|share| *share > NEVER && *share < ALWAYS)?;
@@ -94,6 +98,14 @@ fn availability(comparison: &Comparison, side: Side, act: Act) -> Option<String>
     Some(format!(
         "On the {name}\u{2019}s side, {what} \u{2013} {parts}."
     ))
+}
+
+/// That a level which went on had been away for a while, where it had.
+fn pause(row: &Row, side: Side) -> String {
+    match part(row, side).silence_ms {
+        ms if ms >= PAUSE_TOLD_MS => format!(" (after {})", time(ms)),
+        _ => String::new(),
+    }
 }
 
 fn linearizable_write(comparison: &Comparison) -> Option<&Row> {
@@ -189,19 +201,20 @@ fn repair(comparison: &Comparison) -> Option<String> {
     }
     let parts = bytes
         .iter()
-        .map(|(what, bytes)| format!("{what} {}", kib(*bytes)));
+        .map(|(what, bytes)| format!("{what} {}", amount(*bytes)));
     let parts: Vec<String> = parts.collect();
     Some(format!(
         "To come together again the nodes moved {} beside the log: {}.",
-        kib(comparison.repair.total_bytes()),
+        amount(comparison.repair.total_bytes()),
         list(&parts)
     ))
 }
 
-fn kib(bytes: u64) -> String {
+fn amount(bytes: u64) -> String {
     match bytes {
-        0..1024 => format!("{bytes} bytes"),
-        _ => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        0..1_024 => format!("{bytes} bytes"),
+        1_024..1_048_576 => format!("{:.0} KiB", bytes as f64 / 1_024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
     }
 }
 
