@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quorate_types::format_duration;
 
+use super::results::Comparison;
 use crate::error::LabError;
 use crate::hosts::HostsKind;
 use crate::plan::NODES_MAX;
@@ -154,6 +155,8 @@ pub struct CompareOptions {
     pub program: PathBuf,
     /// Keep the nodes' data also where all went well.
     pub keep_data: bool,
+    /// Results of earlier comparisons that the report is to show beside this one's.
+    pub beside: Vec<PathBuf>,
 }
 
 /// A comparison that can be done.
@@ -164,6 +167,8 @@ pub struct ComparePlan {
     pub(crate) replication: u8,
     /// The program of a node.
     pub(crate) program: PathBuf,
+    /// Earlier comparisons.
+    pub(crate) beside: Vec<Comparison>,
 }
 
 impl ComparePlan {
@@ -215,6 +220,8 @@ impl ComparePlan {
             let what = format!("--replication {replication} is not from 3 to {nodes}");
             return Err(LabError::refused(what, ""));
         }
+        let beside = options.beside.iter().map(|path| earlier(path));
+        let beside = beside.collect::<Result<_, _>>()?;
         let hosts = HostsKind::choose(options.hosts).await?;
         let program = match options.target {
             TargetKind::Quorate => options.program.clone(),
@@ -228,6 +235,7 @@ impl ComparePlan {
             hosts,
             replication,
             program,
+            beside,
         })
     }
 
@@ -265,6 +273,15 @@ fn within(flag: &str, time: Duration, least: Duration, most: Duration) -> Result
     let [time, least, most] = [time, least, most].map(format_duration);
     let what = format!("{flag} {time} is not from {least} to {most}");
     Err(LabError::refused(what, ""))
+}
+
+/// What an earlier comparison came to.
+fn earlier(path: &Path) -> Result<Comparison, LabError> {
+    let text = std::fs::read_to_string(path).map_err(|error| LabError::file(path, error))?;
+    Comparison::parse(&text).map_err(|problem| {
+        let what = format!("{} is no comparison's results: {problem}", path.display());
+        LabError::refused(what, "name the results.json of an earlier one")
+    })
 }
 
 fn etcd_hosts(hosts: HostsKind) -> Result<(), LabError> {
@@ -319,6 +336,7 @@ mod tests {
             dir: PathBuf::from("run"),
             program: PathBuf::from("quorate"),
             keep_data: false,
+            beside: Vec::new(),
         }
     }
 
@@ -340,6 +358,11 @@ mod tests {
         assert!(said.contains("--rate"), "{said}");
         let said = refused(|options| options.replication = Some(6)).await;
         assert!(said.contains("--replication 6"), "{said}");
+        let said = refused(|options| options.beside = vec![PathBuf::from("Cargo.toml")]).await;
+        assert!(
+            said.contains("Cargo.toml is no comparison's results"),
+            "{said}"
+        );
         let said = refused(|options| options.target = TargetKind::Etcd).await;
         assert!(said.contains("netns"), "{said}");
     }

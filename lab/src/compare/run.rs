@@ -74,7 +74,7 @@ pub async fn compare(
     let comparison = told(&plan, &*target, &worked, begin.elapsed());
     let keep_data = comparison.outcome() != Outcome::Held || plan.options.keep_data;
     let json = format!("{}\n", comparison.to_json());
-    leave_files(dir, &json, &html(&comparison), keep_data)?;
+    leave_files(dir, &json, &html(&comparison, &plan.beside), keep_data)?;
     Ok(comparison)
 }
 

@@ -1,11 +1,11 @@
 //! The table for the terminal, as cells.
 
 use super::probe::Act;
-use super::results::{Comparison, Part, Phase, Row};
+use super::results::{BehindTold, Comparison, Part, Phase, Row, WrittenTold};
 use super::sample::Side;
 
 /// What stands above the columns.
-pub const HEADS: [&str; 13] = [
+pub const HEADS: [&str; 14] = [
     "call",
     "level",
     "side",
@@ -19,14 +19,16 @@ pub const HEADS: [&str; 13] = [
     "behind",
     "versions",
     "lost",
+    "conflicts",
 ];
 
 /// What the columns mean.
 pub const LEGEND: &str = "\
-BEFORE, CUT: calls that were served, of those that began then; P50, P99: of these in the cut. SILENCE: the
-longest stretch of the cut in which none was served. AFTER CUT, AFTER HEAL: time to the first call that began
-after it and was served. BEHIND: age of the oldest read, and VERSIONS that it missed, of strong writes / of
-eventual ones, where a store has both. LOST: acknowledged writes that no last read accounts for.";
+BEFORE, CUT: calls that were served, of those that began then, or were under way when it was cut; P50, P99: of these in
+the cut. SILENCE: the longest stretch of it in which none was served. AFTER CUT, AFTER HEAL: time to the first call that began after it and was
+served. BEHIND: age of the oldest read, and VERSIONS that it missed, of strong writes / of eventual ones, where a store
+has both. Of both sides together: LOST: acknowledged writes that a last read does not account for; CONFLICTS: keys that
+hold several values in the end, of those that both sides wrote.";
 
 const NONE: &str = "-";
 
@@ -112,8 +114,10 @@ impl Comparison {
 fn cells(row: &Row, side: Side) -> Vec<String> {
     let part = &row.sides[side.place()];
     let [before, cut, _] = &part.phases;
-    let lost = row.written.as_ref().map(|written| written.lost.to_string());
-    let first = side == Side::Majority;
+    // Of both sides together, so told once.
+    let written = row.written.as_ref();
+    let written = written.filter(|_| side == Side::Majority);
+    let conflicts = |told: &WrittenTold| format!("{} of {}", told.conflicts, told.contended_keys);
     vec![
         row.act.to_string(),
         row.level.clone(),
@@ -127,12 +131,13 @@ fn cells(row: &Row, side: Side) -> Vec<String> {
         time_or_none(part.first_after_heal_ms),
         behind(row.act, part, |told| time(told.max_ms)),
         behind(row.act, part, |told| told.max_versions.to_string()),
-        lost.filter(|_| first).unwrap_or(NONE.to_owned()),
+        written.map_or(NONE.to_owned(), |told| told.lost.to_string()),
+        written.map_or(NONE.to_owned(), conflicts),
     ]
 }
 
 /// Of strong writes, and of eventual ones.
-fn behind(act: Act, part: &Part, what: impl Fn(&super::results::BehindTold) -> String) -> String {
+fn behind(act: Act, part: &Part, what: impl Fn(&BehindTold) -> String) -> String {
     let told: Vec<String> = part.behind.iter().flatten().map(what).collect();
     match act {
         Act::Write => NONE.to_owned(),

@@ -58,14 +58,14 @@ impl Run<'_> {
         self.probes.iter().enumerate().map(row).collect()
     }
 
-    fn phases(&self) -> [Span; 3] {
-        let (whole, cut) = (self.whole, self.cut);
-        let span = |begin, end| Span { begin, end };
-        [
-            span(whole.begin, cut.begin),
-            cut,
-            span(cut.end, Moment::NEVER),
-        ]
+    /// A call belongs to the phase in which it began; one that was under way when it was cut, to
+    /// the cut.
+    fn phase_of(&self, sample: &Sample) -> usize {
+        match sample {
+            sample if sample.end < self.cut.begin => 0,
+            sample if sample.begin < self.cut.end => 1,
+            _ => 2,
+        }
     }
 
     fn part(&self, probe: usize, side: Side) -> Part {
@@ -90,9 +90,11 @@ impl Run<'_> {
             *problems.entry(problem.clone()).or_default() += 1;
         }
         Part {
-            phases: self
-                .phases()
-                .map(|span| phase(&samples, span, self.rungs[probe])),
+            phases: [0, 1, 2].map(|number| {
+                let samples = samples.iter();
+                let samples = samples.filter(|sample| self.phase_of(sample) == number);
+                phase(samples.copied(), self.rungs[probe])
+            }),
             first_after_cut_ms: first(self.cut.begin, self.cut.end),
             first_after_heal_ms: first(self.cut.end, Moment::NEVER),
             silence_ms: ms(silence(&samples, self.cut)),
@@ -229,13 +231,13 @@ impl Run<'_> {
     }
 }
 
-fn phase(samples: &[&Sample], span: Span, rungs: usize) -> Phase {
+fn phase<'a>(samples: impl Iterator<Item = &'a Sample>, rungs: usize) -> Phase {
     let mut phase = Phase {
         done: vec![0; rungs],
         ..Phase::default()
     };
     let mut latencies = Vec::new();
-    for sample in samples.iter().filter(|sample| span.holds(sample.begin)) {
+    for sample in samples {
         phase.calls += 1;
         match sample.came_to {
             End::Done { rung } => {
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_belong_to_the_phase_in_which_they_began() {
+    fn calls_belong_to_the_phase_in_which_they_began_or_were_cut() {
         let minority = Side::Minority;
         let (rows, broken) = rows(
             &[
@@ -356,9 +358,9 @@ mod tests {
         let counts = |phase: &Phase| (phase.calls, phase.done[0], phase.refused, phase.silent);
         assert_eq!(
             part.phases.each_ref().map(counts),
-            [(2, 1, 0, 1), (3, 1, 2, 0), (1, 1, 0, 0)]
+            [(1, 1, 0, 0), (4, 1, 2, 1), (1, 1, 0, 0)]
         );
-        assert_eq!(part.phases[0].served(), Some(0.5));
+        assert_eq!(part.phases[1].served(), Some(0.25));
         assert_eq!(part.phases[1].p99_ms, Some(20.0));
         assert_eq!(part.first_after_cut_ms, Some(420.0));
         assert_eq!(part.first_after_heal_ms, Some(280.0));

@@ -27,7 +27,8 @@ const DRAW_PAUSE: Duration = Duration::from_millis(200);
   quorate jepsen compare
   quorate jepsen compare --leader majority --cut-time 30s --seed 7
   quorate jepsen compare --hosts proxy --before 3s --cut-time 5s --after 5s --rate 150
-  quorate jepsen compare --target etcd --etcd-binary FILE
+  quorate jepsen compare --target etcd --etcd-binary FILE --dir etcd
+  quorate jepsen compare --beside etcd/results.json      # both in one report
 
 Five nodes are cut in two: three go on hearing each other, and so do two. On both sides the same clients
 make the same calls, one stream for each level of reads and writes: linearizable, bounded, session, stale,
@@ -95,6 +96,9 @@ pub(in crate::cli) struct CompareArgs {
     /// Keep the nodes' data also where all went well
     #[arg(long)]
     keep_data: bool,
+    /// Show earlier comparisons beside this one in the report
+    #[arg(long, value_name = "RESULTS.json[,…]", value_delimiter = ',')]
+    beside: Vec<PathBuf>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -147,6 +151,7 @@ fn options(args: CompareArgs) -> Result<CompareOptions, CliError> {
         dir,
         program,
         keep_data: args.keep_data,
+        beside: args.beside,
     })
 }
 

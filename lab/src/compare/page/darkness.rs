@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::super::results::{Comparison, Part};
 use super::super::sample::Side;
 use super::super::table::time;
-use super::scale::{Up, level_names, power_above};
+use super::scale::{Line, Up, level_names, lines, power_above, store_name};
 
 const LEFT: f64 = 224.0;
 const WIDTH: f64 = 690.0;
@@ -17,8 +17,9 @@ const TOP: f64 = 26.0;
 const LEAST_MS: f64 = 10.0;
 
 /// The scale lies on its side: its places are taken from the left.
-fn across(comparison: &Comparison) -> Up {
-    let parts = comparison.rows.iter().flat_map(|row| &row.sides);
+fn across(stores: &[&Comparison]) -> Up {
+    let rows = stores.iter().flat_map(|store| &store.rows);
+    let parts = rows.flat_map(|row| &row.sides);
     let longest = parts.map(|part| part.silence_ms.max(part.first_after_heal_ms.unwrap_or(0.0)));
     let longest = longest.fold(LEAST_MS * 10.0, f64::max);
     Up {
@@ -29,9 +30,10 @@ fn across(comparison: &Comparison) -> Up {
     }
 }
 
-pub(super) fn picture(comparison: &Comparison) -> String {
-    let scale = across(comparison);
-    let height = TOP + comparison.rows.len() as f64 * ROW + 4.0;
+pub(super) fn picture(stores: &[&Comparison]) -> String {
+    let scale = across(stores);
+    let (lines, bottom) = lines(stores, TOP + 5.0, ROW);
+    let height = bottom + 4.0;
     let width = LEFT + WIDTH + 110.0;
     let mut svg = format!(
         "<p class=\"soft\">The longest stretch of the cut in which no call was served (on a logarithmic scale: \
@@ -54,8 +56,14 @@ pub(super) fn picture(comparison: &Comparison) -> String {
             time(ms).replace(".0 ", " ")
         );
     }
-    for (number, row) in comparison.rows.iter().enumerate() {
-        let y = TOP + number as f64 * ROW + 5.0;
+    for (y, line) in lines {
+        let row = match line {
+            Line::Level(row) => row,
+            Line::Store(name) => {
+                svg += &store_name(name, y);
+                continue;
+            }
+        };
         svg += &level_names(row, y + BAR + 1.0);
         for side in Side::BOTH {
             let y = y + side.place() as f64 * (BAR + 2.0);

@@ -3,15 +3,14 @@
 
 use std::fmt::Write;
 
-use super::super::probe::Act;
 use super::super::results::{Comparison, Phase};
 use super::super::sample::Side;
 use super::super::table::{percent, time, words};
-use super::scale::level_names;
+use super::scale::{Line, level_names, lines, store_name};
 
 const LEFT: f64 = 224.0;
 const CELL: (f64, f64) = (126.0, 36.0);
-/// Between phases, and between reads and writes.
+/// Between phases.
 const GAP: f64 = 14.0;
 const TOP: f64 = 52.0;
 const PHASES: [&str; 3] = ["before", "cut apart", "healed"];
@@ -22,16 +21,13 @@ fn left_of(phase: usize, side: usize) -> f64 {
     LEFT + phase as f64 * (2.0 * CELL.0 + GAP) + side as f64 * CELL.0
 }
 
-pub(super) fn picture(comparison: &Comparison) -> String {
-    let groups = comparison
-        .rows
-        .windows(2)
-        .filter(|two| two[0].act != two[1].act);
-    let height = TOP + comparison.rows.len() as f64 * CELL.1 + groups.count() as f64 * GAP + 6.0;
+pub(super) fn picture(stores: &[&Comparison]) -> String {
+    let (lines, bottom) = lines(stores, TOP, CELL.1);
+    let height = bottom + 6.0;
     let width = left_of(PHASES.len() - 1, 1) + CELL.0 + 4.0;
     let mut svg = format!(
-        "<p class=\"soft\">Calls that were served, of all that began then; below, the median of their \
-         latency.</p><div class=\"scroll\"><svg width=\"{width}\" height=\"{height}\" \
+        "<p class=\"soft\">Calls that were served, of all that began then (those under way when it was cut count \
+         as cut); below, the median of their latency.</p><div class=\"scroll\"><svg width=\"{width}\" height=\"{height}\" \
          viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"availability by level and side\">"
     );
     for (number, phase) in PHASES.iter().enumerate() {
@@ -50,20 +46,20 @@ pub(super) fn picture(comparison: &Comparison) -> String {
             );
         }
     }
-    let mut y = TOP;
-    let mut act: Option<Act> = None;
-    for row in &comparison.rows {
-        if act.is_some_and(|before| before != row.act) {
-            y += GAP;
-        }
-        act = Some(row.act);
+    for (y, line) in lines {
+        let row = match line {
+            Line::Level(row) => row,
+            Line::Store(name) => {
+                svg += &store_name(name, y);
+                continue;
+            }
+        };
         svg += &level_names(row, y + CELL.1 / 2.0);
         for side in Side::BOTH {
             for (number, phase) in row.sides[side.place()].phases.iter().enumerate() {
                 cell(&mut svg, left_of(number, side.place()), y, phase);
             }
         }
-        y += CELL.1;
     }
     svg + "</svg></div>"
 }

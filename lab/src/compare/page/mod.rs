@@ -18,8 +18,9 @@ use super::results::Comparison;
 use super::table::time;
 use style::STYLE;
 
-/// The page of a comparison.
-pub fn html(comparison: &Comparison) -> String {
+/// The page of a comparison; other ones stand beside it in the pictures that hold several.
+pub fn html(comparison: &Comparison, beside: &[Comparison]) -> String {
+    let stores: Vec<&Comparison> = std::iter::once(comparison).chain(beside).collect();
     let (setup, cut) = (&comparison.setup, &comparison.cut);
     let outcome = &comparison.outcome;
     let target = escaped(&setup.target);
@@ -55,20 +56,16 @@ pub fn html(comparison: &Comparison) -> String {
     page += &section(
         "grid",
         "Available, by level and side",
-        &grid::picture(comparison),
+        &grid::picture(&stores),
     );
     page += &section(
         "darkness",
         "How long it was dark",
-        &darkness::picture(comparison),
+        &darkness::picture(&stores),
     );
     page += &section("lanes", "Call by call", &lanes::picture(comparison));
     page += &section("numbers", "In numbers", &numbers::tables(comparison));
-    page += &section(
-        "reading",
-        "How it was measured",
-        &words::measured(comparison),
-    );
+    page += &section("reading", "How it was measured", &words::measured(&stores));
     page + "</main></body></html>\n"
 }
 

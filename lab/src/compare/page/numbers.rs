@@ -31,13 +31,16 @@ fn table(note: &str, heads: &[&str], rows: &str) -> String {
     )
 }
 
+/// Each rung of a ladder in a line of its own.
+fn level(row: &Row) -> String {
+    let level = escaped(&row.level).replace(" &gt; ", "<br>&gt; ");
+    format!("<code>{level}</code>")
+}
+
 /// The level in the row of its first side alone.
 fn begin(row: &Row, side: Side) -> String {
     let (class, name) = match side {
-        Side::Majority => (
-            " class=\"first\"",
-            format!("{} <code>{}</code>", row.act, escaped(&row.level)),
-        ),
+        Side::Majority => (" class=\"first\"", format!("{} {}", row.act, level(row))),
         Side::Minority => ("", String::new()),
     };
     format!(
@@ -165,9 +168,9 @@ fn writes(comparison: &Comparison) -> String {
         // Writing to a string does not fail.
         let _ = write!(
             rows,
-            "<tr class=\"first\"><td class=\"left\"><code>{}</code></td><td class=\"left\">both</td><td>{}</td>\
+            "<tr class=\"first\"><td class=\"left\">{}</td><td class=\"left\">both</td><td>{}</td>\
              <td{class}>{}</td><td>{}</td><td>{}</td></tr>",
-            escaped(&row.level),
+            level(row),
             written.acknowledged,
             written.lost,
             written.contended_keys,
@@ -202,10 +205,10 @@ fn problems(comparison: &Comparison) -> String {
             // Each side may be the only one that has something to say.
             let _ = write!(
                 rows,
-                "<tr class=\"first\"><td class=\"left\">{} <code>{}</code></td><td class=\"left\">{}</td>\
+                "<tr class=\"first\"><td class=\"left\">{} {}</td><td class=\"left\">{}</td>\
                  <td class=\"left\">{}</td></tr>",
                 row.act,
-                escaped(&row.level),
+                level(row),
                 side.name(),
                 said.join(", ")
             );

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use quorate_jepsen::picture::escaped;
 
-use super::super::results::Row;
+use super::super::results::{Comparison, Row};
 
 /// From a moment to a place, both in order.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +76,47 @@ pub(super) fn level_names(row: &Row, middle: f64) -> String {
         );
     }
     svg
+}
+
+/// What stands in a line of a picture with a line for each level.
+pub(super) enum Line<'a> {
+    /// The name of a store, where there are several.
+    Store(&'a str),
+    Level(&'a Row),
+}
+
+/// Room between reads and writes, and between stores.
+const GROUP_GAP: f64 = 14.0;
+const STORE_HEIGHT: f64 = 26.0;
+
+/// Where each line begins, from the top down, and where the last one ends.
+pub(super) fn lines<'a>(
+    stores: &[&'a Comparison],
+    top: f64,
+    row_height: f64,
+) -> (Vec<(f64, Line<'a>)>, f64) {
+    let (mut lines, mut y) = (Vec::new(), top);
+    for (place, store) in stores.iter().enumerate() {
+        if stores.len() > 1 {
+            y += if place > 0 { GROUP_GAP } else { 0.0 };
+            lines.push((y, Line::Store(&store.setup.target)));
+            y += STORE_HEIGHT;
+        }
+        for (place, row) in store.rows.iter().enumerate() {
+            if place > 0 && store.rows[place - 1].act != row.act {
+                y += GROUP_GAP;
+            }
+            lines.push((y, Line::Level(row)));
+            y += row_height;
+        }
+    }
+    (lines, y)
+}
+
+/// A store's name above its levels.
+pub(super) fn store_name(name: &str, y: f64) -> String {
+    let (y, name) = (y + 16.0, escaped(name));
+    format!("<text x=\"0\" y=\"{y:.1}\" class=\"head\" font-size=\"14\">{name}</text>")
 }
 
 /// The next power of ten.

@@ -41,7 +41,7 @@ svg .head{font-weight:600}.axis{stroke:var(--line);stroke-width:1;fill:none}.fra
 table{border-collapse:collapse;font-size:.8em;font-variant-numeric:tabular-nums}\
 th,td{padding:.28em .5em;text-align:right;white-space:nowrap}th{color:var(--soft);font-weight:600;\
 border-bottom:1px solid var(--line)}th.left,td.left{text-align:left}tbody tr.first td{border-top:1px solid var(--line)}\
-tbody tr:hover td{background:var(--bg)}td.worst{color:var(--broken);font-weight:700}\
+td{vertical-align:top}.scroll+p{margin-top:1.4em}tbody tr:hover td{background:var(--bg)}td.worst{color:var(--broken);font-weight:700}\
 @media print{section{break-inside:avoid}}";
 
 /// What fills calls that were not answered: a colour with lines through it.

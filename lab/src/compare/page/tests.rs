@@ -113,7 +113,7 @@ fn section<'a>(page: &'a str, id: &str) -> &'a str {
 
 #[test]
 fn the_page_needs_nothing_else_and_escapes_what_is_not_its_own() {
-    let page = html(&comparison());
+    let page = html(&comparison(), &[]);
     for outside in ["http://", "https://", "<script", "@import", "src="] {
         assert!(!page.contains(outside), "{outside}");
     }
@@ -124,7 +124,7 @@ fn the_page_needs_nothing_else_and_escapes_what_is_not_its_own() {
 
 #[test]
 fn the_grid_says_of_each_level_and_side_how_much_was_served() {
-    let page = html(&comparison());
+    let page = html(&comparison(), &[]);
     let grid = section(&page, "grid");
     // Two levels, two sides, three phases; the minority's side is away in the cut.
     assert_eq!(grid.matches("class=\"good\"").count(), 10, "{grid}");
@@ -136,9 +136,23 @@ fn the_grid_says_of_each_level_and_side_how_much_was_served() {
 }
 
 #[test]
+fn stores_stand_beside_each_other() {
+    let mut other = comparison();
+    other.setup.target = "another".to_owned();
+    let page = html(&comparison(), &[other]);
+    let (grid, darkness) = (section(&page, "grid"), section(&page, "darkness"));
+    assert_eq!(grid.matches("class=\"bad\"").count(), 4, "{grid}");
+    for picture in [grid, darkness] {
+        assert!(picture.contains(">a &lt;store&gt;</text>"), "{picture}");
+        assert!(picture.contains(">another</text>"), "{picture}");
+    }
+    assert!(!section(&page, "lanes").contains("another"));
+}
+
+#[test]
 fn sentences_say_what_the_numbers_say() {
     let mut comparison = comparison();
-    let said = |comparison: &Comparison| section(&html(comparison), "said").to_owned();
+    let said = |comparison: &Comparison| section(&html(comparison, &[]), "said").to_owned();
     let text = said(&comparison);
     assert!(
         text.contains("writes \u{2013} away: <code>linearizable</code>."),
@@ -160,7 +174,7 @@ fn sentences_say_what_the_numbers_say() {
 
 #[test]
 fn lanes_draw_each_kind_of_end_in_its_own_way() {
-    let page = html(&comparison());
+    let page = html(&comparison(), &[]);
     let lanes = section(&page, "lanes");
     // Each panel has all four, a median and a band, and is shaded where it was cut.
     for (kind, count) in [

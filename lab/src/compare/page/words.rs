@@ -218,28 +218,31 @@ fn amount(bytes: u64) -> String {
     }
 }
 
-pub(super) fn measured(comparison: &Comparison) -> String {
-    let setup = &comparison.setup;
-    let remarks = setup.remarks.iter();
-    let remarks = remarks.map(|remark| format!("<p>{}</p>", escaped(remark)));
-    let known = comparison
-        .cut
-        .proof
-        .as_deref()
-        .unwrap_or("it is not known to have happened");
-    format!(
-        "{remarks}<p>Each level has its own stream of calls on each side, at a steady rate: a call that is due \
-         is made whether those before it were answered or not, in turn to the nodes of its side. Clients are \
-         never cut off from nodes; nodes are, from each other ({known}; hosts {hosts}). Nothing is tried \
-         twice.</p><p>A read is behind by the acknowledged writes that it surely missed: acknowledged before it \
-         began, and begun after whatever it found had ended. Its age is how long ago the first of them had \
-         been acknowledged. A write is lost if a last read neither shows it nor shows one that may have \
-         replaced it; across the cut nobody replaces what he cannot have heard of.</p>\
-         <p class=\"note\">Seed {seed}; it took {took}. The same again:</p><pre>{command}</pre>",
-        remarks = remarks.collect::<String>(),
-        hosts = setup.hosts,
-        seed = setup.seed,
-        took = time(setup.took_ms as f64),
-        command = escaped(&setup.command),
-    )
+pub(super) fn measured(stores: &[&Comparison]) -> String {
+    let mut html = "<p>Each level has its own stream of calls on each side, at a steady rate: a call that is due is \
+         made whether those before it were answered or not, in turn to the nodes of its side. Clients are \
+         never cut off from nodes; nodes are, from each other. Nothing is tried twice.</p><p>A read is behind by \
+         the acknowledged writes that it surely missed: acknowledged before it began, and begun after whatever \
+         it found had ended. Its age is how long ago the first of them had been acknowledged. A write is lost if \
+         a last read neither shows it nor shows one that may have replaced it; across the cut nobody replaces \
+         what he cannot have heard of.</p>"
+        .to_owned();
+    for store in stores {
+        let setup = &store.setup;
+        let remarks: Vec<String> = setup.remarks.iter().map(|remark| escaped(remark)).collect();
+        let proof = store.cut.proof.as_deref();
+        // Writing to a string does not fail.
+        let _ = write!(
+            html,
+            "<p><b>{target}.</b> {remarks} Hosts: {hosts}; the cut: {proof}. It took {took}. The same \
+             again:</p><pre>{command}</pre>",
+            target = escaped(&setup.target),
+            remarks = remarks.join(" "),
+            hosts = setup.hosts,
+            proof = proof.unwrap_or("not known to have happened"),
+            took = time(setup.took_ms as f64),
+            command = escaped(&setup.command),
+        );
+    }
+    html
 }
