@@ -24,11 +24,11 @@ pub const HEADS: [&str; 14] = [
 
 /// What the columns mean.
 pub const LEGEND: &str = "\
-BEFORE, CUT: calls that were served, of those that began then, or were under way when it was cut; P50, P99: of these in
-the cut. SILENCE: the longest stretch of it in which none was served. AFTER CUT, AFTER HEAL: time to the first call that began after it and was
-served. BEHIND: age of the oldest read, and VERSIONS that it missed, of strong writes / of eventual ones, where a store
-has both. Of both sides together: LOST: acknowledged writes that a last read does not account for; CONFLICTS: keys that
-hold several values in the end, of those that both sides wrote.";
+BEFORE, CUT: calls that were served, of those that began then, or were under way when it was cut; P50, P99: of these
+in the cut. SILENCE: the longest stretch of it in which none was served. AFTER CUT, AFTER HEAL: time to the first call
+that began after it and was served. BEHIND: age of the oldest read, and VERSIONS that it missed, of strong writes / of
+eventual ones, where a store has both. Of both sides together: LOST: acknowledged writes that a last read does not
+account for; CONFLICTS: keys that hold several values in the end, of those that both sides wrote.";
 
 const NONE: &str = "-";
 
