@@ -27,7 +27,7 @@ use crate::workload::KEYSPACE;
 
 const BOUND_MS: u64 = 5_000;
 /// The last reads have all the time they need.
-const LAST_MAX: Duration = Duration::from_secs(10);
+const LAST_MAX: Duration = Duration::from_secs(30);
 const METRICS_MAX: Duration = Duration::from_secs(5);
 /// What nodes count of what they move to come together, by its name in the results.
 const REPAIRS: [(&str, &str); 2] = [
@@ -63,12 +63,20 @@ pub(crate) struct Quorate {
     cluster: Cluster,
     probes: Vec<Probe>,
     ladders: Vec<Ladder>,
-    /// By node.
+    /// By node: those that are measured, and those of the last reads, which have their time.
     clients: Vec<Client>,
+    readers: Vec<Client>,
     metrics: Vec<Http>,
     /// Sessions of each side that are not in use: a session does one thing at a time.
     sessions: [Mutex<Vec<Bytes>>; 2],
     replication: usize,
+}
+
+/// How the nodes are reached.
+struct Ways {
+    clients: Vec<Client>,
+    readers: Vec<Client>,
+    metrics: Vec<Http>,
 }
 
 impl Quorate {
@@ -79,7 +87,11 @@ impl Quorate {
             Cluster::start_on(plan.hosts, options.nodes, &options.dir, &plan.program).await?;
         let built = Self::build(plan, &cluster).await;
         match built {
-            Ok((clients, metrics)) => {
+            Ok(Ways {
+                clients,
+                readers,
+                metrics,
+            }) => {
                 let reads = READS.map(|(level, promise)| Probe::read(level, promise));
                 let writes = WRITES.map(|(level, shows)| Probe::write(level, shows));
                 let probes: Vec<Probe> = reads.into_iter().chain(writes).collect();
@@ -88,6 +100,7 @@ impl Quorate {
                     ladders: probes.iter().map(ladder).collect(),
                     probes,
                     clients,
+                    readers,
                     metrics,
                     sessions: Default::default(),
                     replication: plan.replication.into(),
@@ -101,10 +114,7 @@ impl Quorate {
         }
     }
 
-    async fn build(
-        plan: &ComparePlan,
-        cluster: &Cluster,
-    ) -> Result<(Vec<Client>, Vec<Http>), LabError> {
+    async fn build(plan: &ComparePlan, cluster: &Cluster) -> Result<Ways, LabError> {
         let keyspace = KeyspaceOptions {
             mode: Mode::Mixed,
             replication: plan.replication,
@@ -125,7 +135,13 @@ impl Quorate {
         let clients: Result<_, _> = cluster.endpoints().into_iter().map(client).collect();
         let metrics = cluster.ids().into_iter();
         let metrics = metrics.map(|id| Http::new(cluster.hosts().http(id)));
-        Ok((clients.map_err(LabError::Prepare)?, metrics.collect()))
+        let endpoints = cluster.endpoints().into_iter();
+        let readers = endpoints.map(|endpoint| cluster.client(&[endpoint], KEYSPACE, LAST_MAX));
+        Ok(Ways {
+            clients: clients.map_err(LabError::Prepare)?,
+            readers: readers.collect::<Result<_, _>>()?,
+            metrics: metrics.collect(),
+        })
     }
 
     async fn read(&self, call: &Call, client: &Client) -> Result<Answer, ClientError> {
@@ -263,10 +279,9 @@ impl Target for Quorate {
         };
         let options = ReadOptions {
             ladder: Some(level.into()),
-            timeout: Some(LAST_MAX),
             ..ReadOptions::default()
         };
-        let client = &self.clients[node - 1];
+        let client = &self.readers[node - 1];
         let got = client.get_with(key.to_owned(), options).await;
         got.map(|got| numbers(&got))
             .map_err(|error| error.to_string())
