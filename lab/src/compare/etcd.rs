@@ -34,6 +34,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// A member ends with the process that started it (util-linux).
 const END_WITH_PARENT: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
 
+/// Where its gateway has the hash of all keys: from 3.5 on, and before.
+const HASH_PATHS: [&str; 2] = ["/v3/maintenance/hashkv", "/v3/maintenance/hash"];
+
 /// Its place among the probes.
 const SERIALIZABLE_READ: usize = 1;
 
@@ -198,12 +201,23 @@ impl Etcd {
         })
     }
 
+    /// The hash of all that a member holds.
+    async fn hash(&self, id: usize) -> Result<Json, String> {
+        let mut problem = String::new();
+        for path in HASH_PATHS {
+            match self.ask(id, path, json!({}), ASK_MAX).await {
+                Ok(hash) => return Ok(hash),
+                Err(other) => problem = other,
+            }
+        }
+        Err(problem)
+    }
+
     /// Whether all members hold the same, or how not.
     async fn same(&self) -> Result<(), String> {
         let mut hashes = Vec::new();
         for id in self.ids() {
-            let path = "/v3/maintenance/hashkv";
-            let hash = self.ask(id, path, json!({}), ASK_MAX).await?;
+            let hash = self.hash(id).await?;
             hashes.push((hash["header"]["revision"].clone(), hash["hash"].clone()));
         }
         match hashes.iter().all(|hash| *hash == hashes[0]) {

@@ -8,6 +8,9 @@ use super::super::results::{BehindTold, Comparison, Part, Phase, Row};
 use super::super::sample::Side;
 use super::super::table::{percent, time};
 
+/// A column of words.
+const SAID: &str = "said";
+
 fn time_or_dash(ms: Option<f64>) -> String {
     ms.map_or("\u{2013}".to_owned(), time)
 }
@@ -22,6 +25,7 @@ fn table(note: &str, heads: &[&str], rows: &str) -> String {
         .enumerate()
         .map(|(place, head)| match place {
             0 | 1 => format!("<th class=\"left\">{head}</th>"),
+            _ if *head == SAID => format!("<th class=\"left\">{head}</th>"),
             _ => format!("<th>{head}</th>"),
         })
         .collect();
@@ -219,7 +223,7 @@ fn problems(comparison: &Comparison) -> String {
     }
     table(
         "What the store said where a call was not served.",
-        &["level", "side", "said"],
+        &["level", "side", SAID],
         &rows,
     )
 }
