@@ -22,7 +22,7 @@ use super::sides::Standing;
 use super::target::{Answer, Call, LastLevel, Target};
 use crate::caller::number;
 use crate::error::LabError;
-use crate::hosts::Hosts;
+use crate::hosts::{Hosts, Meet};
 use crate::node::Node;
 
 /// A cluster that has just been started serves after this, or never.
@@ -61,7 +61,7 @@ impl Etcd {
     /// Starts all members, and waits until they serve.
     pub(crate) async fn start(plan: &ComparePlan) -> Result<Self, LabError> {
         let options = &plan.options;
-        let hosts = plan.hosts.open(options.nodes).await?;
+        let hosts = plan.hosts.open(options.nodes, Meet::WithClients).await?;
         let ids = 1..=options.nodes;
         let log = |id| options.dir.join(format!("node-{id}.log"));
         let mut etcd = Self {

@@ -222,7 +222,7 @@ impl ComparePlan {
         }
         let beside = options.beside.iter().map(|path| earlier(path));
         let beside = beside.collect::<Result<_, _>>()?;
-        let hosts = HostsKind::choose(options.hosts).await?;
+        let hosts = HostsKind::choose(options.hosts, &[]).await?;
         let program = match options.target {
             TargetKind::Quorate => options.program.clone(),
             TargetKind::Etcd => {

@@ -305,9 +305,9 @@ impl Target for Quorate {
     }
 
     async fn recover(&self) -> Result<Duration, Vec<String>> {
-        let recovery = recover(&self.cluster, Mode::Mixed).await;
+        let recovery = recover(&self.cluster, Some(Mode::Mixed)).await;
         match (&recovery.same, recovery.is_whole()) {
-            (Ok(after), true) => Ok(*after),
+            (Some(Ok(after)), true) => Ok(*after),
             _ => Err(recovery.problems()),
         }
     }
