@@ -110,6 +110,7 @@ impl Inner {
             }
             let count = handed.len() as u64;
             metrics::counter!("quorate_hints_handed_over_total").increment(count);
+            metrics::counter!("quorate_hint_bytes_handed_over_total").increment(bytes as u64);
             self.counts
                 .hints_handed_over
                 .fetch_add(count, Ordering::Relaxed);

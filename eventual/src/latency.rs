@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_types::NodeId;
+use quorate_types::{NodeId, per_mille};
 
 /// Answers of a peer that are remembered.
 const RECENT_MAX: usize = 128;
@@ -65,13 +65,6 @@ impl Latencies {
     }
 }
 
-/// The p-th of 1,000 of some latencies; none of none.
-pub fn per_mille(mut latencies: Vec<Duration>, p: usize) -> Option<Duration> {
-    latencies.sort_unstable();
-    let at = (latencies.len() * p).div_ceil(1_000).saturating_sub(1);
-    latencies.get(at).copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,14 +83,5 @@ mod tests {
             latencies.answered(node, Duration::from_micros(10));
         }
         assert_eq!(latencies.patience(node), HEDGE_MIN);
-    }
-
-    #[test]
-    fn one_in_a_thousand_is_above() {
-        let latencies: Vec<_> = (1..=1_000).rev().map(Duration::from_micros).collect();
-        let micros = |p| per_mille(latencies.clone(), p);
-        assert_eq!(micros(500), Some(Duration::from_micros(500)));
-        assert_eq!(micros(990), Some(Duration::from_micros(990)));
-        assert_eq!(per_mille(Vec::new(), 500), None);
     }
 }

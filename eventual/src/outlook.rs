@@ -10,7 +10,6 @@ use std::time::Duration;
 use quorate_types::{NodeId, RangeId};
 
 use crate::error::EventualError;
-pub use crate::latency::per_mille;
 use crate::node::EventualNode;
 
 /// Writes that are drawn for one estimate.

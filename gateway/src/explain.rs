@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use quorate_eventual::outlook::{HolderOutlook, per_mille, visible_after};
+use quorate_eventual::outlook::{HolderOutlook, visible_after};
 use quorate_proto::v1;
 use quorate_raft::{KeyspaceView, RangeView};
 use quorate_types::limits::CLOCK_OFFSET_MAX;
-use quorate_types::{Mode, NodeId, Timestamp};
+use quorate_types::{Mode, NodeId, Timestamp, per_mille};
 
 use crate::costs::Kind;
 use crate::errors::GatewayError;

@@ -225,7 +225,7 @@ impl Caller {
 }
 
 /// What a failed call says, without what differs from call to call.
-fn problem(error: &ClientError) -> String {
+pub(crate) fn problem(error: &ClientError) -> String {
     match error.reason() {
         Some(reason) => reason.as_str().to_owned(),
         None => format!("{:?}", error.code()),

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::disk::DiskFiles;
 use crate::error::LabError;
 use crate::foreign::{Answer, ForeignStore, NodeWords, shell};
-use crate::hosts::{Cut, Hosts, Meet, Strains};
+use crate::hosts::{Cut, Hosts, HostsKind, Meet, Strains};
 use crate::nemesis::DATA_LOSS;
 use crate::node::Node;
 use crate::plan::Plan;
@@ -74,30 +74,59 @@ impl Cluster {
             None => Meet::WithClients,
             Some(_) => Meet::Apart,
         };
+        let hosts = plan.hosts.open(places, meet).await?;
         let cluster = Self {
-            hosts: plan.hosts.open(places, meet).await?,
-            nodes: (1..=places)
-                .map(|id| Mutex::new(Node::new(id, options.dir.join(format!("node-{id}.log")))))
-                .collect(),
             founders: options.nodes,
             members: RwLock::new(Members {
                 ids: (1..=options.nodes).collect(),
                 next_spare: options.nodes + 1,
             }),
-            program: options.program.clone(),
             foreign: options.foreign.clone(),
             node_arguments: options.node_arguments.clone(),
-            data: options.dir.join("data"),
             fault_disks: options.nemeses.iter().any(|nemesis| nemesis.is_of_disks()),
+            ..Self::plain(hosts, places, &options.dir, &options.program)
+        };
+        cluster.started().await
+    }
+
+    /// The same of so many nodes that are a program's `server` command, without spares.
+    pub(crate) async fn start_on(
+        hosts: HostsKind,
+        nodes: usize,
+        dir: &Path,
+        program: &Path,
+    ) -> Result<Self, LabError> {
+        let hosts = hosts.open(nodes, Meet::WithClients).await?;
+        Self::plain(hosts, nodes, dir, program).started().await
+    }
+
+    fn plain(hosts: Arc<dyn Hosts>, nodes: usize, dir: &Path, program: &Path) -> Self {
+        Self {
+            hosts,
+            nodes: (1..=nodes)
+                .map(|id| Mutex::new(Node::new(id, dir.join(format!("node-{id}.log")))))
+                .collect(),
+            founders: nodes,
+            members: RwLock::new(Members {
+                ids: (1..=nodes).collect(),
+                next_spare: nodes + 1,
+            }),
+            program: program.to_owned(),
+            foreign: None,
+            node_arguments: Vec::new(),
+            data: dir.join("data"),
+            fault_disks: false,
             cuts: Mutex::default(),
             strains: Mutex::default(),
             damaged: Mutex::default(),
-        };
-        let started = cluster.start_all().await;
-        match started {
-            Ok(()) => Ok(cluster),
+        }
+    }
+
+    async fn started(self) -> Result<Self, LabError> {
+        match self.start_all().await {
+            Ok(()) => Ok(self),
             Err(error) => {
-                cluster.close().await;
+                self.close().await;
                 Err(error)
             }
         }

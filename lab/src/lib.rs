@@ -7,6 +7,7 @@
 
 mod caller;
 mod cluster;
+pub mod compare;
 mod disk;
 mod error;
 mod foreign;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use quorate_types::{Mode, Reason};
+use quorate_types::{KeyspaceOptions, Mode, Reason};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -46,7 +46,7 @@ pub async fn run(plan: Plan, stop: impl Future<Output = ()>) -> Result<Results, 
         None => Some(options.workload.keyspace(options)?.mode),
         Some(_) => None,
     };
-    fresh_folder(&options.dir)?;
+    fresh_folder(&options.dir, HISTORY)?;
     let history = options.dir.join(HISTORY);
     let cluster = Arc::new(Cluster::start(&plan).await?);
     let worked = work(&plan, &cluster, workload.clone(), mode, &history, stop).await;
@@ -157,10 +157,20 @@ async fn work(
 }
 
 async fn prepare(plan: &Plan, cluster: &Cluster, workload: &dyn Workload) -> Result<(), LabError> {
-    let client = cluster.client(&cluster.endpoints(), KEYSPACE, PREPARE_MAX)?;
     let keyspace = plan.options.workload.keyspace(&plan.options)?;
+    make_keyspace(cluster, &keyspace).await?;
+    let client = cluster.client(&cluster.endpoints(), KEYSPACE, PREPARE_MAX)?;
+    workload.prepare(&client).await.map_err(LabError::Prepare)
+}
+
+/// Makes the keyspace, and waits until each node knows it.
+pub(crate) async fn make_keyspace(
+    cluster: &Cluster,
+    keyspace: &KeyspaceOptions,
+) -> Result<(), LabError> {
+    let client = cluster.client(&cluster.endpoints(), KEYSPACE, PREPARE_MAX)?;
     let begin = Instant::now();
-    while let Err(error) = client.admin().create_keyspace(KEYSPACE, &keyspace).await {
+    while let Err(error) = client.admin().create_keyspace(KEYSPACE, keyspace).await {
         match error.reason() {
             // An attempt before this one has made it, and its answer was lost.
             Some(Reason::KeyspaceExists) => break,
@@ -180,7 +190,7 @@ async fn prepare(plan: &Plan, cluster: &Cluster, workload: &dyn Workload) -> Res
             tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
-    workload.prepare(&client).await.map_err(LabError::Prepare)
+    Ok(())
 }
 
 fn callers_of(plan: &Plan, ways: &Ways, recorder: &Arc<Recorder>) -> Vec<Caller> {
@@ -235,21 +245,21 @@ async fn last_reads(plan: &Plan, ways: &Ways, recorder: &Arc<Recorder>, workload
     futures::future::join_all(reading).await;
 }
 
-/// Makes the folder, and takes away what an earlier run left in it.
-fn fresh_folder(dir: &Path) -> Result<(), LabError> {
+/// Makes the folder, and takes away what an earlier run left in it. A run's folder is known by its
+/// record, a file of this name, which is there from now on.
+pub(crate) fn fresh_folder(dir: &Path, record: &str) -> Result<(), LabError> {
     let is_used = |dir: &Path| fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
-    if is_used(dir) && !dir.join(HISTORY).exists() {
-        let what = format!("{} holds other things than a run", dir.display());
+    if is_used(dir) && !dir.join(record).exists() {
+        let what = format!("{} holds other things than such a run", dir.display());
         return Err(LabError::refused(what, "name an empty folder with --dir"));
     }
     fs::create_dir_all(dir).map_err(|error| LabError::file(dir, error))?;
-    for name in [HISTORY, RESULTS, REPORT] {
+    for name in [record, RESULTS, REPORT] {
         remove(&dir.join(name), |path| fs::remove_file(path))?;
     }
     remove(&dir.join(DATA), |path| fs::remove_dir_all(path))?;
-    // From now on the folder is known to be a run's.
-    let history = dir.join(HISTORY);
-    fs::write(&history, "").map_err(|error| LabError::file(&history, error))?;
+    let record = dir.join(record);
+    fs::write(&record, "").map_err(|error| LabError::file(&record, error))?;
     for log in logs(dir) {
         remove(&log, |path| fs::remove_file(path))?;
     }
@@ -276,13 +286,23 @@ fn remove(path: &Path, how: impl Fn(&Path) -> std::io::Result<()>) -> Result<(),
 }
 
 fn leave(results: &Results) -> Result<(), LabError> {
-    let dir = results.dir();
     let json = format!("{:#}\n", results.to_json());
-    for (name, text) in [(RESULTS, json), (REPORT, page::html(results))] {
+    let keep_data = results.outcome() != Outcome::Held || results.plan.options.keep_data;
+    leave_files(results.dir(), &json, &page::html(results), keep_data)
+}
+
+/// Leaves what a run came to in its folder, and the nodes' data if that is wanted.
+pub(crate) fn leave_files(
+    dir: &Path,
+    results: &str,
+    report: &str,
+    keep_data: bool,
+) -> Result<(), LabError> {
+    for (name, text) in [(RESULTS, results), (REPORT, report)] {
         let path = dir.join(name);
         fs::write(&path, text).map_err(|error| LabError::file(&path, error))?;
     }
-    if results.outcome() == Outcome::Held && !results.plan.options.keep_data {
+    if !keep_data {
         remove(&dir.join(DATA), |path| fs::remove_dir_all(path))?;
     }
     Ok(())

@@ -9,6 +9,7 @@ mod load;
 mod proxy;
 
 mod commands;
+mod compare;
 mod crashes;
 mod cuts;
 mod eventual;

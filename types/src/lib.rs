@@ -14,6 +14,7 @@ pub mod ladder;
 pub mod level;
 pub mod limits;
 pub mod options;
+pub mod percentile;
 pub mod ring;
 pub mod served;
 pub mod stable_hash;
@@ -32,6 +33,7 @@ pub use key::{
 pub use ladder::{Ladder, Rung};
 pub use level::{Ack, Copies, Level, LevelError, ReadLevel, WriteLevel};
 pub use options::{ConflictPolicy, KeyspaceOptions, Mode, validate_keyspace_name};
+pub use percentile::per_mille;
 pub use ring::{Placement, Ring, RingNode};
 pub use served::{Operation, Refusal, default_level, served, served_ladder};
 pub use stable_hash::{stable_hash, stable_hash_both};

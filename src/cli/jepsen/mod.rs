@@ -1,6 +1,8 @@
-//! `quorate jepsen`: a cluster through faults, and histories held against models.
+//! `quorate jepsen`: a cluster through faults, its levels through one cut, and histories held against
+//! models.
 
 mod check;
+mod compare;
 mod matrix;
 mod run;
 
@@ -19,6 +21,8 @@ pub(super) enum JepsenCommand {
     #[cfg(feature = "planted-faults")]
     #[command(hide = true)]
     Plants,
+    /// Put the same clients on both sides of one cut, at every level, and show who is served what
+    Compare(compare::CompareArgs),
 }
 
 pub(super) async fn run(command: JepsenCommand, output: Output) -> Result<(), CliError> {
@@ -27,6 +31,7 @@ pub(super) async fn run(command: JepsenCommand, output: Output) -> Result<(), Cl
         JepsenCommand::Run(args) => run::run(args, output).await,
         #[cfg(feature = "planted-faults")]
         JepsenCommand::Plants => plants(output),
+        JepsenCommand::Compare(args) => compare::run(args, output).await,
     }
 }
 
