@@ -24,6 +24,7 @@ use crate::seam::Decisions;
 use crate::step::{Hint, Step};
 use crate::tree::{HashTree, Sum, hash_of};
 
+mod closed;
 mod fresh;
 mod look;
 mod overlay;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::internal::{EventualRequest, EventualResponse};
-use quorate_types::causal::KeyState;
+use quorate_types::causal::{Dots, KeyState};
 use quorate_types::{ConflictPolicy, NodeId, RangeId, Revision, Timestamp};
 use thiserror::Error;
 use tokio::time::Instant;
@@ -93,6 +93,10 @@ pub trait Decisions: Send + Sync {
     fn decided(&self, range: RangeId, key: &[u8])
     -> Result<Option<(KeyState, u64)>, EventualError>;
 
+    /// All dots of writes of this path that the log has taken in, closed starts among them, and the
+    /// last entry applied then. `None`: this node is no replica of the range's log.
+    fn taken_in(&self, range: RangeId) -> Option<(Dots, u64)>;
+
     /// The last entry applied here, and the last whose effects are on this disk.
     fn applied_and_durable(&self, range: RangeId) -> (u64, u64);
 
@@ -145,6 +149,10 @@ pub struct NoLogs;
 impl Decisions for NoLogs {
     fn decided(&self, _: RangeId, _: &[u8]) -> Result<Option<(KeyState, u64)>, EventualError> {
         Ok(None)
+    }
+
+    fn taken_in(&self, _: RangeId) -> Option<(Dots, u64)> {
+        None
     }
 
     fn applied_and_durable(&self, _: RangeId) -> (u64, u64) {

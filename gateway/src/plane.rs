@@ -17,7 +17,7 @@ use quorate_proto::internal::{
 };
 use quorate_proto::v1::EventualStatus;
 use quorate_raft::{CallError, CatalogView, EventualAnswer, EventualHandler, RaftNode};
-use quorate_types::causal::KeyState;
+use quorate_types::causal::{Dots, KeyState};
 use quorate_types::limits::CLOCK_OFFSET_MAX;
 use quorate_types::{Mode, NodeId, RangeId, Revision, Ring, Timestamp};
 use tokio::time::Instant;
@@ -116,6 +116,10 @@ impl Decisions for RaftDecisions {
             true => Err(EventualError::Filling(range)),
             false => Ok(None),
         }
+    }
+
+    fn taken_in(&self, range: RangeId) -> Option<(Dots, u64)> {
+        Some(self.0.group(range)?.absorbed())
     }
 
     fn applied_and_durable(&self, range: RangeId) -> (u64, u64) {

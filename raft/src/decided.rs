@@ -56,6 +56,15 @@ impl Group {
         }
     }
 
+    /// All dots that the log has taken in of writes that others named, closed starts among them,
+    /// and the last entry applied here then.
+    pub fn absorbed(&self) -> (Dots, u64) {
+        let machine = self.shared.machine.lock();
+        let applied = self.shared.table.applied();
+        let index = applied.map_or(0, |position| position.index);
+        (machine.causal().absorbed().clone(), index)
+    }
+
     /// The revision of the last entry that is part of what this replica says to be decided.
     pub fn last_decided(&self) -> Revision {
         self.shared.machine.lock().last_revision()

@@ -13,6 +13,7 @@
 
 mod asking;
 mod clients;
+mod closing;
 mod fences;
 mod judge;
 mod ladders;

@@ -373,9 +373,8 @@ impl World {
                 let write = &self.truth.writes[&message.real.dot];
                 // What an increment knows beside what it folds is dead by other writes.
                 let is_known = self.course.kind == Kind::Counters;
-                let unseen = |dot: &Dot| {
-                    !write.past.contains(dot) && !(is_known && self.truth.is_gone(*dot))
-                };
+                let unseen =
+                    |dot: &Dot| !(write.past.contains(dot) || is_known && self.truth.is_gone(*dot));
                 match undone(message.key).iter().any(unseen) {
                     true => Err("a ladder undid what it had not seen".to_owned()),
                     false => Ok(()),
