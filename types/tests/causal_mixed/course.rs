@@ -126,7 +126,7 @@ const SKEW_STEPS: u64 = 20;
 const FAR_STEPS: u64 = 400;
 /// One of so many values expires.
 const EXPIRES: u64 = 3;
-const TTL_MAX_STEPS: u64 = 80;
+const EXPIRY_MAX_STEPS: u64 = 80;
 
 /// A number that looks drawn, from the number of a step: so times follow from values.
 const fn drawn(step: u64) -> u64 {
@@ -155,7 +155,7 @@ impl Kind {
         let draw = drawn(step ^ 0xffff);
         match self {
             Self::Timed if draw.is_multiple_of(EXPIRES) => {
-                Some(Timestamp(step + 1 + draw % TTL_MAX_STEPS))
+                Some(Timestamp(step + 1 + draw % EXPIRY_MAX_STEPS))
             }
             Self::Values | Self::Timed | Self::Counters => None,
         }
