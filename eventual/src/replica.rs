@@ -28,6 +28,7 @@ mod closed;
 mod fresh;
 mod look;
 mod overlay;
+mod pages;
 mod upkeep;
 
 pub(crate) use self::overlay::Trimming;

@@ -93,8 +93,19 @@ pub trait Decisions: Send + Sync {
     fn decided(&self, range: RangeId, key: &[u8])
     -> Result<Option<(KeyState, u64)>, EventualError>;
 
-    /// All dots of writes of this path that the log has taken in, closed starts among them, and the
-    /// last entry applied then. `None`: this node is no replica of the range's log.
+    /// A page of the keys that the log shows, in order, after a look at what it had taken in by then.
+    /// `None`: this node is no replica of the range's log.
+    ///
+    /// # Errors
+    /// As [`Decisions::decided`].
+    fn keys(
+        &self,
+        range: RangeId,
+        request: &quorate_storage::engine::ScanRequest,
+    ) -> Result<Option<KeysPage>, EventualError>;
+
+    /// All dots that the log has taken in, closed starts among them, and the last entry applied
+    /// then. `None`: this node is no replica of the range's log.
     fn taken_in(&self, range: RangeId) -> Option<(Dots, u64)>;
 
     /// The last entry applied here, and the last whose effects are on this disk.
@@ -123,6 +134,17 @@ pub trait Decisions: Send + Sync {
     ) -> Result<Revision, EventualError>;
 }
 
+/// A page of the keys that a log shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeysPage {
+    /// Encoded, in the order of the scan.
+    pub keys: Vec<Bytes>,
+    /// All dots that the log knew of every key before they were read.
+    pub base: Dots,
+    /// Where the next page begins (or ends, if reverse).
+    pub resume: Option<Bytes>,
+}
+
 /// What a log is to decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proposal {
@@ -148,6 +170,14 @@ pub struct NoLogs;
 #[async_trait::async_trait]
 impl Decisions for NoLogs {
     fn decided(&self, _: RangeId, _: &[u8]) -> Result<Option<(KeyState, u64)>, EventualError> {
+        Ok(None)
+    }
+
+    fn keys(
+        &self,
+        _: RangeId,
+        _: &quorate_storage::engine::ScanRequest,
+    ) -> Result<Option<KeysPage>, EventualError> {
         Ok(None)
     }
 

@@ -21,6 +21,7 @@ mod ledger;
 mod mistakes;
 mod regressions;
 mod run;
+mod scans;
 mod scenarios;
 mod sessions;
 mod storm;
