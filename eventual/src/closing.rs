@@ -7,6 +7,12 @@
 //! of it is on all primaries. The primary with the lowest id closes; the others take it over with
 //! its clock. A start of a node that has left the cluster stays open: nobody can say that it is
 //! over.
+//!
+//! Beside a log its leader closes, and by an entry: it repairs with all other primaries, has the log
+//! take in all its rows, and then the log that the starts are closed. From that entry on the log's
+//! state shows all that was acknowledged of them. The clock beside it follows on each primary by
+//! itself, once the log's state *on that disk* has closed them, and with all rows brought up to that
+//! state in the same moment: a row that has not heard of a value would else say that it is dead.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,15 +23,19 @@ use quorate_proto::internal::{
     StartsAsked, StartsHeld, eventual_request::Request, eventual_response::Response, starts_held,
 };
 use quorate_types::NodeId;
+use quorate_types::causal::{Clock, Dots};
+use tokio::time::Instant;
 
 use crate::error::EventualError;
-use crate::node::Inner;
+use crate::node::{Inner, settle_all};
 use crate::replica::Replica;
-use crate::seam::{PeerFailure, Place};
+use crate::seam::{PeerFailure, Place, Proposal};
 use crate::step::Step;
 
 /// A node has so long to say what it keeps.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A log has so long to decide one entry.
+const DECIDE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After so many rounds of comparisons of one primary with all others, each has what any had.
 const REPAIR_ROUNDS: usize = 2;
 
@@ -39,17 +49,54 @@ impl Inner {
             let Ok(place) = self.place(replica.range) else {
                 continue;
             };
-            let is_first = place.holders.primaries.iter().min() == Some(&self.node);
-            // Beside a log a clock speaks for its rows alone, and the log may show what it would
-            // claim dead.
-            let beside_log = replica.has_log();
-            if !is_first || beside_log || !replica.is_filled() || !has_old_starts(&replica) {
+            if !place.holders.is_primary(self.node) {
+                continue;
+            }
+            if let Err(error) = self.close_rows(&replica).await {
+                tracing::debug!(range = %replica.range, %error, "rows do not know of a closing yet");
+            }
+            let closes = self.is_to_close(&replica, &place);
+            if !closes || !replica.is_filled() || !has_old_starts(&self.taken_in(&replica)) {
                 continue;
             }
             if let Err(error) = self.close_starts(&replica, &place).await {
                 tracing::debug!(range = %replica.range, %error, "starts stay open for now");
             }
         }
+    }
+
+    fn is_to_close(&self, replica: &Replica, place: &Place) -> bool {
+        match replica.has_log() {
+            true => self.decisions.leader(replica.range) == Some(self.node),
+            false => place.holders.primaries.iter().min() == Some(&self.node),
+        }
+    }
+
+    /// What this replica has taken in, and what its log has.
+    fn taken_in(&self, replica: &Replica) -> Dots {
+        let mut dots = replica.clock().dots().clone();
+        if let Some((decided, _)) = self.decisions.taken_in(replica.range) {
+            dots.union(&decided);
+        }
+        dots
+    }
+
+    /// Closes beside a log what the log has closed.
+    async fn close_rows(&self, replica: &Replica) -> Result<(), EventualError> {
+        let Some((decided, index)) = self.decisions.taken_in(replica.range) else {
+            return Ok(());
+        };
+        let clock = replica.clock();
+        let starts = decided.closed();
+        let starts: Vec<(u64, u32)> = starts
+            .filter(|(disk, start)| !clock.has_closed(*disk, *start))
+            .collect();
+        // After a crash the log's state is that of the disk, and rows would begin with that.
+        if starts.is_empty() || !self.knows_on_disk(replica, index).await {
+            return Ok(());
+        }
+        replica.close_beside_log(starts)?.wait().await?;
+        settle_all(replica).await
     }
 
     async fn close_starts(
@@ -70,17 +117,53 @@ impl Inner {
         if self.place(replica.range)?.holders != place.holders {
             return Err(EventualError::Peer("the primaries have changed".to_owned()));
         }
-        let clock = replica.clock();
+        let taken_in = self.taken_in(replica);
         let is_old = |(disk, start): &(u64, u32)| {
-            let mut actors = clock.dots().actors();
+            let mut actors = taken_in.actors();
             actors.any(|(actor, _)| actor.disk == *disk && actor.start < *start)
         };
         let starts: Vec<_> = open.into_iter().filter(is_old).collect();
-        if !starts.is_empty() {
-            self.counts.starts_closed.fetch_add(1, Ordering::Relaxed);
-            replica.do_step(&Step::Close { starts })?.wait().await?;
+        if starts.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.counts.starts_closed.fetch_add(1, Ordering::Relaxed);
+        match replica.has_log() {
+            true => self.close_by_log(replica, &starts).await,
+            false => replica.do_step(&Step::Close { starts })?.wait().await,
+        }
+    }
+
+    /// Has the log take in all rows of this replica, which knows by now what any primary did, and
+    /// then that the starts are closed.
+    async fn close_by_log(
+        &self,
+        replica: &Replica,
+        starts: &[(u64, u32)],
+    ) -> Result<(), EventualError> {
+        let rows = replica.unabsorbed()?;
+        let pieces = rows.chunks(self.options.absorb_keys_max.max(1));
+        for items in pieces.filter(|_| !self.options.faults.close_unabsorbed) {
+            let (items, base) = (items.to_vec(), None);
+            self.have_decided(replica, Proposal::Absorb { items, base })
+                .await?;
+        }
+        let mut closed = Clock::default();
+        for (disk, start) in starts {
+            closed.close(*disk, *start);
+        }
+        let (items, base) = (Vec::new(), Some(closed.dots().to_bytes()));
+        self.have_decided(replica, Proposal::Absorb { items, base })
+            .await
+    }
+
+    async fn have_decided(
+        &self,
+        replica: &Replica,
+        proposal: Proposal,
+    ) -> Result<(), EventualError> {
+        let deadline = Instant::now() + DECIDE_TIMEOUT;
+        let decided = self.decisions.decide(replica.range, proposal, deadline);
+        decided.await.map(drop)
     }
 
     /// Asks all nodes for their own start, and for those of which they keep hints.
@@ -138,10 +221,11 @@ impl Inner {
     }
 }
 
-/// Whether the clock may name starts that are over: two of one disk, or one with gaps.
-fn has_old_starts(replica: &Replica) -> bool {
-    let clock = replica.clock();
-    let disks: Vec<u64> = clock.dots().actors().map(|(actor, _)| actor.disk).collect();
+/// Whether starts may be named that are over: two of one disk, or one with gaps.
+fn has_old_starts(taken_in: &Dots) -> bool {
+    let disks: Vec<u64> = taken_in.actors().map(|(actor, _)| actor.disk).collect();
+    let mut counters = taken_in.actors().map(|(_, counters)| counters);
     // Actors are sorted by disk.
-    disks.windows(2).any(|pair| pair[0] == pair[1]) || clock.gaps().next().is_some()
+    disks.windows(2).any(|pair| pair[0] == pair[1])
+        || counters.any(|counters| counters.gapless() != counters.top())
 }

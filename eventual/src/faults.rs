@@ -26,6 +26,8 @@ pub struct Faults {
     pub close_before_repair: bool,
     /// Starts are closed of which some node keeps hints.
     pub close_despite_hints: bool,
+    /// In a `mixed` range, starts are closed before the log has what the repair has found.
+    pub close_unabsorbed: bool,
     /// Hash trees are not built, and so not kept up: what their upkeep costs is measured so.
     pub leave_trees_cold: bool,
     /// A retry takes a new name.

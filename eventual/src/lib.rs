@@ -45,4 +45,4 @@ pub use read::{ReadDone, ReadRequest, Wanted};
 pub use repair::Repaired;
 pub use report::{BackgroundWork, RangeReport};
 pub use scan::{ScanDone, ScanRequest};
-pub use seam::{Decisions, NoLogs, PeerFailure, Peers, Place, Places, Proposal};
+pub use seam::{Decisions, KeysPage, NoLogs, PeerFailure, Peers, Place, Places, Proposal};

@@ -340,7 +340,7 @@ impl Inner {
     /// Whether the log's state on this disk knows what the peer's knew, and what this node's knew
     /// when keys were compared: a key that one side had no row of was not compared, and a clock
     /// speaks for it only beside that state.
-    async fn knows_on_disk(&self, replica: &Replica, peer_decided: u64) -> bool {
+    pub(crate) async fn knows_on_disk(&self, replica: &Replica, peer_decided: u64) -> bool {
         if !replica.has_log() || self.options.faults.clock_without_log {
             return true;
         }

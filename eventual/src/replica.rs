@@ -25,9 +25,11 @@ use crate::step::{Hint, Step};
 use crate::tree::{HashTree, Sum, hash_of};
 
 mod broken;
+mod closed;
 mod fresh;
 mod look;
 mod overlay;
+mod pages;
 mod upkeep;
 
 pub(crate) use self::overlay::Trimming;

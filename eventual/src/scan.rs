@@ -66,6 +66,8 @@ pub struct ScanDone {
     pub context: Dots,
     /// As in `ReadDone`.
     pub missing: Dots,
+    /// Whether the log of a `mixed` range may not have decided all of it.
+    pub tentative: bool,
 }
 
 /// One replica's page.
@@ -76,6 +78,7 @@ struct Part {
     resume: Option<Bytes>,
     /// What is wanted and it does not know.
     missing: Dots,
+    tentative: bool,
 }
 
 impl EventualNode {
@@ -207,6 +210,7 @@ async fn part(
     });
     Ok(Part {
         node,
+        tentative: told.tentative,
         states: states.collect::<Result<_, EventualError>>()?,
         base: KeyState::decode(&told.base)?.context().clone(),
         resume: (!told.resume.is_empty()).then_some(told.resume),
@@ -255,6 +259,7 @@ fn joined(mut parts: Vec<Part>, reverse: bool) -> ScanDone {
         replicas: parts.iter().map(|part| part.node).collect(),
         context,
         missing: Dots::new(),
+        tentative: parts.iter().any(|part| part.tentative),
     }
 }
 
@@ -264,11 +269,16 @@ pub(crate) fn page_of(replica: &Replica, page: &Page) -> Result<PageOf, Eventual
     let bytes = usize::try_from(page.bytes_max).unwrap_or(usize::MAX);
     // Before the rows are read, which so know no less.
     let missing = replica.lacking(&dots_from_wire(&page.wanted)?)?;
-    let (states, base, resume) = replica.scan(
-        (&page.start, &page.end, page.reverse),
-        rows.clamp(1, PAGE_ROWS_MAX),
-        bytes.clamp(1, PAGE_BYTES_MAX),
-    )?;
+    let (rows, bytes) = (rows.clamp(1, PAGE_ROWS_MAX), bytes.clamp(1, PAGE_BYTES_MAX));
+    let interval = (&page.start, &page.end, page.reverse);
+    let (states, base, resume, tentative) = if replica.has_log() {
+        let page = replica.scan_view(interval, rows, bytes)?;
+        (page.states, page.base, page.resume, page.tentative)
+    } else {
+        let (start, end, reverse) = interval;
+        let (states, base, resume) = replica.scan((start, end, reverse), rows, bytes)?;
+        (states, base, resume, false)
+    };
     let states = states.into_iter().map(|(key, state)| WireState {
         key,
         state: state.encode(),
@@ -278,6 +288,7 @@ pub(crate) fn page_of(replica: &Replica, page: &Page) -> Result<PageOf, Eventual
         base: KeyState::of([], base).encode(),
         resume: resume.unwrap_or_default(),
         missing: Some(dots_to_wire(&missing)),
+        tentative,
     })
 }
 
@@ -320,6 +331,7 @@ mod tests {
             base,
             resume: resume.map(|key| Bytes::from_static(key.as_bytes())),
             missing: Dots::new(),
+            tentative: false,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::internal::{EventualRequest, EventualResponse};
-use quorate_types::causal::KeyState;
+use quorate_types::causal::{Dots, KeyState};
 use quorate_types::{ConflictPolicy, NodeId, RangeId, Revision, Timestamp};
 use thiserror::Error;
 use tokio::time::Instant;
@@ -93,6 +93,21 @@ pub trait Decisions: Send + Sync {
     fn decided(&self, range: RangeId, key: &[u8])
     -> Result<Option<(KeyState, u64)>, EventualError>;
 
+    /// A page of the keys that the log shows, in order, after a look at what it had taken in by then.
+    /// `None`: this node is no replica of the range's log.
+    ///
+    /// # Errors
+    /// As [`Decisions::decided`].
+    fn keys(
+        &self,
+        range: RangeId,
+        request: &quorate_storage::engine::ScanRequest,
+    ) -> Result<Option<KeysPage>, EventualError>;
+
+    /// All dots that the log has taken in, closed starts among them, and the last entry applied
+    /// then. `None`: this node is no replica of the range's log.
+    fn taken_in(&self, range: RangeId) -> Option<(Dots, u64)>;
+
     /// The last entry applied here, and the last whose effects are on this disk.
     fn applied_and_durable(&self, range: RangeId) -> (u64, u64);
 
@@ -117,6 +132,17 @@ pub trait Decisions: Send + Sync {
         proposal: Proposal,
         deadline: Instant,
     ) -> Result<Revision, EventualError>;
+}
+
+/// A page of the keys that a log shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeysPage {
+    /// Encoded, in the order of the scan.
+    pub keys: Vec<Bytes>,
+    /// All dots that the log knew of every key before they were read.
+    pub base: Dots,
+    /// Where the next page begins (or ends, if reverse).
+    pub resume: Option<Bytes>,
 }
 
 /// What a log is to decide.
@@ -145,6 +171,18 @@ pub struct NoLogs;
 impl Decisions for NoLogs {
     fn decided(&self, _: RangeId, _: &[u8]) -> Result<Option<(KeyState, u64)>, EventualError> {
         Ok(None)
+    }
+
+    fn keys(
+        &self,
+        _: RangeId,
+        _: &quorate_storage::engine::ScanRequest,
+    ) -> Result<Option<KeysPage>, EventualError> {
+        Ok(None)
+    }
+
+    fn taken_in(&self, _: RangeId) -> Option<(Dots, u64)> {
+        None
     }
 
     fn applied_and_durable(&self, _: RangeId) -> (u64, u64) {

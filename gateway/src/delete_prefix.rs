@@ -189,7 +189,9 @@ impl Gateway {
 
 fn removed(decided: Decided<'_>) -> Result<v1::DeleteResponse, GatewayError> {
     let deleted = match &decided.proposed.applied.outcome {
-        ApplyOutcome::Written { deleted } | ApplyOutcome::Remembered { deleted, .. } => *deleted,
+        ApplyOutcome::Written { deleted, .. } | ApplyOutcome::Remembered { deleted, .. } => {
+            *deleted
+        }
         ApplyOutcome::Compared { .. }
         | ApplyOutcome::Transacted { .. }
         | ApplyOutcome::Refused(_)

@@ -10,7 +10,9 @@ use quorate_proto::changes;
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
 use quorate_raft::{CallError, KeyspaceView, RangeView};
 use quorate_types::causal::{Binding, Context as Seen, Dots, KeyState, Update};
-use quorate_types::{Copies, Mode, NodeId, Operation, ReadLevel, Revision, Timestamp};
+use quorate_types::{
+    ConflictPolicy, Copies, Mode, NodeId, Operation, ReadLevel, Revision, Timestamp,
+};
 use tokio::time::Instant;
 
 use crate::answer::Answer;
@@ -23,7 +25,7 @@ use crate::range_page::{Bounds, MORE, PageLimit, Scan};
 use crate::session::{Session, in_words};
 use crate::token::Seen as SessionSeen;
 use crate::write::wire_name;
-use crate::{typed, validate};
+use crate::{metrics, typed, validate};
 
 /// Operations of one batch that are in work at once.
 const BATCH_OPERATIONS_SERVED_MAX: usize = 64;
@@ -287,6 +289,13 @@ impl Gateway {
         receipt.tentative = place.keyspace.options.mode == Mode::Mixed && done.decided.is_none();
         let siblings = done.state.live().len().saturating_sub(1);
         receipt.siblings = u32::try_from(siblings).unwrap_or(u32::MAX);
+        let is_one_value = match place.keyspace.options.conflict {
+            ConflictPolicy::Siblings | ConflictPolicy::LastWriteWins => true,
+            ConflictPolicy::Counter | ConflictPolicy::Set | ConflictPolicy::Map => false,
+        };
+        if is_one_value && siblings > 0 {
+            metrics::conflict_made(place.keyspace);
+        }
         receipt.context = place.with_binding(self.node().cluster(), |binding| {
             Seen::seal(&self.faults().context(&done.state), binding).0
         });
@@ -506,6 +515,13 @@ impl Gateway {
         receipt.session_missing = in_words(&done.missing);
         receipt.tentative = self.is_tentative(place, &done.state)?;
         let mut answer = shown.answer(receipt);
+        if answer
+            .receipt
+            .as_ref()
+            .is_some_and(|receipt| receipt.siblings > 0)
+        {
+            metrics::conflict_seen(place.keyspace);
+        }
         answer.partial = done.partial;
         Ok(answer)
     }
@@ -520,12 +536,6 @@ impl Gateway {
         copies: Copies,
         limit: PageLimit,
     ) -> Result<v1::ScanResponse, GatewayError> {
-        if scan.keyspace.options.mode == Mode::Mixed {
-            return Err(GatewayError::NotImplemented {
-                what: "a scan at an eventual level in a keyspace of mode mixed".to_owned(),
-                instead: "gets at eventual levels, scans at the others",
-            });
-        }
         let asked = scan.request(range, bounds, None, limit);
         let (mut start, mut end) = (asked.start, asked.end);
         loop {
@@ -547,7 +557,9 @@ impl Gateway {
             for (key, state) in &done.rows {
                 entries.extend(self.eventual_row(scan, key, state)?);
             }
-            let more = done.resume.is_some();
+            // Nodes that hold different keys come to more than each was asked for.
+            let more = done.resume.is_some() || entries.len() > limit.rows;
+            entries.truncate(limit.rows);
             if entries.is_empty()
                 && let Some(resume) = done.resume
             {
@@ -562,7 +574,10 @@ impl Gateway {
             let holders = (&done.replicas[..], &[][..]);
             let mut receipt = self.eventual_receipt(range, rung, holders, &scan.context);
             let seen = SessionSeen::of_context(&done.context);
-            receipt.session_token = scan.session.after(range.id, &seen, None);
+            let group = self.node().group(range.id);
+            receipt.session_token = scan.session.after(range.id, &seen, group.as_deref());
+            receipt.tentative = done.tentative;
+            receipt.siblings = entries.iter().map(|row| row.siblings).sum();
             receipt.session_missing = in_words(&done.missing);
             return Ok(v1::ScanResponse {
                 entries,
@@ -592,6 +607,10 @@ impl Gateway {
         let reading = quorate_types::causal::evaluate(options.conflict, state, self.node().now());
         let reading = reading.map_err(EventualError::from)?;
         let mut row = typed::values(&user_key, &reading).into_iter().next();
+        if let Some(row) = &mut row {
+            let others = reading.siblings().saturating_sub(1);
+            row.siblings = u32::try_from(others).unwrap_or(u32::MAX);
+        }
         if row.is_none() && typed::value(&reading).is_some() {
             row = Some(v1::KeyValue {
                 key: user_key,

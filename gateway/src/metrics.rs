@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics::{Counter, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
+use quorate_raft::KeyspaceView;
 use tonic::Code;
 
 use crate::admission::Admission;
@@ -38,6 +39,29 @@ const LEVELS: [&str; 6] = [
     "stale",
     "eventual",
 ];
+
+/// Rungs of ladders, counted from the top; the last stands for all below.
+const RUNGS: [&str; 5] = ["0", "1", "2", "3", "more"];
+
+/// Keyspaces whose conflicts are counted by name; those with later ids are counted together.
+const KEYSPACES_NAMED: u32 = 256;
+
+/// Counts a read that found concurrent values beside each other.
+pub fn conflict_seen(keyspace: &KeyspaceView) {
+    counter!("quorate_conflicts_seen_total", "keyspace" => named(keyspace)).increment(1);
+}
+
+/// Counts a write that was answered with concurrent values beside its own.
+pub fn conflict_made(keyspace: &KeyspaceView) {
+    counter!("quorate_conflicts_made_total", "keyspace" => named(keyspace)).increment(1);
+}
+
+fn named(keyspace: &KeyspaceView) -> String {
+    match keyspace.id.0 < KEYSPACES_NAMED {
+        true => keyspace.name.clone(),
+        false => "others".to_owned(),
+    }
+}
 
 /// Makes the process's recorder for Prometheus, with buckets for everything in seconds. Once for
 /// each process, before the first gateway.
@@ -80,6 +104,7 @@ impl OperationLabel {
 struct Meter {
     served: Counter,
     seconds: Histogram,
+    rungs: [OnceLock<Counter>; RUNGS.len()],
 }
 
 /// The handles of one gateway.
@@ -111,8 +136,16 @@ impl Meters {
             Meter {
                 served: counter!("quorate_gateway_requests_total", "op" => op, "level" => level, "code" => "OK"),
                 seconds: histogram!("quorate_gateway_request_seconds", "op" => op, "level" => level),
+                rungs: Default::default(),
             }
         });
+        let rung = receipt_of(response).map_or(0, |receipt| receipt.rung);
+        let rung = usize::try_from(rung).map_or(RUNGS.len() - 1, |at| at.min(RUNGS.len() - 1));
+        let met = meter.rungs[rung].get_or_init(|| {
+            let (op, level) = (OPERATIONS[operation.0], LEVELS[level]);
+            counter!("quorate_gateway_rungs_total", "op" => op, "level" => level, "rung" => RUNGS[rung])
+        });
+        met.increment(1);
         meter.served.increment(1);
         meter.seconds.record(took.as_secs_f64());
     }
@@ -144,6 +177,13 @@ pub fn observe_admission(admission: &Admission) {
 
 /// The place of an answer's level in [`LEVELS`]: its number on the wire.
 fn level_of(response: &Response) -> usize {
+    let rung: Option<&v1::Rung> = receipt_of(response).and_then(|receipt| receipt.level.as_ref());
+    rung.and_then(|rung| usize::try_from(rung.level).ok())
+        .filter(|at| *at < LEVELS.len())
+        .unwrap_or(0)
+}
+
+fn receipt_of(response: &Response) -> Option<&v1::Receipt> {
     let receipt = match response {
         Response::Get(answer) => &answer.receipt,
         Response::Put(answer) => &answer.receipt,
@@ -156,12 +196,9 @@ fn level_of(response: &Response) -> usize {
         Response::Outcome(answer) => &answer.receipt,
         Response::AwaitConverged(answer) => &answer.receipt,
         Response::Update(answer) => &answer.receipt,
-        Response::Error(_) => return 0,
+        Response::Error(_) => return None,
     };
-    let rung: Option<&v1::Rung> = receipt.as_ref().and_then(|receipt| receipt.level.as_ref());
-    rung.and_then(|rung| usize::try_from(rung.level).ok())
-        .filter(|at| *at < LEVELS.len())
-        .unwrap_or(0)
+    receipt.as_ref()
 }
 
 /// The code as gRPC's own documents write it.

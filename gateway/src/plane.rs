@@ -8,8 +8,8 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use quorate_eventual::quorum::Holders;
 use quorate_eventual::{
-    Decisions, EventualError, EventualNode, EventualOptions, PeerFailure, Peers, Place, Places,
-    Proposal, WeakEventualNode,
+    Decisions, EventualError, EventualNode, EventualOptions, KeysPage, PeerFailure, Peers, Place,
+    Places, Proposal, WeakEventualNode,
 };
 use quorate_proto::internal::{
     Absorb, Command, EventualRequest, EventualResponse, Tentative, absorb, command,
@@ -17,7 +17,8 @@ use quorate_proto::internal::{
 };
 use quorate_proto::v1::EventualStatus;
 use quorate_raft::{CallError, CatalogView, EventualAnswer, EventualHandler, RaftNode};
-use quorate_types::causal::KeyState;
+use quorate_storage::engine::ScanRequest;
+use quorate_types::causal::{Dots, KeyState};
 use quorate_types::limits::CLOCK_OFFSET_MAX;
 use quorate_types::{Mode, NodeId, RangeId, Revision, Ring, Timestamp};
 use tokio::time::Instant;
@@ -116,6 +117,22 @@ impl Decisions for RaftDecisions {
             true => Err(EventualError::Filling(range)),
             false => Ok(None),
         }
+    }
+
+    fn keys(
+        &self,
+        range: RangeId,
+        request: &ScanRequest,
+    ) -> Result<Option<KeysPage>, EventualError> {
+        let Some(group) = self.0.group(range) else {
+            return Err(EventualError::Filling(range));
+        };
+        let (keys, base, resume) = group.decided_keys(request)?;
+        Ok(Some(KeysPage { keys, base, resume }))
+    }
+
+    fn taken_in(&self, range: RangeId) -> Option<(Dots, u64)> {
+        Some(self.0.group(range)?.taken_in())
     }
 
     fn applied_and_durable(&self, range: RangeId) -> (u64, u64) {

@@ -507,6 +507,8 @@ fn joined(scan: &Scan<'_>, receipts: Vec<v1::Receipt>) -> v1::Receipt {
         all.replicas.extend(other.replicas);
         all.staleness_ms = all.staleness_ms.max(other.staleness_ms);
         all.revision = all.revision.max(other.revision);
+        all.tentative |= other.tentative;
+        all.siblings = all.siblings.saturating_add(other.siblings);
     }
     all.replicas.sort_unstable();
     all.replicas.dedup();

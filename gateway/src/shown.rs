@@ -10,7 +10,7 @@ use quorate_raft::machine::live_values;
 use quorate_raft::{Group, KeyspaceView};
 use quorate_storage::engine::Version;
 use quorate_types::Mode;
-use quorate_types::causal::{Actor, Binding, Context as Seen, Dots, KeyState};
+use quorate_types::causal::{Actor, Binding, Context as Seen, Dots, Intervals, KeyState};
 
 use crate::context::Context;
 use crate::errors::GatewayError;
@@ -121,14 +121,20 @@ impl Gateway {
         sealed: Option<&Bytes>,
         write: &Write<'_>,
     ) -> Result<Bytes, GatewayError> {
+        let is_mixed = keyspace.options.mode == Mode::Mixed;
         let Some(sealed) = sealed else {
-            let seen = write.session.wanted(write.range.id).dots;
+            let wanted = write.session.wanted(write.range.id);
+            let mut seen = wanted.dots;
+            if is_mixed {
+                // So that what the session had not seen is counted.
+                seen.insert_all(Actor::LOG, &Intervals::up_to(wanted.revision.0));
+            }
             return Ok(match seen.is_empty() {
                 true => Bytes::new(),
                 false => seen.to_bytes(),
             });
         };
-        if keyspace.options.mode != Mode::Mixed {
+        if !is_mixed {
             let problem = "contexts are for keyspaces of mode mixed and eventual";
             return Err(GatewayError::field("context", problem));
         }
@@ -139,16 +145,11 @@ impl Gateway {
             key: user_key,
         };
         if sealed.is_empty() {
-            return Ok(Bytes::new());
+            return Ok(Dots::new().to_bytes());
         }
         let seen = Seen(sealed.clone()).open(&binding);
-        let seen = seen.map_err(EventualError::from)?;
-        // What the log has decided is replaced anyway.
-        let tells = seen.actors().any(|(actor, _)| actor != Actor::LOG);
-        Ok(match tells {
-            true => seen.to_bytes(),
-            false => Bytes::new(),
-        })
+        // What the log has decided is replaced anyway; of that too it is counted what was not seen.
+        Ok(seen.map_err(EventualError::from)?.to_bytes())
     }
 
     /// A key of a mixed keyspace as the log has decided it: its values, and the context that its

@@ -23,6 +23,7 @@ fn entry(key: &Bytes, shown: &Shown) -> v1::KeyValue {
         revision: shown.timestamp.0,
         expires_at: shown.expiry.map_or(0, |expiry| expiry.0),
         dot: shown.dot.to_string(),
+        siblings: 0,
     }
 }
 

@@ -299,6 +299,7 @@ impl Gateway {
         };
         let answer = |mut decided: Decided<'_>| {
             let revision = decided.receipt.revision;
+            decided.receipt.replaced_unseen = replaced_unseen(&decided.proposed);
             if request.context.is_some() {
                 let place = Place {
                     keyspace,
@@ -456,13 +457,26 @@ fn delete_operation(key: Bytes, seen: Bytes, expected: Revision) -> command::Ope
     })
 }
 
+/// How many values a put replaced that its client had not seen.
+fn replaced_unseen(proposed: &Proposed) -> u32 {
+    let count = match &proposed.applied.outcome {
+        ApplyOutcome::Written { unseen, .. } => *unseen,
+        ApplyOutcome::Remembered { deleted, .. } => *deleted,
+        ApplyOutcome::Compared { .. }
+        | ApplyOutcome::Transacted { .. }
+        | ApplyOutcome::Refused(_)
+        | ApplyOutcome::Nothing => 0,
+    };
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 fn deleted(
     decided: Decided<'_>,
     key: &[u8],
     expected: Revision,
 ) -> Result<v1::DeleteResponse, GatewayError> {
     let deleted = match &decided.proposed.applied.outcome {
-        ApplyOutcome::Written { deleted } => *deleted,
+        ApplyOutcome::Written { deleted, .. } => *deleted,
         ApplyOutcome::Compared {
             succeeded: true, ..
         } => 1,
@@ -546,6 +560,7 @@ pub(crate) fn key_value(key: Bytes, version: Version) -> v1::KeyValue {
         revision: version.revision,
         expires_at: version.expiry.unwrap_or(0),
         dot: String::new(),
+        siblings: 0,
     }
 }
 

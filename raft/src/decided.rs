@@ -1,7 +1,8 @@
 //! What a range's log has decided of its keys, for the plane beside it: one key's causal state and
 //! how much of it is on this disk.
 
-use quorate_storage::engine::{EngineError, Version};
+use bytes::Bytes;
+use quorate_storage::engine::{EngineError, ScanRequest, Version};
 use quorate_types::Revision;
 use quorate_types::causal::{Dots, KeyState};
 
@@ -54,6 +55,34 @@ impl Group {
             Some(key) if !unknown.is_empty() => unknown.without(&causal.seen(at, key)),
             Some(_) | None => unknown,
         }
+    }
+
+    /// A page of the keys that the log's state shows as of now, in the order of the scan; what it
+    /// knew of every key before that; and where to go on.
+    ///
+    /// # Errors
+    /// [`EngineError`] where what is stored cannot be read.
+    pub fn decided_keys(
+        &self,
+        request: &ScanRequest,
+    ) -> Result<(Vec<Bytes>, Dots, Option<Bytes>), EngineError> {
+        let base = {
+            let machine = self.shared.machine.lock();
+            machine.causal().clock(machine.last_revision()).base()
+        };
+        let page = self.shared.table.scan(request)?;
+        let keys = page.rows.into_iter().map(|(key, _)| key);
+        Ok((keys.collect(), base, page.resume))
+    }
+
+    /// All dots that the log has taken in, closed starts among them, and the last entry applied
+    /// here then.
+    pub fn taken_in(&self) -> (Dots, u64) {
+        let machine = self.shared.machine.lock();
+        let applied = self.shared.table.applied();
+        let index = applied.map_or(0, |position| position.index);
+        let clock = machine.causal().clock(machine.last_revision());
+        (clock.dots().clone(), index)
     }
 
     /// The revision of the last entry that is part of what this replica says to be decided.

@@ -69,7 +69,15 @@ impl Replica {
         if !state.filled {
             return Err(EventualError::Filling(self.range));
         }
-        Ok(wanted.without(state.clock.dots()))
+        let missing = wanted.without(state.clock.dots());
+        drop(state);
+        // Beside a log, rows whose values it has are gone, and with them what they brought.
+        let decided = self.decisions.as_ref();
+        let decided = decided.and_then(|decisions| decisions.taken_in(self.range));
+        Ok(match decided {
+            Some((decided, _)) => missing.without(&decided),
+            None => missing,
+        })
     }
 
     /// What this replica holds of a key for repair, filled or not.

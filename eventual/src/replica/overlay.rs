@@ -33,7 +33,7 @@ const TRIM_WAIT_MAX_MILLIS: u64 = 5_000;
 /// When a flush that was asked for is asked for again.
 const FLUSH_AGAIN: Duration = Duration::from_secs(2);
 /// Rows beside which a peer's clock is taken over, in one go.
-const MERGE_ROWS_MAX: usize = 16_384;
+pub(super) const MERGE_ROWS_MAX: usize = 16_384;
 /// Looks that a mark is kept for though the log has not been told of its base.
 const MARK_PASSES_MAX: u32 = 10;
 
@@ -156,11 +156,11 @@ pub(crate) enum Trimming {
 /// What a replica beside a log remembers of its rows.
 #[derive(Default)]
 pub(super) struct Overlay {
-    rows: usize,
+    pub(super) rows: usize,
     /// Keys whose rows changed since this node last took them to the log.
-    fresh: Fresh,
+    pub(super) fresh: Fresh,
     /// The base that this node last took to the log.
-    told: Option<Dots>,
+    pub(super) told: Option<Dots>,
     round: Option<Round>,
     mark: Option<Mark>,
     /// What the pass that is under way has found.
@@ -299,7 +299,7 @@ impl Replica {
     }
 
     /// What the log has decided of a key, and the entry as of which that is so at the least.
-    fn decided(&self, key: &[u8]) -> Result<(KeyState, u64), EventualError> {
+    pub(super) fn decided(&self, key: &[u8]) -> Result<(KeyState, u64), EventualError> {
         let Some(decisions) = &self.decisions else {
             return Ok(Default::default());
         };
@@ -433,31 +433,10 @@ impl Replica {
         if self.epoch_of(state) != epoch || state.overlay.rows > MERGE_ROWS_MAX {
             return Ok(None);
         }
-        let mut keys = Vec::with_capacity(state.overlay.rows);
-        self.each_row(self.rows.records_from(&[]), |row, _| {
-            keys.push(Rows::key_of(&row));
-            Ok(())
-        })?;
-        let mut entries = Vec::new();
-        let joined = keys.iter().filter(|_| !self.faults.merge_beside_old_rows);
-        for key in joined {
-            let (key, decided) = (key.clone(), self.decided(key)?.0.encode());
-            let step = Step::Join {
-                key,
-                state: decided,
-            };
-            entries.extend(self.enter(state, &step)?.into_iter().flatten());
-        }
+        let (keys, mut entries) = self.join_decided(state, !self.faults.merge_beside_old_rows)?;
         let merged = self.enter(state, &Step::Merge { clock })?;
         entries.extend(merged.into_iter().flatten());
-        if !entries.is_empty() {
-            state.overlay.told = None;
-            keys.into_iter()
-                .for_each(|key| state.overlay.fresh.insert(key));
-        }
-        let (done, synced) = Synced::pair();
-        self.log.append(entries, done);
-        Ok(Some(synced))
+        Ok(Some(self.grown(state, keys, entries)))
     }
 
     /// What the next entry is to absorb, of at most `keys_max` keys; `None`: the log has been told

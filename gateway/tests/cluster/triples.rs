@@ -85,8 +85,8 @@ impl Asked {
             Asked::History => mode == Mode::Eventual || level.is_eventual(),
             Asked::DeletePrefix => level.is_eventual(),
             Asked::Update => mode == Mode::Strong,
-            Asked::Scan => mode == Mode::Mixed && level.is_eventual(),
             Asked::Get
+            | Asked::Scan
             | Asked::GetAt
             | Asked::ScanAt
             | Asked::BatchOfGets

@@ -38,7 +38,7 @@ const fn eventual(copies: v1::Copies) -> Level {
 }
 
 impl Level {
-    fn wire(self) -> Option<v1::Consistency> {
+    pub fn wire(self) -> Option<v1::Consistency> {
         let rung = match self {
             Level::Linearizable | Level::Fenced => v1::Rung {
                 level: v1::Level::Linearizable as i32,

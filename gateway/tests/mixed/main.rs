@@ -13,6 +13,7 @@
 
 mod asking;
 mod clients;
+mod closing;
 mod fences;
 mod judge;
 mod ladders;
@@ -20,6 +21,7 @@ mod ledger;
 mod mistakes;
 mod regressions;
 mod run;
+mod scans;
 mod scenarios;
 mod sessions;
 mod storm;

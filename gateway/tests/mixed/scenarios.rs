@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
+use quorate_raft::seam::Clock;
+
 use crate::asking::{ALL, Level, ONE, QUORUM, Saw, Shown};
 use crate::judge::{EMPTY_WITHIN, EQUAL_WITHIN};
 use crate::run::must_be_right;
@@ -142,6 +146,43 @@ fn a_strong_put_replaces_the_tentative_value_that_it_has_seen_and_no_other() {
         let texts = world.must_read(leader, LINEARIZABLE).await.texts();
         assert!(!texts.contains(&"seen".to_owned()), "{texts:?}");
         assert!(texts.contains(&"strong".to_owned()), "{texts:?}");
+    });
+}
+
+/// A strong put replaces all that is committed, and says how much of it its client had not seen;
+/// a retry says the same. Who does not say what was seen is told nothing.
+#[test]
+fn a_strong_put_counts_what_its_client_had_not_seen() {
+    scenario(|world| async move {
+        let put = async |saw: &Saw| {
+            let request = v1::PutRequest {
+                keyspace: world.keyspace().to_owned(),
+                key: Bytes::from_static(KEY.as_bytes()),
+                value: Bytes::from_static(b"value"),
+                request_id: saw.id,
+                context: saw.context.clone(),
+                ..v1::PutRequest::default()
+            };
+            match world.ask(0, WITHIN, Request::Put(request)).await.unwrap() {
+                Response::Put(put) => put.receipt.unwrap().replaced_unseen,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(put(&Saw::default()).await, 0);
+        let shown = world.must_read(0, LINEARIZABLE).await;
+        assert_eq!(put(&Saw::of(&shown)).await, 0, "it was seen");
+        let retried = Saw {
+            id: Some(v1::RequestId {
+                client: 7,
+                sequence: 1,
+                first_tried: world.clock(0).now().0,
+            }),
+            ..Saw::of(&shown)
+        };
+        assert_eq!(put(&retried).await, 1, "the one before was not");
+        assert_eq!(put(&retried).await, 1, "a retry is told the same");
+        assert_eq!(put(&Saw::nothing()).await, 1, "nothing was seen");
+        assert_eq!(put(&Saw::default()).await, 0, "it does not say");
     });
 }
 

@@ -121,7 +121,10 @@ impl Machine {
         if let (true, Ok(base)) = (whole, Dots::from_bytes(&absorb.base)) {
             self.causal.merge(revision, &base);
         }
-        Ok(ApplyOutcome::Written { deleted: 0 })
+        Ok(ApplyOutcome::Written {
+            deleted: 0,
+            unseen: 0,
+        })
     }
 
     pub(super) fn tentative(
@@ -148,7 +151,10 @@ impl Machine {
         if changed {
             self.show(revision, key, &live, store);
         }
-        Ok(ApplyOutcome::Written { deleted: 0 })
+        Ok(ApplyOutcome::Written {
+            deleted: 0,
+            unseen: 0,
+        })
     }
 
     /// Brings a key's live values into the table.

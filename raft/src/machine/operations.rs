@@ -7,7 +7,8 @@ use quorate_proto::internal::{
 };
 use quorate_proto::v1::{Expect, expect::State};
 use quorate_storage::engine::{EngineError, Version};
-use quorate_types::Revision;
+use quorate_types::causal::{Dot, Dots, Value};
+use quorate_types::{Revision, Timestamp};
 
 use super::{Applied, ApplyOutcome, ApplyRefusal, Machine, Store, TxnResult, live_values};
 
@@ -33,14 +34,15 @@ impl Machine {
         }
         let outcome = match operation {
             Operation::Put(write) => {
+                let unseen = unseen(revision, &write, store)?;
                 self.replaced(revision, &write.key, &write.seen);
                 self.put(revision, write, store);
-                ApplyOutcome::Written { deleted: 0 }
+                ApplyOutcome::Written { deleted: 0, unseen }
             }
             Operation::Delete(write) => {
                 self.replaced(revision, &write.key, &write.seen);
                 let deleted = u64::from(delete(revision, write.key, store)?);
-                ApplyOutcome::Written { deleted }
+                ApplyOutcome::Written { deleted, unseen: 0 }
             }
             Operation::Conditional(conditional) => {
                 self.conditional(revision, conditional, store)?
@@ -224,8 +226,23 @@ impl Machine {
                 deleted += 1;
             }
         }
-        Ok(ApplyOutcome::Written { deleted })
+        Ok(ApplyOutcome::Written { deleted, unseen: 0 })
     }
+}
+
+/// How many values a put replaces that its client had not seen; none where it does not say what
+/// that was.
+fn unseen(revision: Revision, write: &Write, store: &mut dyn Store) -> Result<u64, EngineError> {
+    let seen = match write.seen.is_empty() {
+        true => return Ok(0),
+        false => Dots::from_bytes(&write.seen),
+    };
+    // What does not decode tells nothing, on any replica.
+    let Ok(seen) = seen else { return Ok(0) };
+    let live = live_values(&write.key, store.get(&write.key)?)?;
+    let now = Timestamp(revision.0);
+    let unseen = |(dot, value): &&(Dot, Value)| value.is_visible(now) && !seen.contains(*dot);
+    Ok(live.iter().filter(unseen).count() as u64)
 }
 
 /// Whether a key's present state is the expected one. No expectation always holds.
@@ -263,5 +280,5 @@ fn delete_interval(
     for key in keys {
         store.delete(key, revision);
     }
-    Ok(ApplyOutcome::Written { deleted })
+    Ok(ApplyOutcome::Written { deleted, unseen: 0 })
 }

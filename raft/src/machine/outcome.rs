@@ -24,6 +24,9 @@ pub enum ApplyOutcome {
     Written {
         /// Keys removed.
         deleted: u64,
+        /// Of a put that says what its client had seen: the values that it replaced and that one
+        /// had not.
+        unseen: u64,
     },
     /// A conditional write.
     Compared {
@@ -45,7 +48,7 @@ pub enum ApplyOutcome {
         succeeded: bool,
         /// The id was closed: not applied, for ever.
         closed: bool,
-        /// Keys removed.
+        /// Keys removed; of a put, values that it replaced unseen.
         deleted: u64,
     },
     /// It was not done.
@@ -116,7 +119,7 @@ impl Applied {
 
     pub(super) fn remembered(&self) -> Remembered {
         let (succeeded, count) = match &self.outcome {
-            ApplyOutcome::Written { deleted } => (true, *deleted),
+            ApplyOutcome::Written { deleted, unseen } => (true, *deleted.max(unseen)),
             ApplyOutcome::Compared { succeeded, .. } => (*succeeded, 0),
             ApplyOutcome::Transacted { succeeded, .. } => (*succeeded, 0),
             ApplyOutcome::Remembered {

@@ -229,7 +229,10 @@ mod tests {
     fn a_quota_counts_what_lives_and_refuses_what_does_not_fit() {
         let (mut machine, mut store) = (Machine::default(), Plain::default());
         let mut apply = |command| machine.apply(command, &mut store).unwrap().outcome;
-        let written = ApplyOutcome::Written { deleted: 0 };
+        let written = ApplyOutcome::Written {
+            deleted: 0,
+            unseen: 0,
+        };
         let refused = ApplyOutcome::Refused(ApplyRefusal::QuotaExceeded);
         assert_eq!(apply(put(1, "a", 99)), written);
         apply(options(300));

@@ -165,6 +165,12 @@ impl Committed {
         base
     }
 
+    /// The dots of writes that others named, as far as the log has taken them in whole; with what
+    /// is closed.
+    pub const fn absorbed(&self) -> &Dots {
+        self.clock.dots()
+    }
+
     /// What is known of a key with these live values.
     pub fn state(&self, at: At, key: &[u8], live: Vec<(Dot, Value)>) -> KeyState {
         KeyState {
@@ -348,6 +354,9 @@ fn until(seen: &Dots, at: At) -> Dots {
         return seen.clone();
     }
     let mut kept = Dots::new();
+    for (disk, start) in seen.closed() {
+        kept.close(disk, start);
+    }
     for (actor, counters) in seen.actors() {
         match actor == Actor::LOG {
             true => kept.insert_all(actor, &counters.common(&Intervals::up_to(at.0))),

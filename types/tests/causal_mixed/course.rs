@@ -1,5 +1,9 @@
-//! How one run goes: plainly, with starts that are closed, or with a mistake planted in the
-//! rules that a primary follows. Not here: the rules.
+//! How one run goes: what its keys hold, whether starts are closed, and which mistake is planted
+//! in the rules that a primary follows. Not here: the rules.
+
+use bytes::Bytes;
+use quorate_types::Timestamp;
+use quorate_types::causal::Part;
 
 /// What a primary of a `mixed` range could get wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,11 @@ pub enum Mistake {
     CloseUnabsorbed,
     /// A finished start is closed beside the log.
     CloseUndecided,
+    /// A primary closes beside its rows what the log has closed, and they have not taken in the
+    /// log's state.
+    CloseBesideOldRows,
+    /// A primary closes beside its rows what the log's state in memory has closed.
+    CloseAtOnce,
     /// A new row begins empty, also beside live values of the log's state.
     NoSeed,
     /// A peer's clock is merged before the log's state is on disk as far as that peer's.
@@ -57,15 +66,121 @@ pub enum Mistake {
     FreshForgotten,
     /// A base goes into an entry that does not have all fresh keys.
     BaseTooEarly,
+    /// An increment folds the amounts of other actors too.
+    FoldOthers,
+    /// An increment folds amounts, and does not say that it replaces them.
+    FoldUnsaid,
+    /// An increment says what it folds, and not what was folded before.
+    FoldForgets,
+    /// An expiry takes all values of its key.
+    ExpireAll,
+    /// What expired leaves the committed clock.
+    ExpireForgets,
+    /// An expiry is not judged by the revision of its entry.
+    ExpireEarly,
+    /// Of concurrent values the log keeps the latest alone.
+    LatestAlone,
 }
 
 impl Mistake {
-    /// Whether it shows only where starts are closed.
-    pub const fn is_of_closing(self) -> bool {
-        matches!(
+    /// The course in which it shows.
+    pub const fn course(self) -> Course {
+        let closes = matches!(
             self,
-            Self::CloseEarly | Self::CloseUnabsorbed | Self::CloseUndecided
-        )
+            Self::CloseEarly
+                | Self::CloseUnabsorbed
+                | Self::CloseUndecided
+                | Self::CloseBesideOldRows
+                | Self::CloseAtOnce
+        );
+        let kind = match self {
+            Self::FoldOthers | Self::FoldUnsaid | Self::FoldForgets => Kind::Counters,
+            Self::ExpireAll | Self::ExpireForgets | Self::ExpireEarly | Self::LatestAlone => {
+                Kind::Timed
+            }
+            _ => Kind::Values,
+        };
+        Course {
+            mistake: Some(self),
+            closes,
+            kind,
+        }
+    }
+}
+
+/// What the keys of a run hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Values, all by one clock.
+    #[default]
+    Values,
+    /// Values of which some expire, by clocks that are wrong, now and then by much.
+    Timed,
+    /// Counters.
+    Counters,
+}
+
+/// By how much most clocks are wrong at most, in steps.
+const SKEW_STEPS: u64 = 20;
+/// And how far ahead some are.
+const FAR_STEPS: u64 = 400;
+/// One of so many values expires.
+const EXPIRES: u64 = 3;
+const EXPIRY_MAX_STEPS: u64 = 80;
+
+/// A number that looks drawn, from the number of a step: so times follow from values.
+const fn drawn(step: u64) -> u64 {
+    (step.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 40
+}
+
+impl Kind {
+    /// What the wall clock of whoever acts in a step says.
+    pub const fn clock(self, step: u64) -> u64 {
+        match self {
+            Self::Values | Self::Counters => step,
+            Self::Timed => (step + drawn(step) % (2 * SKEW_STEPS)).saturating_sub(SKEW_STEPS),
+        }
+    }
+
+    /// When the value of a step was written, as its coordinator says.
+    pub const fn timestamp_of(self, step: u64) -> Timestamp {
+        match self {
+            Self::Timed if drawn(step).is_multiple_of(16) => Timestamp(step + FAR_STEPS),
+            Self::Values | Self::Timed | Self::Counters => Timestamp(self.clock(step)),
+        }
+    }
+
+    /// From when on the value of a step is hidden.
+    pub const fn expiry_of(self, step: u64) -> Option<Timestamp> {
+        let draw = drawn(step ^ 0xffff);
+        match self {
+            Self::Timed if draw.is_multiple_of(EXPIRES) => {
+                Some(Timestamp(step + 1 + draw % EXPIRY_MAX_STEPS))
+            }
+            Self::Values | Self::Timed | Self::Counters => None,
+        }
+    }
+
+    pub fn payload(self, value: u64) -> Bytes {
+        match self {
+            Self::Values | Self::Timed => Bytes::copy_from_slice(&value.to_be_bytes()),
+            Self::Counters => {
+                Part::Amount(i64::try_from(value).expect("amounts are small")).encode()
+            }
+        }
+    }
+
+    /// What [`Kind::payload`] was made of.
+    pub fn value_of(self, payload: &Bytes) -> u64 {
+        match self {
+            Self::Values | Self::Timed => {
+                u64::from_be_bytes(payload[..].try_into().expect("a payload of the model"))
+            }
+            Self::Counters => match Part::decode(payload) {
+                Ok(Part::Amount(amount)) => u64::try_from(amount).expect("no amount is negative"),
+                other => panic!("a counter holds {other:?}"),
+            },
+        }
     }
 }
 
@@ -75,6 +190,7 @@ pub struct Course {
     pub mistake: Option<Mistake>,
     /// Names are given out and never used, and finished starts are closed.
     pub closes: bool,
+    pub kind: Kind,
 }
 
 impl Course {

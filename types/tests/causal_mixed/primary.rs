@@ -8,17 +8,21 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_types::causal::{
-    Clock, Dots, KeyState, Outcome, Record, Unsettled, accept, join_key, overlay, settle,
+    Clock, Dots, KeyState, Outcome, Reading, Record, Unsettled, accept, evaluate, join_key,
+    overlay, settle,
 };
-use quorate_types::{Actor, Dot, Revision};
+use quorate_types::{Actor, ConflictPolicy, Dot, Revision, Timestamp};
 
-use crate::course::{Course, Mistake};
-use crate::exact::{DotSet, Exact, ExactState, explicit};
+use crate::course::{Course, Kind, Mistake};
+use crate::exact::{DotSet, Exact, ExactState};
 use crate::table::{Absorb, Disk, Entry, Item, KEYS, Message, Seen, Table, name};
 
 /// Most keys of one absorption in a random schedule: so few that it takes several.
 const ABSORB_KEYS: usize = 1;
 const SETTLE_BATCH_KEYS: usize = 64;
+
+/// The last counter that each actor gave out.
+pub type Names = BTreeMap<Actor, u64>;
 
 /// What an overlay remembers to know later which rows stayed as they were.
 struct Memory {
@@ -291,9 +295,28 @@ impl Primary {
         (self.table.state(key), exact)
     }
 
-    /// Closes what the log has closed. All primaries had repaired before that, and one that
-    /// came later takes part only once it has the log's state of that: so every row, and
-    /// where there is none the log's state on this disk, has all writes of those starts.
+    /// Closes beside the rows what the log's state on this disk has closed: after a crash, rows
+    /// begin with that state. In the same moment all rows take in the log's state: it has all writes
+    /// of those starts, and a row that began before that may not.
+    pub fn close_rows(&mut self) {
+        let table = match self.course.has(Mistake::CloseAtOnce) {
+            true => &self.table,
+            false => self.durable(),
+        };
+        let decided = table.causal.absorbed().clone();
+        let mut closed = decided.closed();
+        if closed.all(|(disk, start)| self.clock.has_closed(disk, start)) {
+            return;
+        }
+        let keys: Vec<usize> = self.rows.keys().copied().collect();
+        for key in keys {
+            if !self.course.has(Mistake::CloseBesideOldRows) {
+                self.join(key, &self.committed(key));
+            }
+        }
+        self.close(&decided);
+    }
+
     pub fn close(&mut self, decided: &Dots) {
         let mut is_new = false;
         for (disk, start) in decided.closed() {
@@ -304,6 +327,12 @@ impl Primary {
             self.memory = None;
             self.candidates.clear();
             self.settle();
+        }
+        if let (Some(exact), Some(table)) = (&mut self.exact, &self.table.exact) {
+            let names = table.clock.iter().copied();
+            exact
+                .rows
+                .merge_clock(&names.filter(|dot| decided.is_closed(dot.actor)).collect());
         }
     }
 
@@ -370,8 +399,7 @@ impl Primary {
                     self.proposed = None;
                 }
             }
-            Entry::Close(closed) => self.close(closed.dots()),
-            Entry::Put(_) | Entry::Delta(_) => {}
+            Entry::Put(_) | Entry::Delta(_) | Entry::Close(_) | Entry::Expire(_) => {}
         }
     }
 
@@ -475,7 +503,6 @@ impl Primary {
             self.disk.lose_the_clock();
         }
         self.table = self.durable().clone();
-        self.close(self.table.causal.clock(self.table.at).dots());
         if self.course.has(Mistake::Wipe) {
             self.clock = Clock::default();
             let rows: Vec<usize> = self.rows.keys().copied().collect();
@@ -488,11 +515,11 @@ impl Primary {
     }
 
     /// Whether both rules hold the same.
-    pub fn compare(&self) -> Result<(), String> {
+    pub fn compare(&self, names: &Names) -> Result<(), String> {
         let (Some(exact), Some(table)) = (&self.exact, &self.table.exact) else {
             return Ok(());
         };
-        if explicit(self.clock.dots()) != exact.rows.clock {
+        if explicit_among(self.clock.dots(), names) != exact.rows.clock {
             return Err("another clock".to_owned());
         }
         for key in 0..KEYS {
@@ -503,12 +530,12 @@ impl Primary {
             if let Some(row) = row {
                 row.validate(&self.clock)
                     .map_err(|dot| format!("{dot} is not known"))?;
-                same(&row.state(&self.clock), &exact.rows.state(key))
+                self.same(&row.state(&self.clock), &exact.rows.state(key), names)
                     .map_err(|what| format!("the row of key {key} has other {what}"))?;
             }
-            same(&self.table.state(key), &table.state(key))
+            self.same(&self.table.state(key), &table.state(key), names)
                 .map_err(|what| format!("the log's key {key} has other {what}"))?;
-            same(&self.view(key), &self.exact_view(key))
+            self.same(&self.view(key), &self.exact_view(key), names)
                 .map_err(|what| format!("the view of key {key} has other {what}"))?;
             if self
                 .table
@@ -518,23 +545,66 @@ impl Primary {
             {
                 return Err(format!("key {key} stores no dots"));
             }
+            self.compare_latest(key)?;
+        }
+        Ok(())
+    }
+
+    /// Whether both choose the same of concurrent values.
+    fn compare_latest(&self, key: usize) -> Result<(), String> {
+        if self.course.kind != Kind::Timed {
+            return Ok(());
+        }
+        let now = Timestamp(self.table.at.0);
+        let kind = self.course.kind;
+        let state = self.table.state(key);
+        let visible = state.live().filter_map(|(dot, value)| {
+            let expiry = kind.expiry_of(kind.value_of(&value.payload));
+            let time = self.table.times.get(dot)?;
+            expiry
+                .is_none_or(|expiry| now < expiry)
+                .then_some((*time, *dot))
+        });
+        let latest = visible.max().map(|(_, dot)| dot);
+        let shown = match evaluate(ConflictPolicy::LastWriteWins, &state, now) {
+            Ok(Reading::Absent) => None,
+            Ok(Reading::Latest { shown, .. }) => Some(shown.dot),
+            other => return Err(format!("key {key} reads as {other:?}")),
+        };
+        match shown == latest {
+            true => Ok(()),
+            false => Err(format!("of key {key} another value is the latest")),
+        }
+    }
+
+    /// Whether both forms show the same values and know the same dots.
+    fn same(&self, real: &KeyState, exact: &ExactState, names: &Names) -> Result<(), &'static str> {
+        let kind = self.course.kind;
+        let shown = real
+            .live()
+            .map(|(dot, value)| (*dot, kind.value_of(&value.payload)));
+        if !shown.eq(exact.0.iter().map(|(dot, value)| (*dot, *value))) {
+            return Err("live values");
+        }
+        if explicit_among(real.context(), names) != exact.1 {
+            return Err("dots in its context");
         }
         Ok(())
     }
 }
 
-/// Whether both forms show the same values and know the same dots.
-fn same(real: &KeyState, exact: &ExactState) -> Result<(), &'static str> {
-    let shown = real
-        .live()
-        .map(|(dot, value)| (*dot, crate::table::value_of(&value.payload)));
-    if !shown.eq(exact.0.iter().map(|(dot, value)| (*dot, *value))) {
-        return Err("live values");
-    }
-    if explicit(real.context()) != exact.1 {
-        return Err("dots in its context");
-    }
-    Ok(())
+/// The dots of a set that were ever named, one by one: those of closed starts too. `names`: the
+/// last counter that each actor gave out. The log's own are taken as they stand.
+pub fn explicit_among(dots: &Dots, names: &Names) -> DotSet {
+    let named = names
+        .iter()
+        .flat_map(|(actor, last)| (1..=*last).map(|counter| Dot::new(*actor, counter)));
+    let mut all: DotSet = named.filter(|dot| dots.contains(*dot)).collect();
+    let of_log = dots.counters(Actor::LOG).into_iter();
+    let of_log = of_log.flat_map(|counters| counters.ranges());
+    let of_log = of_log.flat_map(|(first, last)| first..=last);
+    all.extend(of_log.map(|counter| Dot::new(Actor::LOG, counter)));
+    all
 }
 
 /// The dots up to which nothing is missing.

@@ -6,10 +6,10 @@
 use quorate_types::causal::{Clock, Delta, Dots};
 use quorate_types::{Actor, Dot, Revision, Timestamp};
 
-use crate::course::{Course, Mistake};
+use crate::course::{Course, Kind, Mistake};
 use crate::exact::{DotSet, ExactDelta};
 use crate::primary::Primary;
-use crate::table::{Disk, Entry, Message, payload};
+use crate::table::{Closed, Disk, Entry, Message};
 
 const KEY: usize = 0;
 
@@ -35,7 +35,7 @@ fn write(dot: Dot, value: Option<u64>, seen: &[Dot]) -> Message {
         real: Delta {
             dot,
             context,
-            value: value.map(payload),
+            value: value.map(|value| Kind::Values.payload(value)),
             timestamp: Timestamp(1),
             expiry: None,
         },
@@ -46,7 +46,7 @@ impl Script {
     fn new(mistake: Option<Mistake>) -> Self {
         let course = Course {
             mistake,
-            closes: false,
+            ..Course::default()
         };
         let nodes = (1..=3).map(|identity| Primary::new(identity, Disk::new(false), course));
         Self {
@@ -65,11 +65,15 @@ impl Script {
 
     /// Applies the log to its end, on disk.
     fn catch_up(&mut self, at: usize) {
+        self.apply(at);
+        self.nodes[at].flush();
+    }
+
+    fn apply(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         for (index, entry) in self.log.iter().enumerate().skip(node.table.index) {
             node.apply(Revision(index as u64 + 2), entry);
         }
-        node.flush();
     }
 
     fn trim(&mut self, at: usize) -> Result<(), String> {
@@ -211,29 +215,57 @@ fn a_row_stays_while_it_is_compared() {
     assert_eq!(back, Ok(vec![dot(3, 1)]), "the deleted value came back");
 }
 
-/// What a new primary shows of a key with a value of a start that is closed, and a later one.
-fn shown_by_a_new_one(catches_up_first: bool) -> Vec<Dot> {
-    let mut script = Script::new(None);
+/// What a primary shows of a key with a value of a start that is closed, and a later one, whose row
+/// began before the log's state had the first.
+fn shown_once_closed(mistake: Option<Mistake>) -> Vec<Dot> {
+    let mut script = absorbed_and_closed(mistake);
+    script.nodes[1].accept(&write(dot(1, 1), Some(2), &[]));
+    script.catch_up(1);
+    script.nodes[1].close_rows();
+    script.shown(1)
+}
+
+/// A log that has a value, and after it that the value's start is closed.
+fn absorbed_and_closed(mistake: Option<Mistake>) -> Script {
+    let mut script = Script::new(mistake);
     script.nodes[0].accept(&write(dot(3, 1), Some(1), &[]));
     script.absorb(0);
     let mut closed = Clock::default();
     closed.close(3, 2);
-    script.log.push(Entry::Close(closed));
-    script.catch_up(0);
-    if catches_up_first {
-        script.catch_up(1);
-    }
+    script.log.push(Entry::Close(Closed {
+        real: closed,
+        exact: DotSet::new(),
+    }));
+    script
+}
+
+/// A row that has not heard of a value would say with the overlay's clock that it is dead.
+#[test]
+fn rows_take_in_the_logs_state_before_a_start_is_closed_beside_them() {
+    assert_eq!(shown_once_closed(None), [dot(1, 1), dot(3, 1)]);
+    let lost = shown_once_closed(Some(Mistake::CloseBesideOldRows));
+    assert_eq!(lost, [dot(1, 1)], "the first value is lost");
+}
+
+/// The same, where the log's state was not on disk when it was looked at what it has closed, and a
+/// crash undid it.
+fn shown_once_closed_and_started_again(mistake: Option<Mistake>) -> Vec<Dot> {
+    let mut script = absorbed_and_closed(mistake);
+    script.apply(1);
+    script.nodes[1].close_rows();
+    script.nodes[1].restart();
     script.nodes[1].accept(&write(dot(1, 1), Some(2), &[]));
     script.catch_up(1);
+    script.nodes[1].close_rows();
     script.shown(1)
 }
 
-/// A row that begins before the log's state has the writes of a start that is closed later
-/// would say with the overlay's clock that they are dead.
 #[test]
-fn a_new_primary_catches_up_before_it_takes_part() {
-    assert_eq!(shown_by_a_new_one(true), [dot(1, 1), dot(3, 1)]);
-    assert_eq!(shown_by_a_new_one(false), [dot(1, 1)]);
+fn a_start_is_closed_beside_rows_once_the_log_has_closed_it_on_disk() {
+    let both = [dot(1, 1), dot(3, 1)];
+    assert_eq!(shown_once_closed_and_started_again(None), both);
+    let lost = shown_once_closed_and_started_again(Some(Mistake::CloseAtOnce));
+    assert_eq!(lost, [dot(1, 1)], "the first value is lost");
 }
 
 /// A receiver that crashes within a repair forgets what its log's state knew of a key that it

@@ -6,10 +6,10 @@
 use quorate_types::causal::{Binding, Clock, Context, Delta, KeyState};
 use quorate_types::{Revision, Timestamp};
 
-use crate::course::Course;
+use crate::course::{Course, Kind};
 use crate::exact::{DotSet, ExactDelta};
 use crate::primary::Primary;
-use crate::table::{Disk, Entry, Message, Put, payload};
+use crate::table::{Closed, Disk, Entry, Message, Put};
 
 const WRITES: u64 = 1_000_000;
 const KEYS: u64 = 1_000;
@@ -54,7 +54,7 @@ impl Range {
         let delta = Delta {
             dot,
             context: seen,
-            value: Some(payload(dot.counter)),
+            value: Some(Kind::Values.payload(dot.counter)),
             timestamp: Timestamp(self.at),
             expiry: None,
         };
@@ -106,6 +106,7 @@ impl Range {
         }
         for node in &mut self.nodes {
             node.flush();
+            node.close_rows();
             node.remember();
             node.remember();
             node.trim().expect("it shows the same");
@@ -206,7 +207,10 @@ fn a_clock_stays_small_over_many_restarts() {
             for node in &range.nodes {
                 closed.close(node.identity, node.start);
             }
-            range.decide(&Entry::Close(closed));
+            range.decide(&Entry::Close(Closed {
+                real: closed,
+                exact: DotSet::new(),
+            }));
             range.absorb();
         }
     }

@@ -22,14 +22,6 @@ pub fn name(key: usize) -> Bytes {
     Bytes::from(format!("key-{key}"))
 }
 
-pub fn payload(value: u64) -> Bytes {
-    Bytes::copy_from_slice(&value.to_be_bytes())
-}
-
-pub fn value_of(payload: &[u8]) -> u64 {
-    u64::from_be_bytes(payload.try_into().expect("a payload of the model"))
-}
-
 /// A write of a key, in both forms.
 #[derive(Clone)]
 pub struct Message {
@@ -75,7 +67,16 @@ pub enum Entry {
     Absorb(Absorb),
     /// The starts that this clock has closed will write no more, and all that they wrote the
     /// log has.
-    Close(Clock),
+    Close(Closed),
+    /// Values of keys whose time is over at that moment, as their proposer sees it.
+    Expire(Vec<(usize, Timestamp)>),
+}
+
+/// Starts that are closed, and all names that they gave out.
+#[derive(Clone)]
+pub struct Closed {
+    pub real: Clock,
+    pub exact: DotSet,
 }
 
 /// The log's state as of an entry.
@@ -88,8 +89,10 @@ pub struct Table {
     versions: BTreeMap<usize, (Revision, Stored)>,
     pub causal: Committed,
     requests: BTreeSet<u64>,
-    /// The plain rules; none where a mistake is planted, or starts are closed.
+    /// The plain rules; none where a mistake is planted.
     pub exact: Option<Exact>,
+    /// By the plain rules, the times by which live values are chosen among.
+    pub times: BTreeMap<Dot, Timestamp>,
 }
 
 impl Table {
@@ -101,6 +104,7 @@ impl Table {
             causal: Committed::default(),
             requests: BTreeSet::new(),
             exact: with_exact.then(|| Exact::new(KEYS)),
+            times: BTreeMap::new(),
         }
     }
 
@@ -145,10 +149,77 @@ impl Table {
             Entry::Put(put) => self.put(put, course, held.get(put.key)),
             Entry::Delta(message) => self.accept(message),
             Entry::Absorb(absorb) => self.absorb(absorb),
-            Entry::Close(closed) => self.causal.merge(self.at, closed.dots()),
+            Entry::Close(closed) => self.close(closed),
+            Entry::Expire(due) => self.expire(due, course),
+        }
+        if course.has(Mistake::LatestAlone) {
+            self.keep_latest();
         }
         if course.has(Mistake::Forget) {
             self.forget();
+        }
+        self.note_times(course);
+    }
+
+    fn close(&mut self, closed: &Closed) {
+        self.causal.merge(self.at, closed.real.dots());
+        if let Some(exact) = &mut self.exact {
+            exact.merge_clock(&closed.exact);
+        }
+    }
+
+    /// Each value's own moment is named, and the entry's revision judges.
+    fn expire(&mut self, due: &[(usize, Timestamp)], course: &Course) {
+        for (key, at) in due {
+            if at.0 > self.at.0 && !course.has(Mistake::ExpireEarly) {
+                continue;
+            }
+            let mut live = self.live(*key);
+            let before = live.len();
+            live.retain(|(_, value)| value.expiry != Some(*at));
+            if live.len() == before {
+                continue;
+            }
+            if course.has(Mistake::ExpireAll) {
+                live.clear();
+            }
+            self.store(*key, &live);
+            if let Some(exact) = &mut self.exact {
+                let kind = course.kind;
+                exact.live[*key].retain(|_, value| kind.expiry_of(*value) != Some(*at));
+            }
+            if course.has(Mistake::ExpireForgets) {
+                self.forget();
+            }
+        }
+    }
+
+    /// A value's time is cut to the revision of the entry that made it live; a strong write's is
+    /// its revision.
+    fn note_times(&mut self, course: &Course) {
+        let Some(exact) = &self.exact else { return };
+        let live: BTreeMap<Dot, u64> = exact.live.iter().flatten().map(|(d, v)| (*d, *v)).collect();
+        self.times.retain(|dot, _| live.contains_key(dot));
+        for (dot, value) in live {
+            let said = match dot.actor == Actor::LOG {
+                true => Timestamp(dot.counter),
+                false => course.kind.timestamp_of(value),
+            };
+            let time = said.min(Timestamp(self.at.0));
+            self.times.entry(dot).or_insert(time);
+        }
+    }
+
+    /// The mistake: the others die of their times.
+    fn keep_latest(&mut self) {
+        for key in 0..KEYS {
+            let live = self.live(key);
+            let latest = live
+                .iter()
+                .max_by_key(|(dot, value)| (value.timestamp, *dot));
+            if let (Some(latest), true) = (latest.cloned(), live.len() > 1) {
+                self.store(key, &vec![latest]);
+            }
         }
     }
 
@@ -164,9 +235,9 @@ impl Table {
             seen.union(held);
         }
         let value = put.value.map(|value| Value {
-            payload: payload(value),
+            payload: course.kind.payload(value),
             timestamp: Timestamp(self.at.0),
-            expiry: None,
+            expiry: course.kind.expiry_of(value),
         });
         let live: Live = value
             .into_iter()
@@ -303,7 +374,7 @@ impl Disk {
             (key.clone(), dots)
         });
         self.table.causal = Committed::restore(self.clock.clone(), beyond.collect::<Vec<_>>());
-        if course.has(Mistake::Forget) {
+        if course.has(Mistake::Forget) || course.has(Mistake::ExpireForgets) {
             // It does not say what it changes.
             self.table.causal = memory.causal.clone();
         }

@@ -2,23 +2,23 @@
 //! repeat and lose, repairs that take their time, crashes, snapshots and lost disks, driven
 //! by one seed.
 //!
-//! Not here: repairs (see `repairs`), what a primary does with what arrives (see `primary`), and the checks of what
-//! it shows (see `truth`).
+//! Not here: what clients write (see `writes`), repairs (see `repairs`), what a primary does with
+//! what arrives (see `primary`), and the checks of what it shows (see `truth`).
 
 mod repairs;
+mod writes;
 
 use std::collections::BTreeSet;
 
-use quorate_types::causal::{Delta, Dots, log_dot};
-use quorate_types::{Actor, Dot, Revision, Timestamp};
+use quorate_types::causal::{Dots, log_dot};
+use quorate_types::{Dot, Revision, Timestamp};
 
-use crate::course::{Course, Mistake};
-use crate::exact::ExactDelta;
-use crate::primary::Primary;
+use crate::course::{Course, Kind, Mistake};
+use crate::primary::{Names, Primary};
 use crate::random::Random;
-use crate::table::{Disk, Entry, KEYS, Message, Put, Seen, Table, payload};
+use crate::table::{Disk, Entry, KEYS, Message, Seen, Table};
 use crate::truth::{Truth, Write};
-use repairs::Repair;
+use repairs::{Closing, Repair};
 
 pub const PRIMARIES: usize = 3;
 const STAND_INS: usize = 2;
@@ -28,10 +28,12 @@ const W: usize = 2;
 const STEPS: u64 = 300;
 /// Steps until a busy time becomes a calm one, in which rows go, and back.
 const STEPS_A_TEMPO: u64 = 40;
-const STEP_KINDS: usize = 18;
+const STEP_KINDS: usize = 19;
 /// How often each kind of step is taken.
-const BUSY: [u64; STEP_KINDS] = [18, 12, 8, 9, 12, 12, 5, 2, 7, 5, 5, 3, 2, 2, 2, 1, 1, 1];
-const CALM: [u64; STEP_KINDS] = [3, 5, 3, 4, 8, 12, 4, 3, 14, 6, 4, 6, 2, 2, 2, 0, 1, 20];
+const BUSY: [u64; STEP_KINDS] = [18, 12, 8, 9, 12, 12, 5, 2, 7, 5, 5, 3, 2, 2, 2, 1, 1, 6, 1];
+const CALM: [u64; STEP_KINDS] = [3, 5, 3, 4, 8, 12, 4, 3, 14, 6, 4, 6, 2, 2, 2, 0, 1, 6, 20];
+/// The kind of step that has values expire.
+const EXPIRES: usize = 17;
 /// Both rules are compared once in so many steps. What differs once stays different for long.
 const STEPS_A_COMPARISON: u64 = 10;
 /// Rounds of absorption, repair and trimming after which nothing is left.
@@ -57,6 +59,8 @@ pub struct World {
     hints: Vec<Hint>,
     network: Vec<(u64, Message)>,
     pub repairs: Vec<Repair>,
+    /// Starts that are to be closed.
+    closing: Option<Closing>,
     log: Vec<(Revision, Entry)>,
     /// What the log has decided up to its end, and at each of its entries.
     head: Table,
@@ -65,6 +69,7 @@ pub struct World {
     proposals: Vec<(usize, Entry)>,
     sessions: Vec<Vec<Seen>>,
     pub truth: Truth,
+    names: Names,
     identities: u64,
     /// Of disks that were lost.
     left: Vec<u64>,
@@ -82,7 +87,7 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, course: Course) -> Self {
-        let with_exact = course.mistake.is_none() && !course.closes;
+        let with_exact = course.mistake.is_none();
         // Identities from 1: that of the log is 0.
         let identity = |index: usize| index as u64 + 1;
         let stand_in = |at| StandIn {
@@ -103,12 +108,14 @@ impl World {
             hints: Vec::new(),
             network: Vec::new(),
             repairs: Vec::new(),
+            closing: None,
             log: Vec::new(),
             head,
             history: Vec::new(),
             proposals: Vec::new(),
             sessions: vec![vec![Seen::default(); KEYS]; CLIENTS],
-            truth: Truth::default(),
+            truth: Truth::new(course.kind),
+            names: Names::new(),
             identities: identity(PRIMARIES + STAND_INS),
             left: Vec::new(),
             repaired: true,
@@ -138,11 +145,17 @@ impl World {
         for (weight, factor) in weights.iter_mut().zip(&self.habits) {
             *weight *= factor;
         }
+        if self.course.kind != Kind::Timed {
+            weights[EXPIRES] = 0;
+        }
         if calm && self.step.is_multiple_of(STEPS_A_TEMPO) && self.random.unit() < 0.7 {
             self.deliver_all();
             if self.random.unit() < 0.7 {
                 self.repair_all()?;
             }
+        }
+        if self.course.closes {
+            self.close_some()?;
         }
         match pick(&mut self.random, &weights) {
             0 => self.write(key),
@@ -166,6 +179,7 @@ impl World {
             15 => self.repair_fully()?,
             16 if self.repaired => self.lose_a_disk()?,
             16 => {}
+            EXPIRES => self.expire(),
             _ => {
                 let at = self.random.below(PRIMARIES);
                 if self.random.unit() < 0.5 {
@@ -183,124 +197,19 @@ impl World {
         self.decide_due()
     }
 
+    fn close_some(&mut self) -> Result<(), String> {
+        if self.random.unit() < 0.2 {
+            self.close()?;
+        }
+        if self.random.unit() < 0.1 {
+            self.any().close_rows();
+        }
+        Ok(())
+    }
+
     pub fn any(&mut self) -> &mut Primary {
         let at = self.random.below(PRIMARIES);
         &mut self.nodes[at]
-    }
-
-    /// An eventual write at W holders, or a ladder: a strong attempt, and its eventual rung.
-    fn write(&mut self, key: usize) {
-        let mut holders: Vec<usize> = (0..PRIMARIES + STAND_INS).collect();
-        self.random.shuffle(&mut holders);
-        holders.truncate(W);
-        let client = self.random.below(CLIENTS);
-        let seen = match self.random.unit() {
-            at if at < 0.5 => self.sessions[client][key].clone(),
-            at if at < 0.75 && holders[0] < PRIMARIES => {
-                let seen = self.nodes[holders[0]].seen(key);
-                self.as_written(seen)
-            }
-            _ => Seen::default(),
-        };
-        let dot = self.next_dot(holders[0]);
-        let value = (self.random.unit() >= 0.25).then_some(self.step);
-        let message = self.message(key, dot, value, &seen);
-        if self.random.unit() < 0.2 {
-            self.attempt(&message, &seen, holders[0]);
-        }
-        self.spread(&holders, &message);
-        if self.course.has(Mistake::NewDot) && self.random.unit() < 0.2 {
-            let dot = self.next_dot(holders[1]);
-            let again = self.message(key, dot, value, &seen);
-            self.spread(&holders[1..], &again);
-        }
-    }
-
-    fn next_dot(&mut self, at: usize) -> Dot {
-        let unused = self.course.closes && self.random.unit() < 0.1;
-        let count = if unused { 2 } else { 1 };
-        let mut dot = log_dot(Revision::ZERO);
-        for _ in 0..count {
-            dot = match at {
-                at if at < PRIMARIES => self.nodes[at].next_dot(),
-                at => {
-                    let stand_in = &mut self.stand_ins[at - PRIMARIES];
-                    stand_in.counter += 1;
-                    let actor = Actor {
-                        disk: stand_in.identity,
-                        start: stand_in.start,
-                    };
-                    Dot::new(actor, stand_in.counter)
-                }
-            };
-        }
-        dot
-    }
-
-    fn message(&mut self, key: usize, dot: Dot, value: Option<u64>, seen: &Seen) -> Message {
-        let past = self.truth.past(key, &seen.real);
-        self.truth.add(dot, Write { key, past, value });
-        let mut exact = seen.exact.clone();
-        if value.is_none() {
-            exact.insert(dot);
-        }
-        let delta = Delta {
-            dot,
-            context: seen.real.clone(),
-            value: value.map(payload),
-            timestamp: Timestamp(self.step),
-            expiry: None,
-        };
-        Message {
-            key,
-            exact: ExactDelta {
-                dot,
-                context: exact,
-                value,
-            },
-            real: delta,
-        }
-    }
-
-    /// The strong attempt of a ladder comes soon, late or never.
-    fn attempt(&mut self, message: &Message, seen: &Seen, at: usize) {
-        let due = match self.random.unit() {
-            at if at < 0.4 => self.log.len(),
-            _ => self.log.len() + self.random.below(40),
-        };
-        let entry = if self.course.has(Mistake::BlindLadder) {
-            self.requests += 1;
-            Entry::Put(Put {
-                key: message.key,
-                value: message.exact.value,
-                seen: seen.clone(),
-                request: self.requests,
-            })
-        } else if self.course.has(Mistake::TwoDots) {
-            let dot = self.next_dot(at);
-            Entry::Delta(self.message(message.key, dot, message.exact.value, seen))
-        } else {
-            Entry::Delta(message.clone())
-        };
-        self.proposals.push((due, entry));
-    }
-
-    fn spread(&mut self, holders: &[usize], message: &Message) {
-        for at in holders {
-            match *at {
-                at if at < PRIMARIES => self.nodes[at].accept(message),
-                _ => self.hints.push(Hint {
-                    message: message.clone(),
-                    held_by: BTreeSet::new(),
-                }),
-            }
-        }
-        for at in (0..PRIMARIES).filter(|at| !holders.contains(at)) {
-            if self.random.unit() < self.reach {
-                self.network
-                    .push((self.nodes[at].identity, message.clone()));
-            }
-        }
     }
 
     fn read(&mut self, key: usize) {
@@ -316,7 +225,6 @@ impl World {
             base.union(&live);
             seen.real = base;
         }
-        let seen = self.as_written(seen);
         let joins = self.random.unit() < 0.5;
         let session = &mut self.sessions[client][key];
         if joins {
@@ -328,37 +236,16 @@ impl World {
     }
 
     /// A mistake: one maximum per actor.
-    fn as_written(&self, mut seen: Seen) -> Seen {
+    fn as_written(&self, seen: &Dots) -> Dots {
+        let mut written = seen.clone();
         if self.course.has(Mistake::Maxima) {
-            for (actor, counters) in seen.real.clone().actors() {
+            for (actor, counters) in seen.actors() {
                 for counter in 1..counters.top() {
-                    seen.real.insert(Dot::new(actor, counter));
+                    written.insert(Dot::new(actor, counter));
                 }
             }
         }
-        seen
-    }
-
-    /// A strong write. Its entry carries what its client has seen on either plane; now and
-    /// then it is sent again, after its answer was lost.
-    fn strong_put(&mut self, key: usize) -> Result<(), String> {
-        let client = self.random.below(CLIENTS);
-        let seen = match self.random.unit() {
-            at if at < 0.7 => self.sessions[client][key].clone(),
-            _ => Seen::default(),
-        };
-        self.requests += 1;
-        let entry = Entry::Put(Put {
-            key,
-            value: (self.random.unit() >= 0.2).then_some(self.step),
-            seen,
-            request: self.requests,
-        });
-        if self.random.unit() < 0.3 {
-            let due = self.log.len() + 1 + self.random.below(20);
-            self.proposals.push((due, entry.clone()));
-        }
-        self.decide(entry)
+        written
     }
 
     /// Absorption, by whoever leads or believes to; it may be late, or never decided.
@@ -369,6 +256,22 @@ impl World {
         if self.random.unit() < 0.85 {
             let due = self.log.len() + self.random.below(4);
             self.proposals.push((due, Entry::Absorb(absorb)));
+        }
+    }
+
+    /// Values whose time is over by the clock of whoever leads or believes to.
+    fn expire(&mut self) {
+        let now = Timestamp(self.course.kind.clock(self.step));
+        let table = &self.any().table;
+        let live = (0..KEYS).flat_map(|key| table.live(key).into_iter().map(move |at| (key, at)));
+        let due = live.filter_map(|(key, (_, value))| {
+            let expiry = value.expiry.filter(|expiry| *expiry <= now)?;
+            Some((key, expiry))
+        });
+        let due: Vec<(usize, Timestamp)> = due.collect();
+        if !due.is_empty() {
+            let when = self.log.len() + self.random.below(6);
+            self.proposals.push((when, Entry::Expire(due)));
         }
     }
 
@@ -393,9 +296,21 @@ impl World {
             .try_for_each(|(_, entry)| self.decide(entry))
     }
 
+    /// A revision is a time, by the clock of whoever leads, and rises.
+    fn next_revision(&mut self) -> Revision {
+        let least = self.head.at.0 + 1;
+        match self.course.kind {
+            Kind::Values | Kind::Counters => Revision(least + self.random.below(3) as u64),
+            Kind::Timed => {
+                let clock = self.step.saturating_sub(self.random.below(20) as u64);
+                Revision(least.max(clock))
+            }
+        }
+    }
+
     /// The log's next entry, and what it does.
     fn decide(&mut self, mut entry: Entry) -> Result<(), String> {
-        let at = Revision(self.head.at.0 + 1 + self.random.below(3) as u64);
+        let at = self.next_revision();
         if self.course.has(Mistake::ClockNewer)
             && let Entry::Absorb(absorb) = &mut entry
             && let Some(node) = self
@@ -417,13 +332,17 @@ impl World {
                 key: put.key,
                 past: self.truth.past(put.key, &seen),
                 value: put.value,
+                counted: BTreeSet::new(),
+                expiry: put
+                    .value
+                    .and_then(|value| self.course.kind.expiry_of(value)),
             };
             self.truth.add(log_dot(at), write);
         }
         let before: Vec<Dots> = (0..KEYS).map(|key| live_before(key).collect()).collect();
         let repeated = matches!(&entry, Entry::Put(put) if self.head.knows_request(put.request));
         self.head.apply(at, &entry, &self.course, &[]);
-        self.check_decided(&entry, &before, repeated)?;
+        self.check_decided(at, &entry, &before, repeated)?;
         for key in 0..KEYS {
             self.truth
                 .check(key, &self.head.state(key))
@@ -435,7 +354,13 @@ impl World {
     }
 
     /// What an entry has no right to.
-    fn check_decided(&self, entry: &Entry, before: &[Dots], repeated: bool) -> Result<(), String> {
+    fn check_decided(
+        &mut self,
+        at: Revision,
+        entry: &Entry,
+        before: &[Dots],
+        repeated: bool,
+    ) -> Result<(), String> {
         let undone = |key: usize| {
             let left: Dots = self.head.live(key).iter().map(|(dot, _)| *dot).collect();
             crate::exact::explicit(&before[key].without(&left))
@@ -446,10 +371,18 @@ impl World {
             }
             Entry::Delta(message) => {
                 let write = &self.truth.writes[&message.real.dot];
-                match undone(message.key).is_subset(&write.past) {
-                    true => Ok(()),
-                    false => Err("a ladder undid what it had not seen".to_owned()),
+                // What an increment knows beside what it folds is dead by other writes.
+                let is_known = self.course.kind == Kind::Counters;
+                let unseen =
+                    |dot: &Dot| !(write.past.contains(dot) || is_known && self.truth.is_gone(*dot));
+                match undone(message.key).iter().any(unseen) {
+                    true => Err("a ladder undid what it had not seen".to_owned()),
+                    false => Ok(()),
                 }
+            }
+            Entry::Expire(_) => {
+                let expired = (0..KEYS).flat_map(undone).collect();
+                self.truth.expired(at, &expired)
             }
             Entry::Put(_) | Entry::Absorb(_) | Entry::Close(_) => Ok(()),
         }
@@ -551,6 +484,7 @@ impl World {
     /// as the log was when it came: the starts that are closed by then it will never hear of.
     fn lose_a_disk(&mut self) -> Result<(), String> {
         self.repaired = false;
+        self.closing = None;
         let lost = self.random.below(PRIMARIES);
         let peer = (lost + 1 + self.random.below(PRIMARIES - 1)) % PRIMARIES;
         let old = self.nodes[lost].identity;
@@ -595,7 +529,8 @@ impl World {
                 .check_claims(node)
                 .map_err(|why| format!("node {at}: {why}"))?;
             if thoroughly {
-                node.compare().map_err(|why| format!("node {at}: {why}"))?;
+                node.compare(&self.names)
+                    .map_err(|why| format!("node {at}: {why}"))?;
             }
         }
         Ok(())
@@ -611,6 +546,7 @@ impl World {
             (0..PRIMARIES).for_each(|at| self.nodes[at].restart());
             self.stand_ins.iter_mut().for_each(|at| at.start += 1);
             self.repair_fully()?;
+            self.close()?;
         }
         for _ in 0..ROUNDS_MAX {
             self.settle_all()?;
@@ -625,6 +561,7 @@ impl World {
         }
         self.repair_all()?;
         for node in &mut self.nodes {
+            node.close_rows();
             node.remember();
             node.remember();
             node.trim()?;

@@ -3,12 +3,14 @@
 //!
 //! Not here: what a primary does with what a repair brings (see `primary`).
 
+use quorate_types::Actor;
 use quorate_types::causal::{Clock, KeyState};
 
 use super::{PRIMARIES, World};
 use crate::course::Mistake;
 use crate::exact::ExactState;
-use crate::table::{Entry, KEYS, Seen};
+use crate::primary::explicit_among;
+use crate::table::{Closed, Entry, KEYS, Seen};
 
 /// Repairs that are open at a time.
 const REPAIRS_MAX: usize = 2;
@@ -25,6 +27,13 @@ pub struct Repair {
     /// The index that the receiver's disk must have before it may merge the base; none while
     /// keys are left.
     pub needed: Option<usize>,
+}
+
+/// Starts that are to be closed.
+pub struct Closing {
+    /// Who does it, unless it starts again.
+    leader: Actor,
+    finished: Closed,
 }
 
 impl World {
@@ -92,7 +101,7 @@ impl World {
     }
 
     /// All that waits is delivered, decided, applied and on disk; then all repair from all.
-    /// Finished starts are closed once the log has what that repair found.
+    /// Finished starts are to be closed once the log has what that repair found.
     pub fn repair_fully(&mut self) -> Result<(), String> {
         self.deliver_all();
         if self.course.has(Mistake::CloseEarly) {
@@ -109,12 +118,30 @@ impl World {
         }
         if self.course.has(Mistake::CloseUndecided) {
             let nodes = self.nodes.iter_mut();
-            nodes.for_each(|node| node.close(finished.dots()));
+            nodes.for_each(|node| node.close(finished.real.dots()));
             return Ok(());
         }
-        let leader = self.random.below(PRIMARIES);
+        let leader = &self.nodes[self.random.below(PRIMARIES)];
+        self.closing = Some(Closing {
+            leader: leader.actor(),
+            finished,
+        });
+        Ok(())
+    }
+
+    /// The end of a closing, some time after all primaries have repaired: the leader of that time
+    /// has the log take in its rows, and then what is closed.
+    pub fn close(&mut self) -> Result<(), String> {
+        let Some(closing) = self.closing.take() else {
+            return Ok(());
+        };
+        let leader = self
+            .nodes
+            .iter()
+            .position(|node| node.actor() == closing.leader);
+        let Some(leader) = leader else { return Ok(()) };
         self.absorb_all(leader)?;
-        self.decide(Entry::Close(finished))
+        self.decide(Entry::Close(closing.finished))
     }
 
     /// Twice from all to all, with nothing in between.
@@ -136,14 +163,15 @@ impl World {
     }
 
     /// The starts that are over, and the disks that left. No node holds a hint of theirs.
-    pub fn finished(&self) -> Clock {
+    pub fn finished(&self) -> Closed {
         let nodes = self.nodes.iter().map(|node| (node.identity, node.start));
         let stand_ins = self.stand_ins.iter().map(|at| (at.identity, at.start));
         let left = self.left.iter().map(|identity| (*identity, u32::MAX));
-        let mut closed = Clock::default();
+        let mut real = Clock::default();
         for (identity, start) in nodes.chain(stand_ins).chain(left) {
-            closed.close(identity, start);
+            real.close(identity, start);
         }
-        closed
+        let exact = explicit_among(real.dots(), &self.names);
+        Closed { real, exact }
     }
 }
