@@ -393,17 +393,25 @@ impl World {
         if context.is_empty() {
             return Dots::new();
         }
-        let process = self.all().find_map(|at| self.process(at)).unwrap();
-        let catalog = process.raft.catalog();
-        let keyspace = catalog.keyspace(self.keyspace()).unwrap();
-        let mut identity = [0; 12];
-        identity[..4].copy_from_slice(&keyspace.id.0.to_be_bytes());
-        identity[4..].copy_from_slice(&keyspace.incarnation.to_be_bytes());
+        let (cluster, identity) = self.binding.get().unwrap();
         let binding = Binding {
-            cluster: process.raft.cluster().as_bytes(),
-            keyspace: &identity,
+            cluster: cluster.as_bytes(),
+            keyspace: identity,
             key: key.as_bytes(),
         };
         Sealed(context.clone()).open(&binding).unwrap()
+    }
+
+    /// Learns what contexts are bound to; some node runs.
+    pub fn learn_binding(&self) {
+        self.binding.get_or_init(|| {
+            let process = self.all().find_map(|at| self.process(at)).unwrap();
+            let catalog = process.raft.catalog();
+            let keyspace = catalog.keyspace(self.keyspace()).unwrap();
+            let mut identity = [0; 12];
+            identity[..4].copy_from_slice(&keyspace.id.0.to_be_bytes());
+            identity[4..].copy_from_slice(&keyspace.incarnation.to_be_bytes());
+            (process.raft.cluster().to_owned(), identity)
+        });
     }
 }

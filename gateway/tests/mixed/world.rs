@@ -5,8 +5,8 @@
 //! `judge`).
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -102,6 +102,9 @@ pub struct World {
     dice: Mutex<Dice>,
     /// Of the range that is asked, as it was last known.
     place: Mutex<Option<(RangeId, Vec<NodeId>)>>,
+    /// The cluster's name and the keyspace's identity, once known: all nodes may be down when a
+    /// context is opened.
+    pub binding: OnceLock<(String, [u8; 12])>,
     violations: Mutex<Vec<String>>,
 }
 
@@ -131,6 +134,7 @@ impl World {
             members,
             dice: Mutex::new(Dice::new(seed ^ 0x5eed)),
             place: Mutex::default(),
+            binding: OnceLock::new(),
             violations: Mutex::default(),
             settings,
         });
@@ -141,6 +145,7 @@ impl World {
         if let Some(conflict) = world.settings.conflict {
             world.create(conflict).await;
         }
+        world.learn_binding();
         world.leader().await;
         world
     }
