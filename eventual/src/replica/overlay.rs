@@ -24,12 +24,12 @@ const TRIM_ROWS_MAX: usize = 1_024;
 /// Rows that wait together for the log's state to be brought to the disk.
 const LEAVING_ROWS_MAX: usize = 65_536;
 /// A range that has taken in nothing for this long rests: its rows go at once.
-const REST_MILLIS: u64 = 300;
+const REST_MILLISECONDS: u64 = 300;
 /// Where it does not rest, a pass waits this long for each change since the last one, so that
 /// bringing the log's state to the disk costs a few percent of what was written, ...
-const TRIM_MICROS_PER_CHANGE: u64 = 1_000;
+const TRIM_PER_CHANGE_MICROSECONDS: u64 = 1_000;
 /// ... but not longer than this. The engine by itself waits as long.
-const TRIM_WAIT_MAX_MILLIS: u64 = 5_000;
+const TRIM_WAIT_MAX_MILLISECONDS: u64 = 5_000;
 /// When a flush that was asked for is asked for again.
 const FLUSH_AGAIN: Duration = Duration::from_secs(2);
 /// Rows beside which a peer's clock is taken over, in one go.
@@ -135,9 +135,10 @@ impl Pace {
     /// Whether it is time for a pass.
     fn is_due(&self) -> bool {
         let (at, changes) = self.passed;
-        let costs = (self.changes - changes).saturating_mul(TRIM_MICROS_PER_CHANGE);
-        let wait = Duration::from_micros(costs).min(Duration::from_millis(TRIM_WAIT_MAX_MILLIS));
-        let rests = self.changed.elapsed() >= Duration::from_millis(REST_MILLIS);
+        let costs = (self.changes - changes).saturating_mul(TRIM_PER_CHANGE_MICROSECONDS);
+        let wait =
+            Duration::from_micros(costs).min(Duration::from_millis(TRIM_WAIT_MAX_MILLISECONDS));
+        let rests = self.changed.elapsed() >= Duration::from_millis(REST_MILLISECONDS);
         rests || at.elapsed() >= wait
     }
 }

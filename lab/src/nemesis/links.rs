@@ -7,8 +7,8 @@ use crate::error::LabError;
 use crate::hosts::{Cut, Strain, Strains};
 
 /// How late things are at most; as much again by chance.
-const DELAY_MAX_MILLIS: usize = 250;
-const DELAY_MIN_MILLIS: usize = 20;
+const DELAY_MAX_MILLISECONDS: usize = 250;
+const DELAY_MIN_MILLISECONDS: usize = 20;
 /// How much gets through, bytes a second.
 const NARROW_MIN_BYTES: usize = 2 << 10;
 const NARROW_MAX_BYTES: usize = 16 << 10;
@@ -28,7 +28,7 @@ impl Actor {
     }
 
     pub(super) async fn delay_links(&mut self) -> Result<(), LabError> {
-        let ms = self.between(DELAY_MIN_MILLIS, DELAY_MAX_MILLIS);
+        let ms = self.between(DELAY_MIN_MILLISECONDS, DELAY_MAX_MILLISECONDS);
         let strain = Strain {
             delay: Duration::from_millis(ms as u64),
             jitter: Duration::from_millis(self.random.below(ms) as u64),
