@@ -9,7 +9,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,6 +30,8 @@ const PIECES_MAX: usize = 256;
 /// Nodes listen on ports from here on.
 const PORT_FIRST: u16 = 12_000;
 const PORT_LAST: u16 = 32_000;
+/// Ports that this process has asked for so far.
+static PORTS_GIVEN: AtomicU32 = AtomicU32::new(0);
 
 /// Whether what is said in one direction gets through.
 type Gate = watch::Sender<bool>;
@@ -115,11 +117,13 @@ fn pairs(nodes: usize) -> Vec<(usize, usize)> {
     all.filter(|(from, to)| from != to).collect()
 }
 
-/// All are held until the last is found: no port is given out twice. They lie below those that the
-/// system gives to outgoing connections, which would take a dead node's port.
+/// All are held until the last is found: no port is given out twice, and the next call goes on
+/// behind them, since their nodes may not listen yet. They lie below those that the system gives
+/// to outgoing connections, which would take a dead node's port.
 async fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
-    let spread = u16::try_from(std::process::id() % u32::from(PORT_LAST - PORT_FIRST));
-    let first = PORT_FIRST + spread.expect("it is a remainder");
+    let given = PORTS_GIVEN.fetch_add(u32::try_from(count).unwrap_or(0), Ordering::Relaxed);
+    let spread = std::process::id().wrapping_add(given) % u32::from(PORT_LAST - PORT_FIRST);
+    let first = PORT_FIRST + u16::try_from(spread).expect("it is a remainder");
     let mut held = Vec::new();
     let mut failed = None;
     for port in (first..PORT_LAST).chain(PORT_FIRST..first) {
@@ -344,6 +348,13 @@ mod tests {
         let after = tokio::time::timeout(PATIENCE, met.read_exact(&mut byte)).await;
         after.unwrap().unwrap();
         assert_eq!(byte, *b"b");
+    }
+
+    #[tokio::test]
+    async fn ports_whose_nodes_do_not_listen_yet_are_not_given_again() {
+        let first = free_addresses(4).await.unwrap();
+        let second = free_addresses(4).await.unwrap();
+        assert!(first.iter().all(|port| !second.contains(port)), "{first:?}");
     }
 
     async fn connected(proxies: &Proxies) -> (TcpStream, TcpStream) {
