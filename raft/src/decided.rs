@@ -68,7 +68,7 @@ impl Group {
     ) -> Result<(Vec<Bytes>, Dots, Option<Bytes>), EngineError> {
         let base = {
             let machine = self.shared.machine.lock();
-            machine.causal().clock(machine.last_revision()).base()
+            machine.causal().base(machine.last_revision())
         };
         let page = self.shared.table.scan(request)?;
         let keys = page.rows.into_iter().map(|(key, _)| key);

@@ -2,8 +2,6 @@
 //! and reads everybody's: so the number that is read is the version, and what it lacks had been
 //! acknowledged a known time before.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +11,7 @@ use quorate_types::{Ladder, Level};
 use serde_json::json;
 
 use super::Workload;
-use super::keys::name;
+use super::keys::{Versions, name};
 use crate::caller::{Ask, Caller, Told, number};
 
 /// Calls that go to another node than the caller's own, percent.
@@ -24,7 +22,7 @@ const AGE_USUAL: Duration = Duration::from_millis(1_200);
 pub(super) struct Bounded {
     age: Duration,
     /// By key, the last number that was tried. A key belongs to one process.
-    last: Mutex<BTreeMap<i64, i64>>,
+    versions: Versions,
 }
 
 impl Bounded {
@@ -35,19 +33,14 @@ impl Bounded {
         };
         Self {
             age,
-            last: Mutex::default(),
+            versions: Versions::default(),
         }
     }
 
     async fn read(&self, caller: &mut Caller) {
-        let keys: Vec<i64> = {
-            let last = self.last.lock().expect("nobody panics while counting");
-            last.keys().copied().collect()
-        };
-        if keys.is_empty() {
+        let Some(key) = self.versions.any(&mut caller.random) else {
             return;
-        }
-        let key = *caller.random.pick(&keys);
+        };
         let client = caller.client(STRAYS_PERCENT);
         let ask = Ask {
             f: "read",
@@ -71,12 +64,7 @@ impl Bounded {
     async fn write(&self, caller: &mut Caller) {
         let key = caller.process();
         let client = caller.client(STRAYS_PERCENT);
-        let version = {
-            let mut last = self.last.lock().expect("nobody panics while counting");
-            let last = last.entry(key).or_default();
-            *last += 1;
-            *last
-        };
+        let version = self.versions.next(key);
         let ask = Ask {
             f: "write",
             key: Some(key),

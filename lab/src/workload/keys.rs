@@ -1,5 +1,7 @@
 //! Keys and values of a run: a few keys at a time, left for new ones; each value once.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::random::Random;
@@ -42,6 +44,27 @@ impl Keys {
     /// A value that was not given before.
     pub(super) fn value(&self) -> i64 {
         self.values.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// Numbers of keys that rise from 1, each key written by one process alone.
+#[derive(Default)]
+pub(super) struct Versions(Mutex<BTreeMap<i64, i64>>);
+
+impl Versions {
+    /// The key's next number.
+    pub(super) fn next(&self, key: i64) -> i64 {
+        let mut last = self.0.lock().expect("nobody panics while counting");
+        let last = last.entry(key).or_default();
+        *last += 1;
+        *last
+    }
+
+    /// Any key that has one.
+    pub(super) fn any(&self, random: &mut Random) -> Option<i64> {
+        let last = self.0.lock().expect("nobody panics while counting");
+        let keys: Vec<i64> = last.keys().copied().collect();
+        (!keys.is_empty()).then(|| *random.pick(&keys))
     }
 }
 

@@ -3,9 +3,6 @@
 //!
 //! Without tokens it is the control: the same hops, and nothing that holds them together.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use quorate_client::{ReadOptions, WriteOptions};
@@ -13,7 +10,7 @@ use quorate_jepsen::{Model, Options};
 use quorate_types::{Copies, Ladder, Level};
 use serde_json::{Value as Json, json};
 
-use super::keys::name;
+use super::keys::{Versions, name};
 use super::{Workload, for_reads};
 use crate::caller::{Ask, Caller, Told, numbers};
 
@@ -28,7 +25,7 @@ pub(super) struct Sessions {
     eventual: Option<Level>,
     tokens: bool,
     /// By key, the last number that was tried. A key belongs to one process.
-    last: Mutex<BTreeMap<i64, i64>>,
+    versions: Versions,
 }
 
 impl Sessions {
@@ -36,7 +33,7 @@ impl Sessions {
         Self {
             eventual: level.filter(Level::is_eventual),
             tokens,
-            last: Mutex::default(),
+            versions: Versions::default(),
         }
     }
 
@@ -90,12 +87,7 @@ impl Sessions {
 
     async fn write(&self, caller: &mut Caller, key: i64) {
         let client = caller.client(STRAYS_PERCENT);
-        let version = {
-            let mut last = self.last.lock().expect("nobody panics while counting");
-            let last = last.entry(key).or_default();
-            *last += 1;
-            *last
-        };
+        let version = self.versions.next(key);
         let ask = Ask {
             f: "write",
             key: Some(key),
@@ -118,12 +110,6 @@ impl Sessions {
             caller.remember(&token);
         }
     }
-
-    fn anybodys(&self, caller: &mut Caller) -> Option<i64> {
-        let last = self.last.lock().expect("nobody panics while counting");
-        let keys: Vec<i64> = last.keys().copied().collect();
-        (!keys.is_empty()).then(|| *caller.random.pick(&keys))
-    }
 }
 
 #[async_trait]
@@ -138,7 +124,7 @@ impl Workload for Sessions {
         let own = caller.process();
         let anybodys = match caller.random.percent(OWN_PERCENT) {
             true => None,
-            false => self.anybodys(caller),
+            false => self.versions.any(&mut caller.random),
         };
         match anybodys {
             Some(key) => self.read(caller, key).await,

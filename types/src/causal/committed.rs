@@ -159,7 +159,7 @@ impl Committed {
 
     /// The base of the same, without a copy of what lies above it: that may be a thousand
     /// intervals while many keys are on their way into the log.
-    fn base(&self, at: At) -> Dots {
+    pub fn base(&self, at: At) -> Dots {
         let mut base = self.clock.base();
         base.insert_all(Actor::LOG, &Intervals::up_to(at.0));
         base
