@@ -27,6 +27,8 @@ pub struct Entry {
     /// Of a value of the eventual plane: the name of its write, `NODE.START:COUNT`; empty: a
     /// committed value.
     pub dot: String,
+    /// Of a row of a scan at an eventual level: live values beside this one, which a get shows.
+    pub siblings: u32,
 }
 
 /// Where the time went, as the serving node saw it.
@@ -63,6 +65,9 @@ pub struct Receipt {
     pub context: Bytes,
     /// Upper bound on the age of what was read; none: no bound is known.
     pub staleness: Option<Duration>,
+    /// An estimate, of reads at eventual levels: 999 of 1,000 such reads show what was
+    /// acknowledged with one copy this long before; none: too little is known.
+    pub visible_after: Option<Duration>,
     /// Values exist that the log has not decided on.
     pub tentative: bool,
     /// Concurrent values beside the first.
@@ -253,6 +258,7 @@ impl From<v1::KeyValue> for Entry {
                 .filter(|micros| *micros > 0)
                 .map(Timestamp),
             dot: wire.dot,
+            siblings: wire.siblings,
         }
     }
 }
@@ -272,6 +278,7 @@ pub(crate) fn receipt(wire: Option<v1::Receipt>) -> Receipt {
         revision: Revision(wire.revision),
         context: wire.context,
         staleness: wire.staleness_ms.map(Duration::from_millis),
+        visible_after: wire.visible_after_us.map(Duration::from_micros),
         tentative: wire.tentative,
         siblings: wire.siblings,
         replaced_unseen: wire.replaced_unseen,

@@ -15,6 +15,7 @@ mod closing;
 mod coordinator;
 mod decide;
 mod error;
+mod estimates;
 mod faults;
 mod fence;
 mod hand_over;

@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::error::EventualError;
+use crate::estimates::Estimates;
 use crate::faults::{Faults, Witness};
 use crate::fence::{COLLECT_AT_ONCE_KEYS_MAX, Fences};
 use crate::lanes::Lanes;
@@ -108,6 +109,7 @@ pub(crate) struct Inner {
     pub(crate) latencies: Latencies,
     /// Of copies of writes, until they are acknowledged.
     pub(crate) copy_latencies: Latencies,
+    pub(crate) estimates: Estimates,
     pub(crate) lanes: Lanes,
     pub(crate) fences: Fences,
     pub(crate) read_repairs: Mutex<HashSet<(RangeId, Bytes)>>,
@@ -190,6 +192,7 @@ impl EventualNode {
             names: Mutex::default(),
             latencies: Latencies::default(),
             copy_latencies: Latencies::default(),
+            estimates: Estimates::default(),
             lanes: Lanes::default(),
             fences: Fences::default(),
             read_repairs: Mutex::default(),

@@ -10,7 +10,8 @@ use std::time::Duration;
 use quorate_types::{NodeId, RangeId};
 
 use crate::error::EventualError;
-use crate::node::EventualNode;
+use crate::node::{EventualNode, Inner};
+use crate::quorum::Holders;
 
 /// Writes that are drawn for one estimate.
 const DRAWS: u32 = 2_000;
@@ -39,17 +40,23 @@ impl EventualNode {
     /// [`EventualError`] where the catalog has no such range with an eventual plane.
     pub fn outlook(&self, range: RangeId) -> Result<Vec<HolderOutlook>, EventualError> {
         let inner = &self.inner;
-        let place = inner.place(range)?;
-        let all = place.holders.primaries.iter().map(|node| (*node, true));
-        let all = all.chain(place.holders.stand_ins.iter().map(|node| (*node, false)));
+        Ok(inner.outlook(&inner.place(range)?.holders))
+    }
+}
+
+impl Inner {
+    /// As [`EventualNode::outlook`].
+    pub(crate) fn outlook(&self, holders: &Holders) -> Vec<HolderOutlook> {
+        let all = holders.primaries.iter().map(|node| (*node, true));
+        let all = all.chain(holders.stand_ins.iter().map(|node| (*node, false)));
         let holders = all.map(|(node, is_primary)| HolderOutlook {
             node,
             is_primary,
-            reachable: node == inner.node || inner.peers.reachable(node),
-            reads: inner.latencies.recent(node),
-            copies: inner.copy_latencies.recent(node),
+            reachable: node == self.node || self.peers.reachable(node),
+            reads: self.latencies.recent(node),
+            copies: self.copy_latencies.recent(node),
         });
-        Ok(holders.collect())
+        holders.collect()
     }
 }
 

@@ -73,6 +73,9 @@ pub struct ReadDone {
     pub partial: bool,
     /// What was wanted and nobody knows, where the best that is there was to be answered.
     pub missing: Dots,
+    /// An estimate: 999 of 1,000 such reads see what was acknowledged with one copy this long
+    /// before. `None`: too little is known.
+    pub visible_after: Option<Duration>,
 }
 
 impl EventualNode {
@@ -114,7 +117,15 @@ impl EventualNode {
         reading.gather(copies, request.deadline).await?;
         let missing = reading.catch_up(&request).await?;
         let done = reading.join()?;
-        Ok(ReadDone { missing, ..done })
+        let is_complete = !done.partial;
+        let visible_after = is_complete
+            .then(|| inner.visible_after(request.range, &place.holders, copies))
+            .flatten();
+        Ok(ReadDone {
+            missing,
+            visible_after,
+            ..done
+        })
     }
 
     /// Which of some dots this node's replica of a range has not taken in.
@@ -358,6 +369,7 @@ impl Reading {
             tally,
             partial,
             missing: Dots::new(),
+            visible_after: None,
         })
     }
 

@@ -68,6 +68,8 @@ pub struct ScanDone {
     pub missing: Dots,
     /// Whether the log of a `mixed` range may not have decided all of it.
     pub tentative: bool,
+    /// As in `ReadDone`.
+    pub visible_after: Option<Duration>,
 }
 
 /// One replica's page.
@@ -118,6 +120,7 @@ impl EventualNode {
             if all.is_empty() || request.wanted.best_by.is_some() && again >= wanted_by {
                 return Ok(ScanDone {
                     missing: all,
+                    visible_after: inner.visible_after(request.range, &place.holders, wanted),
                     ..joined(parts, request.reverse)
                 });
             }
@@ -260,6 +263,7 @@ fn joined(mut parts: Vec<Part>, reverse: bool) -> ScanDone {
         context,
         missing: Dots::new(),
         tentative: parts.iter().any(|part| part.tentative),
+        visible_after: None,
     }
 }
 

@@ -19,6 +19,7 @@ use crate::level::{self, ReadPlan};
 use crate::names::WriteName;
 use crate::operations::{Prepared, results};
 use crate::read::{consistency_of, preference};
+use crate::receipt;
 use crate::route::{Errand, Tried};
 use crate::session::{Saw, Session};
 use crate::validate;
@@ -281,25 +282,15 @@ fn assembled(
         return Err(error);
     }
     let token = session.joined(receipts.iter().map(|receipt| &receipt.session_token));
-    let mut receipt = receipts.into_iter().reduce(newer).unwrap_or_default();
+    let mut receipt = receipts
+        .into_iter()
+        .reduce(receipt::joined)
+        .unwrap_or_default();
     receipt.session_token = token;
     Ok(v1::BatchResponse {
         results,
         receipt: Some(receipt),
     })
-}
-
-fn newer(mut left: v1::Receipt, right: v1::Receipt) -> v1::Receipt {
-    left.revision = left.revision.max(right.revision);
-    left.staleness_ms = left.staleness_ms.max(right.staleness_ms);
-    left.replayed |= right.replayed;
-    if right.rung > left.rung {
-        (left.rung, left.failed) = (right.rung, right.failed);
-    }
-    left.replicas.extend(right.replicas);
-    left.replicas.sort_unstable();
-    left.replicas.dedup();
-    left
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::gateway::{Gateway, keyspace, range_of};
 use crate::level::{self, EventualPlan, WritePlan};
 use crate::names::WriteName;
 use crate::range_page::{Bounds, MORE, PageLimit, Scan};
+use crate::receipt::as_micros;
 use crate::session::{Session, in_words};
 use crate::token::Seen as SessionSeen;
 use crate::write::wire_name;
@@ -203,7 +204,6 @@ impl Gateway {
         } else {
             v1::Role::StandIn
         };
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         v1::Receipt {
             level: Some(rung),
             node: here.0,
@@ -212,7 +212,7 @@ impl Gateway {
             stand_ins: stand_ins.iter().map(|node| node.0).collect(),
             range: range.id.0,
             micros: Some(v1::Micros {
-                total: micros(context.arrived.elapsed()),
+                total: as_micros(context.arrived.elapsed()),
                 ..v1::Micros::default()
             }),
             ..v1::Receipt::default()
@@ -303,7 +303,7 @@ impl Gateway {
         let seen = seen_by_writer(&write.update, done);
         receipt.session_token = write.session.after(place.range.id, &seen, group.as_deref());
         if let Some(micros) = &mut receipt.micros {
-            micros.disk = u64::try_from(done.stored_after.as_micros()).unwrap_or(u64::MAX);
+            micros.disk = as_micros(done.stored_after);
         }
         Ok(EventualWritten {
             dot: done.dot.to_string(),
@@ -513,6 +513,7 @@ impl Gateway {
         let seen = SessionSeen::of_context(done.state.context());
         receipt.session_token = views.session.after(place.range.id, &seen, group.as_deref());
         receipt.session_missing = in_words(&done.missing);
+        receipt.visible_after_us = done.visible_after.map(as_micros);
         receipt.tentative = self.is_tentative(place, &done.state)?;
         let mut answer = shown.answer(receipt);
         if answer
@@ -579,6 +580,7 @@ impl Gateway {
             receipt.tentative = done.tentative;
             receipt.siblings = entries.iter().map(|row| row.siblings).sum();
             receipt.session_missing = in_words(&done.missing);
+            receipt.visible_after_us = done.visible_after.map(as_micros);
             return Ok(v1::ScanResponse {
                 entries,
                 next_page_token: if more {

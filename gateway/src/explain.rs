@@ -14,6 +14,7 @@ use quorate_types::{Mode, NodeId, Timestamp, per_mille};
 use crate::costs::Kind;
 use crate::errors::GatewayError;
 use crate::gateway::{Gateway, keyspace};
+use crate::receipt::as_micros;
 
 /// The bound that stands for all of `bounded`.
 const BOUNDED: Duration = Duration::from_secs(5);
@@ -307,8 +308,4 @@ impl Gateway {
             visible_after_us: visible.map(as_micros),
         }
     }
-}
-
-fn as_micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -72,7 +72,7 @@ pub use errors::{ERROR_DOMAIN, GatewayError, status_of};
 pub use faults::Faults;
 pub use gateway::{Gateway, GatewayOptions};
 pub use http::{HTTP_CONNECTIONS_MAX, router, serve_http};
-pub use metrics::install_recorder;
+pub use metrics::{install_recorder, recorder};
 pub use pipeline::{Answers, PIPELINE_ANSWER_BYTES_MAX, PIPELINE_IN_FLIGHT_MAX};
 pub use plane::start_eventual;
 pub use serve::{CONNECTIONS_MAX, ServeError, routes, serve_grpc};

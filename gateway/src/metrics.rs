@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, gauge, histogram};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
 use quorate_raft::KeyspaceView;
 use tonic::Code;
@@ -63,19 +65,28 @@ fn named(keyspace: &KeyspaceView) -> String {
     }
 }
 
-/// Makes the process's recorder for Prometheus, with buckets for everything in seconds. Once for
-/// each process, before the first gateway.
+/// A recorder for Prometheus, with buckets for everything in seconds.
+///
+/// # Errors
+///
+/// None in practice: [`BuildError`] of a buckets' table that is empty.
+pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
+    let buckets = Matcher::Suffix("_seconds".to_owned());
+    let builder = PrometheusBuilder::new();
+    let builder = builder.set_buckets_for_metric(buckets, LATENCY_BUCKETS_SECONDS)?;
+    Ok(builder.build_recorder())
+}
+
+/// Makes a [`recorder`] the process's one. Once for each process, before the first gateway.
 ///
 /// # Errors
 ///
 /// [`BuildError`] if the process has a recorder already.
 pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
-    PrometheusBuilder::new()
-        .set_buckets_for_metric(
-            Matcher::Suffix("_seconds".to_owned()),
-            LATENCY_BUCKETS_SECONDS,
-        )?
-        .install_recorder()
+    let recorder = recorder()?;
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder)?;
+    Ok(handle)
 }
 
 /// An operation, as metrics label it.

@@ -12,6 +12,11 @@ use tokio::time::Instant;
 
 use crate::context::Context;
 
+/// As receipts tell times.
+pub(crate) fn as_micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Where the time of a request went.
 #[derive(Clone, Copy, Debug)]
 pub struct Spent {
@@ -41,12 +46,11 @@ impl Spent {
     fn micros(&self, context: &Context) -> v1::Micros {
         let queue = self.began.saturating_duration_since(context.arrived);
         let total = context.arrived.elapsed();
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         v1::Micros {
-            queue: micros(queue),
-            consensus: micros(self.consensus),
-            disk: micros(total.saturating_sub(queue).saturating_sub(self.consensus)),
-            total: micros(total),
+            queue: as_micros(queue),
+            consensus: as_micros(self.consensus),
+            disk: as_micros(total.saturating_sub(queue).saturating_sub(self.consensus)),
+            total: as_micros(total),
         }
     }
 }
@@ -80,5 +84,74 @@ pub fn receipt(
         micros: Some(spent.micros(context)),
         range: group.range_id().0,
         ..v1::Receipt::default()
+    }
+}
+
+/// One receipt of two parts of a request: it promises what both promise. Session tokens are
+/// joined by the session.
+pub fn joined(mut all: v1::Receipt, other: v1::Receipt) -> v1::Receipt {
+    let larger = |one: Option<u64>, two: Option<u64>| one.zip(two).map(|(one, two)| one.max(two));
+    all.revision = all.revision.max(other.revision);
+    all.staleness_ms = larger(all.staleness_ms, other.staleness_ms);
+    all.visible_after_us = larger(all.visible_after_us, other.visible_after_us);
+    all.tentative |= other.tentative;
+    all.replayed |= other.replayed;
+    all.siblings = all.siblings.saturating_add(other.siblings);
+    all.replaced_unseen = all.replaced_unseen.saturating_add(other.replaced_unseen);
+    if other.rung > all.rung {
+        (all.level, all.rung, all.failed) = (other.level, other.rung, other.failed);
+    }
+    if all.session_missing.is_empty() {
+        all.session_missing = other.session_missing;
+    }
+    for (mine, others) in [
+        (&mut all.replicas, other.replicas),
+        (&mut all.stand_ins, other.stand_ins),
+    ] {
+        mine.extend(others);
+        mine.sort_unstable();
+        mine.dedup();
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_part_does_not_promise_the_whole_does_not() {
+        let part = |staleness_ms, visible_after_us| v1::Receipt {
+            staleness_ms,
+            visible_after_us,
+            ..v1::Receipt::default()
+        };
+        let both = joined(part(Some(3), Some(5)), part(Some(4), Some(2)));
+        assert_eq!(
+            (both.staleness_ms, both.visible_after_us),
+            (Some(4), Some(5))
+        );
+        let unknown = joined(part(None, Some(5)), part(Some(4), None));
+        assert_eq!(
+            (unknown.staleness_ms, unknown.visible_after_us),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn the_lowest_rung_that_was_met_and_everyone_who_took_part_are_named() {
+        let part = |rung, primary, stand_in, missing: &str| v1::Receipt {
+            rung,
+            replicas: vec![primary],
+            stand_ins: vec![stand_in],
+            failed: vec!["why".to_owned(); rung as usize],
+            session_missing: missing.to_owned(),
+            siblings: 1,
+            ..v1::Receipt::default()
+        };
+        let all = joined(part(0, 2, 4, ""), part(1, 1, 4, "1.1:7"));
+        assert_eq!((all.rung, all.failed.len(), all.siblings), (1, 1, 2));
+        assert_eq!((all.replicas, all.stand_ins), (vec![1, 2], vec![4]));
+        assert_eq!(all.session_missing, "1.1:7");
     }
 }

@@ -25,6 +25,7 @@ use crate::level;
 use crate::merge::{Merge, Next};
 use crate::page_token::{Fingerprint, PageToken};
 use crate::range_page::{Bounds, PageLimit, Scan};
+use crate::receipt;
 use crate::seal::Kind;
 use crate::session::Session;
 use crate::validate;
@@ -495,23 +496,12 @@ fn joined(scan: &Scan<'_>, receipts: Vec<v1::Receipt>) -> v1::Receipt {
     let token = scan
         .session
         .joined(receipts.iter().map(|receipt| &receipt.session_token));
-    let mut receipts = receipts.into_iter();
-    let Some(mut all) = receipts.next() else {
-        return v1::Receipt {
+    let all = receipts.into_iter().reduce(receipt::joined);
+    v1::Receipt {
+        session_token: token,
+        ..all.unwrap_or_else(|| v1::Receipt {
             level: Some(level::read_rung_to_wire(scan.level)),
-            session_token: token,
             ..v1::Receipt::default()
-        };
-    };
-    for other in receipts {
-        all.replicas.extend(other.replicas);
-        all.staleness_ms = all.staleness_ms.max(other.staleness_ms);
-        all.revision = all.revision.max(other.revision);
-        all.tentative |= other.tentative;
-        all.siblings = all.siblings.saturating_add(other.siblings);
+        })
     }
-    all.replicas.sort_unstable();
-    all.replicas.dedup();
-    all.session_token = token;
-    all
 }

@@ -146,6 +146,7 @@ mod tests {
             revision: Revision(1),
             expires_at: None,
             dot: dot.to_owned(),
+            siblings: 0,
         }
     }
 

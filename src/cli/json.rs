@@ -32,6 +32,9 @@ pub fn entry(entry: &Entry, keys_only: bool) -> Map<String, Value> {
     if !entry.dot.is_empty() {
         object.insert("dot".to_owned(), json!(entry.dot));
     }
+    if entry.siblings > 0 {
+        object.insert("siblings_count".to_owned(), json!(entry.siblings));
+    }
     if let Some(expires_at) = entry.expires_at {
         object.insert("expires_at".to_owned(), json!(expires_at.0));
     }
@@ -121,6 +124,7 @@ pub fn receipt(receipt: &Receipt) -> Value {
         "revision": receipt.revision.0,
         "context": context_value(&receipt.context),
         "staleness_ms": receipt.staleness.map(|age| age.as_millis() as u64),
+        "visible_after_us_estimate": receipt.visible_after.map(|after| after.as_micros() as u64),
         "tentative": receipt.tentative,
         "siblings": receipt.siblings,
         "replaced_unseen": receipt.replaced_unseen,
@@ -158,6 +162,10 @@ pub fn receipt_line(receipt: &Receipt) -> String {
     if let Some(age) = receipt.staleness {
         line.push_str(&format!(", at most {} ms old", age.as_millis()));
     }
+    if let Some(after) = receipt.visible_after {
+        let after = after.as_secs_f64() * 1e3;
+        line.push_str(&format!(", writes visible after {after:.1} ms (estimate)"));
+    }
     if !receipt.session_missing.is_empty() {
         line.push_str(&format!(
             ", behind the session: {}",
@@ -190,6 +198,7 @@ mod tests {
             revision: Revision(1_762_000_000_000_000),
             expires_at: None,
             dot: String::new(),
+            siblings: 0,
         }
     }
 
@@ -260,6 +269,7 @@ mod tests {
             revision: Revision(7),
             context: Bytes::new(),
             staleness: Some(Duration::from_millis(3)),
+            visible_after: Some(Duration::from_micros(700)),
             tentative: false,
             siblings: 0,
             replaced_unseen: 0,
@@ -284,7 +294,7 @@ mod tests {
             receipt,
             json!({"level":"linearizable","rung":0,"node":2,"role":"leader","replicas":[1,2],
                    "stand_ins":[],"revision":7,"context":null,"staleness_ms":3,
-                   "tentative":false,"siblings":0,"replaced_unseen":0,"replayed":false,"failed":[],
+                   "visible_after_us_estimate":700,"tentative":false,"siblings":0,"replaced_unseen":0,"replayed":false,"failed":[],
                    "session_missing":"","range":4,"micros":{"queue":1,"consensus":2,"disk":3,"total":6}})
         );
     }

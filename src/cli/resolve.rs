@@ -213,6 +213,7 @@ mod tests {
             revision: Revision(1),
             expires_at: None,
             dot: dot.to_owned(),
+            siblings: 0,
         };
         let (a, b) = (entry("a", "1.1.7"), entry("b", "2.1.1"));
         let siblings = [&a, &b];

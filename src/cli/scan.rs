@@ -88,6 +88,10 @@ fn print(output: &mut Output, page: &ScanPage, keys_only: bool) -> Result<(), Cl
             output.bytes(b"\t")?;
             output.bytes(&entry.value)?;
         }
+        if entry.siblings > 0 {
+            let beside = format!("\t(+{} concurrent, see `get`)", entry.siblings);
+            output.bytes(beside.as_bytes())?;
+        }
         output.bytes(b"\n")?;
     }
     if !output.is_json() {

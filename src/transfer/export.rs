@@ -152,6 +152,7 @@ mod tests {
             revision: Revision(1),
             expires_at: None,
             dot: String::new(),
+            siblings: 0,
         })
     }
 

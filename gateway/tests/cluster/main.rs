@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod converge;
+mod counted;
 mod explain;
 mod failures;
 mod keys;
@@ -13,5 +14,6 @@ mod planes;
 mod scans;
 mod sessions;
 mod triples;
+mod typed_keys;
 mod wire;
 mod world;

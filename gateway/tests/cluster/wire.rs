@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use quorate_gateway::{Limits, install_recorder, router, routes, serve_grpc};
+use quorate_gateway::{Limits, recorder, router, routes, serve_grpc};
 use quorate_proto::v1;
 use quorate_proto::v1::admin_client::AdminClient;
 use quorate_proto::v1::kv_client::KvClient;
@@ -188,11 +188,14 @@ async fn page(address: std::net::SocketAddr, path: &str) -> String {
 }
 
 async fn pages_are_served(world: &World) {
-    let metrics = install_recorder().unwrap();
+    // Of this thread: other tests count on theirs.
+    let recorder = recorder().unwrap();
+    let pages = recorder.handle();
+    let _counted_here = metrics::set_default_local_recorder(&recorder);
     world.put(1, "default", "k", "v").await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = router(world.gateways[1].clone(), metrics);
+    let router = router(world.gateways[1].clone(), pages);
     tokio::spawn(async move { axum::serve(listener, router).await });
     assert!(page(address, "/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(page(address, "/readyz").await.starts_with("HTTP/1.1 200"));
