@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_types::causal::{
-    Actor, Context, Delta, Dot, Dots, KeyState, Limits, Planned, Seen, Update, plan,
+    Actor, Context, Delta, Dot, Dots, KeyState, Limits, Planned, Seen, Update, beside, plan,
 };
 use quorate_types::{Ack, ConflictPolicy, Copies, NodeId, RangeId, RequestId, Revision, Timestamp};
 use tokio::time::Instant;
@@ -127,7 +127,11 @@ impl EventualNode {
         let holders_wanted = rungs.iter().map(|rung| rung.wanted).max().unwrap_or(1);
         let holders_wanted = u8::try_from(holders_wanted).unwrap_or(u8::MAX);
         let began = Instant::now();
-        let (written, replayed) = self.take_in(
+        let Taken {
+            written,
+            beside,
+            replayed,
+        } = self.take_in(
             (&request, &known),
             &replica,
             &place,
@@ -139,7 +143,9 @@ impl EventualNode {
             written.synced.wait().await?;
         }
         let stored_after = began.elapsed();
-        let strong = self.strong_rungs(&request, &written.deltas).await;
+        let strong = self
+            .strong_rungs(&request, (&beside, &written.deltas))
+            .await;
         let dots = dots_of(&written.deltas)?;
         let stored = Stored {
             range: request.range,
@@ -193,10 +199,7 @@ impl EventualNode {
         request: &WriteRequest,
         place: &Place,
     ) -> Result<KeyState, EventualError> {
-        let whole = match place.policy {
-            ConflictPolicy::Siblings | ConflictPolicy::LastWriteWins => true,
-            ConflictPolicy::Counter | ConflictPolicy::Set | ConflictPolicy::Map => false,
-        };
+        let whole = !is_typed(place.policy);
         let session = &request.session;
         let is_said = whole && !session.is_coarse;
         if is_said || session.dots.is_empty() || request.seen.is_some() {
@@ -225,17 +228,15 @@ impl EventualNode {
         place: &Place,
         primary: bool,
         wanted: u8,
-    ) -> Result<(Written, bool), EventualError> {
+    ) -> Result<Taken, EventualError> {
         let inner = &self.inner;
         let Some((id, first_tried)) = request.name else {
-            let written = self.take_in_new((request, known), replica, place, primary, wanted)?;
-            return Ok((written, false));
+            return self.take_in_new((request, known), replica, place, primary, wanted);
         };
         let begun = inner.names.lock().begin(request.range, id);
         match begun {
             Begun::Known(earlier) if !inner.options.faults.rename_retries => {
-                let written = take_in_again(request, replica, primary, wanted, earlier)?;
-                return Ok((written, true));
+                return take_in_again(request, replica, primary, wanted, earlier);
             }
             Begun::Busy => return Err(EventualError::RetryUnknown),
             Begun::New | Begun::Known(_) => {}
@@ -246,13 +247,14 @@ impl EventualNode {
         } else {
             self.take_in_new((request, known), replica, place, primary, wanted)
         };
-        let remembered = taken.as_ref().ok().map(|written| Remembered {
-            dot: written.dot,
-            deltas: written.deltas.clone(),
+        let remembered = taken.as_ref().ok().map(|taken| Remembered {
+            dot: taken.written.dot,
+            deltas: taken.written.deltas.clone(),
+            beside: taken.beside.clone(),
         });
         let name = (request.range, id);
         inner.names.lock().end(name, first_tried, remembered);
-        Ok((taken?, false))
+        taken
     }
 
     fn take_in_new(
@@ -262,12 +264,13 @@ impl EventualNode {
         place: &Place,
         primary: bool,
         wanted: u8,
-    ) -> Result<Written, EventualError> {
+    ) -> Result<Taken, EventualError> {
         let times = (request.timestamp, request.expiry);
+        let mut view = KeyState::default();
         let make = |held: &KeyState, actor, last| {
-            let mut held = held.clone();
-            held.join(known);
-            planned(request, place, &held, actor, last)
+            view = held.clone();
+            view.join(known);
+            planned(request, place, &view, actor, last)
         };
         let written = if primary {
             replica.write(&request.key, make, times)?
@@ -276,7 +279,32 @@ impl EventualNode {
         };
         let witness = &self.inner.options.witness;
         witness.saw(request.range, &request.key, &written.deltas);
-        Ok(written)
+        let beside = match !request.strong.is_empty() && is_typed(place.policy) {
+            false => Vec::new(),
+            true => self.beside(request, place, &view, &written.deltas)?,
+        };
+        Ok(Taken {
+            written,
+            beside,
+            replayed: false,
+        })
+    }
+
+    /// What the log may have to learn before it takes in these deltas, as far as this node knows
+    /// what it knows.
+    fn beside(
+        &self,
+        request: &WriteRequest,
+        place: &Place,
+        view: &KeyState,
+        deltas: &[Bytes],
+    ) -> Result<Vec<Bytes>, EventualError> {
+        let decisions = &self.inner.decisions;
+        let decided = decisions.decided(request.range, &request.key)?;
+        let decided = decided.map(|(decided, _)| decided).unwrap_or_default();
+        let deltas: Result<Vec<Delta>, _> = deltas.iter().map(Delta::decode).collect();
+        let beside = beside(place.policy, view, decided.context(), &deltas?);
+        Ok(beside.iter().map(Delta::encode).collect())
     }
 }
 
@@ -291,14 +319,35 @@ impl Inner {
     }
 }
 
+/// Whether a key of such a keyspace is the sum of many writes.
+fn is_typed(policy: ConflictPolicy) -> bool {
+    match policy {
+        ConflictPolicy::Siblings | ConflictPolicy::LastWriteWins => false,
+        ConflictPolicy::Counter | ConflictPolicy::Set | ConflictPolicy::Map => true,
+    }
+}
+
+/// A write that was taken in here.
+struct Taken {
+    written: Written,
+    /// Deltas that the log is to take in first.
+    beside: Vec<Bytes>,
+    /// By an earlier attempt.
+    replayed: bool,
+}
+
 /// Takes in another copy of a write that was named before: if it is there, nothing changes.
 fn take_in_again(
     request: &WriteRequest,
     replica: &Replica,
     primary: bool,
     wanted: u8,
-    Remembered { dot, deltas }: Remembered,
-) -> Result<Written, EventualError> {
+    Remembered {
+        dot,
+        deltas,
+        beside,
+    }: Remembered,
+) -> Result<Taken, EventualError> {
     let key = request.key.clone();
     let (synced, state) = if primary {
         let deltas = deltas.clone();
@@ -308,12 +357,17 @@ fn take_in_again(
         let synced = replica.keep(&key, &deltas, wanted)?;
         (synced, replica.fetch_hinted(&key)?.unwrap_or_default())
     };
-    Ok(Written {
+    let written = Written {
         dot,
         deltas,
         folds: false,
         state,
         synced,
+    };
+    Ok(Taken {
+        written,
+        beside,
+        replayed: true,
     })
 }
 

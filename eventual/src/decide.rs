@@ -25,6 +25,10 @@ use crate::seam::{Place, Proposal};
 /// Pause before a log that did not decide is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
+/// Bytes of values that a strong attempt brings to the log beside its own; what is more is
+/// absorbed soon.
+const BESIDE_BYTES_MAX: usize = 512 << 10;
+
 /// Why a rung of the log was not met.
 pub(crate) enum Unmet {
     /// No majority of primaries is in reach: it was not tried.
@@ -226,15 +230,25 @@ impl EventualNode {
         }
     }
 
-    /// Tries the strong rungs of a ladder, each until its deadline.
-    pub(crate) async fn strong_rungs(&self, request: &WriteRequest, deltas: &[Bytes]) -> Strong {
+    /// Tries the strong rungs of a ladder, each until its deadline. The log takes in `beside`
+    /// first, in the same entry.
+    pub(crate) async fn strong_rungs(
+        &self,
+        request: &WriteRequest,
+        (beside, deltas): (&[Bytes], &[Bytes]),
+    ) -> Strong {
         let mut strong = Strong::default();
         if request.strong.is_empty() {
             return strong;
         }
+        if beside.iter().map(Bytes::len).sum::<usize>() > BESIDE_BYTES_MAX {
+            let too_much = "more of the key waits for the log than one entry takes";
+            strong.failed = vec![too_much; request.strong.len()];
+            return strong;
+        }
         let proposal = Proposal::Tentative {
             key: request.key.clone(),
-            deltas: deltas.to_vec(),
+            deltas: [beside, deltas].concat(),
         };
         for (at, deadline) in request.strong.iter().enumerate() {
             match self.inner.decide(request.range, &proposal, *deadline).await {

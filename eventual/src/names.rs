@@ -16,6 +16,8 @@ const REMEMBERED_WRITES_MAX: usize = 65_536;
 pub(crate) struct Remembered {
     pub(crate) dot: Dot,
     pub(crate) deltas: Vec<Bytes>,
+    /// As in `coordinator`.
+    pub(crate) beside: Vec<Bytes>,
 }
 
 /// What a name of a client's is known for.
@@ -93,6 +95,7 @@ mod tests {
         let remembered = Remembered {
             dot: Dot::new(Actor { disk: 1, start: 1 }, 1),
             deltas: Vec::new(),
+            beside: Vec::new(),
         };
         for sequence in 0..=REMEMBERED_WRITES_MAX as u64 {
             assert!(names.would_know(Timestamp(sequence)));

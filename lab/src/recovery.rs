@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use quorate_proto::v1::{RangeStatus, ReplicaStatus};
+use quorate_proto::v1::{NodeStatus, RangeStatus, ReplicaStatus};
 use quorate_types::Mode;
 use serde_json::{Value as Json, json};
 
@@ -84,11 +84,13 @@ async fn same(cluster: &Cluster, mode: Mode, begin: Instant) -> Result<Duration,
     let mut last = String::new();
     let mut since = Instant::now();
     loop {
-        let ranges = look(cluster).await;
-        let problem = match ranges.as_ref().map(|ranges| all_at_rest(ranges, mode)) {
-            Ok(Ok(())) => return Ok(begin.elapsed()),
-            Ok(Err(problem)) => problem,
-            Err(problem) => problem.clone(),
+        let looked = look(cluster).await;
+        let rest = looked.and_then(|(nodes, ranges)| {
+            nothing_on_its_way(&nodes)?;
+            ranges.iter().try_for_each(|range| at_rest(range, mode))
+        });
+        let Err(problem) = rest else {
+            return Ok(begin.elapsed());
         };
         // Damage may be found only now, when all is read.
         let replaced = cluster.replace_lost().await;
@@ -103,19 +105,27 @@ async fn same(cluster: &Cluster, mode: Mode, begin: Instant) -> Result<Duration,
     }
 }
 
-async fn look(cluster: &Cluster) -> Result<Vec<RangeStatus>, String> {
+async fn look(cluster: &Cluster) -> Result<(Vec<NodeStatus>, Vec<RangeStatus>), String> {
     let client = cluster.client(&cluster.endpoints(), KEYSPACE, ASK_MAX);
     let admin = client.map_err(|error| error.to_string())?.admin();
+    // First: what is handed over in between is with the replicas by then.
+    let nodes = admin.status().await;
+    let nodes = nodes.map_err(|error| error.to_string())?.nodes;
     let ranges = admin.ranges(KEYSPACE, true).await;
     let ranges = ranges.map_err(|error| error.to_string())?;
     match ranges.is_empty() {
         true => Err("the keyspace has no ranges".to_owned()),
-        false => Ok(ranges),
+        false => Ok((nodes, ranges)),
     }
 }
 
-fn all_at_rest(ranges: &[RangeStatus], mode: Mode) -> Result<(), String> {
-    ranges.iter().try_for_each(|range| at_rest(range, mode))
+/// Whether no stand-in keeps a write that the replicas may lack, however equal they are.
+fn nothing_on_its_way(nodes: &[NodeStatus]) -> Result<(), String> {
+    nodes.iter().try_for_each(|node| match node.hints {
+        _ if !node.reachable => Err(format!("node {} does not answer", node.id)),
+        0 => Ok(()),
+        hints => Err(format!("node {} keeps {hints} hints", node.id)),
+    })
 }
 
 /// Whether all replicas of a range hold the same, and have nothing left to do.
@@ -154,9 +164,6 @@ fn eventual_at_rest(replicas: &[ReplicaStatus]) -> Result<(), String> {
         let node = replica.node;
         if !eventual.filled {
             return Err(format!("node {node} is not filled"));
-        }
-        if eventual.hints > 0 {
-            return Err(format!("node {node} keeps {} hints", eventual.hints));
         }
         if eventual.overlay_rows > 0 {
             let rows = eventual.overlay_rows;
@@ -201,5 +208,18 @@ mod tests {
         assert!(check(vec![replica(1, "a", 7), replica(2, "a", 8)]).is_err());
         assert!(check(vec![replica(1, "", 7)]).is_err());
         assert!(check(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_stand_in_that_keeps_a_hint_is_not_at_rest() {
+        let node = |id, hints| NodeStatus {
+            id,
+            hints,
+            reachable: true,
+            ..NodeStatus::default()
+        };
+        assert_eq!(nothing_on_its_way(&[node(1, 0), node(2, 0)]), Ok(()));
+        let kept = nothing_on_its_way(&[node(1, 0), node(2, 3)]);
+        assert_eq!(kept, Err("node 2 keeps 3 hints".to_owned()));
     }
 }

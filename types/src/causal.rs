@@ -52,7 +52,7 @@ pub use part::{MAP_DEPTH_MAX, Part, PartError};
 pub use record::{KeyState, Record, Value};
 pub use store::{RangeImage, RangeStore};
 pub use unsettled::Unsettled;
-pub use write::{Limits, Planned, Seen, Update, WriteError, plan};
+pub use write::{Limits, Planned, Seen, Update, WriteError, beside, plan};
 
 /// Who names writes: one start of one disk identity, in the range whose clock it stands in.
 /// A node takes a new start number, synced, each time it starts, so no dot is given twice.

@@ -188,6 +188,16 @@ impl Dots {
         }
     }
 
+    /// What `actor` named. What is closed is left out, as in [`Dots::without`].
+    #[must_use]
+    pub fn of_actor(&self, actor: Actor) -> Self {
+        let own = self.actors.iter().filter(|(one, _)| *one == actor);
+        Self {
+            actors: own.cloned().collect(),
+            closed: Vec::new(),
+        }
+    }
+
     /// How many intervals it takes to say the set.
     pub fn intervals(&self) -> usize {
         let of_one = |(_, counters): &(Actor, Intervals)| counters.ranges().count();

@@ -242,6 +242,40 @@ pub fn plan(
     Ok(plan.planned)
 }
 
+/// The live values that the deltas of a typed key were planned beside and that a log lacks which
+/// knows `known`: as deltas that replace nothing, to be taken in before them.
+///
+/// A context holds what those values have replaced. A log that took the deltas in by themselves
+/// would lose that, and show nothing in its place until it is told of the values.
+pub fn beside(
+    policy: ConflictPolicy,
+    view: &KeyState,
+    known: &Dots,
+    deltas: &[Delta],
+) -> Vec<Delta> {
+    let is_named = |dot: Dot| match policy {
+        ConflictPolicy::Siblings | ConflictPolicy::LastWriteWins => false,
+        // An increment's context holds dots of its own actor.
+        ConflictPolicy::Counter => deltas.iter().any(|delta| delta.dot.actor == dot.actor),
+        ConflictPolicy::Set | ConflictPolicy::Map => true,
+    };
+    if deltas.iter().all(|delta| delta.context.is_empty()) {
+        return Vec::new();
+    }
+    let is_replaced = |dot| deltas.iter().any(|delta| delta.context.contains(dot));
+    let lacking = view.live().filter(|(dot, _)| {
+        dot.actor != Actor::LOG && is_named(*dot) && !known.contains(*dot) && !is_replaced(*dot)
+    });
+    let deltas = lacking.map(|(dot, value)| Delta {
+        dot: *dot,
+        context: Dots::new(),
+        value: Some(value.payload.clone()),
+        timestamp: value.timestamp,
+        expiry: value.expiry,
+    });
+    deltas.collect()
+}
+
 impl Plan<'_> {
     /// An update of the whole key.
     fn key(&mut self, update: &Update) -> Result<(), WriteError> {
@@ -362,7 +396,9 @@ impl Plan<'_> {
     }
 
     /// An increment folds the actor's own amounts, so that a counter takes one dot an actor.
-    /// Amounts of others are not replaced: they would be counted again where theirs grow.
+    /// Amounts of others are not replaced: they would be counted again where theirs grow. Nor are
+    /// their earlier sums named, though they are known to be replaced: who takes this increment in
+    /// may have to wait for what replaced them, and would miss all that they stand for.
     fn increment(&mut self, path: &[Bytes], amount: i64) -> Result<(), WriteError> {
         let amounts = self.parts.iter().filter_map(|(dot, value, part)| {
             let Some(Part::Amount(amount)) = at_path(part, path) else {
@@ -384,7 +420,10 @@ impl Plan<'_> {
         }
         let (context, amount) = match i64::try_from(own) {
             // With what was folded earlier: a late copy of an early sum must be known as one.
-            Ok(own) if !folded.is_empty() => (self.narrowed(self.view.context(), folded), own),
+            Ok(own) if !folded.is_empty() => {
+                let mine = self.view.context().of_actor(self.actor);
+                (self.narrowed(&mine, folded), own)
+            }
             Ok(own) => (Dots::new(), own),
             Err(_) => (Dots::new(), amount),
         };

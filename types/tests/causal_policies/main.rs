@@ -126,6 +126,27 @@ fn a_late_copy_of_an_early_sum_is_not_counted_beside_a_later_one() {
     assert_eq!(range.reading(1), Reading::Counter(3));
 }
 
+/// A coordinator knows which sums of others are replaced. Named in its own increment, they would
+/// go where what replaced them is still to come.
+#[test]
+fn an_increment_takes_no_sum_of_others_from_who_lacks_their_next_one() {
+    let mut range = Range::new(ConflictPolicy::Counter);
+    let first = range.write(0, &Update::Increment(100));
+    let own = range.write(1, &Update::Increment(10));
+    for delta in first.iter().chain(&own) {
+        for to in 0..3 {
+            let _ = range.replicas[to].accept(&KEY, delta);
+        }
+    }
+    for delta in range.write(0, &Update::Increment(1_000)) {
+        let _ = range.replicas[1].accept(&KEY, &delta);
+    }
+    for delta in range.write(1, &Update::Increment(1)) {
+        let _ = range.replicas[2].accept(&KEY, &delta);
+    }
+    assert_eq!(range.reading(2), Reading::Counter(111));
+}
+
 #[test]
 fn increments_count_exactly_once() {
     for seed in 0..cases() {
