@@ -1,11 +1,14 @@
 //! The operations inside batches and transactions: into commands, and their results out of what
 //! the range applied.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use quorate_proto::internal::{TransactionOperation, Write, transaction_operation};
 use quorate_proto::v1::{self, operation::Operation as Op};
 use quorate_raft::machine::{ApplyOutcome, TxnResult};
 use quorate_raft::{Group, KeyspaceView};
+use quorate_storage::engine::Version;
 use quorate_types::Revision;
 
 use crate::errors::GatewayError;
@@ -61,7 +64,7 @@ impl Prepared {
 }
 
 /// The results of the operations that ran, in their order. Of an earlier attempt the range
-/// remembers no more than its revision: gets then see what is there now.
+/// remembers no more than its revision: they are told from its history.
 pub(crate) fn results(
     outcome: ApplyOutcome,
     revision: Revision,
@@ -75,10 +78,7 @@ pub(crate) fn results(
                 .map(|(result, operation)| result_of(result, operation))
                 .collect())
         }
-        _ => operations
-            .iter()
-            .map(|operation| remembered(operation, revision, group))
-            .collect(),
+        _ => remembered(operations, revision, group),
     }
 }
 
@@ -93,16 +93,56 @@ fn result_of(result: TxnResult, operation: &Prepared) -> v1::OperationResult {
     }
 }
 
+/// What operations found that ran as of `revision`: each key as it was before, and what the
+/// operations before it in the list made of it. A get of what history holds no more is an error
+/// in its place; of a delete it is not told then whether there was anything.
 fn remembered(
-    operation: &Prepared,
+    operations: &[Prepared],
     revision: Revision,
     group: &Group,
-) -> Result<v1::OperationResult, GatewayError> {
-    if !operation.is_write() {
-        return operation.read(group);
+) -> Result<Vec<v1::OperationResult>, GatewayError> {
+    let at = |key: &Bytes, revision| group.table().get_at(key, revision).map_err(stored);
+    let mut changed: HashMap<&Bytes, Option<Version>> = HashMap::new();
+    let mut results = Vec::with_capacity(operations.len());
+    for operation in operations {
+        let key = &operation.key;
+        let before = match changed.get(key) {
+            Some(version) => Ok(version.clone()),
+            None => at(key, revision.0 - 1),
+        };
+        let before = match before {
+            Err(error @ GatewayError::RevisionCollected { .. }) if !operation.is_write() => {
+                results.push(v1::OperationResult {
+                    error: Some(v1::Error::from(error)),
+                    ..v1::OperationResult::default()
+                });
+                continue;
+            }
+            Err(GatewayError::RevisionCollected { .. }) => None,
+            before => before?,
+        };
+        let mut result = TxnResult {
+            found: before.is_some(),
+            revision,
+            version: None,
+        };
+        match &operation.operation.operation {
+            Some(Op::Put(put)) => {
+                // Of several puts of the key in one list the last one is there: with its value.
+                let put = at(key, revision.0).ok().flatten().map(|now| Version {
+                    value: put.value.clone(),
+                    ..now
+                });
+                changed.insert(key, put);
+                result.found = false;
+            }
+            Some(Op::Delete(_)) => drop(changed.insert(key, None)),
+            Some(Op::Get(_)) | None => {
+                result.revision = Revision::ZERO;
+                result.version = before.map(|version| (key.clone(), version));
+            }
+        }
+        results.push(result_of(result, operation));
     }
-    Ok(v1::OperationResult {
-        revision: revision.0,
-        ..v1::OperationResult::default()
-    })
+    Ok(results)
 }

@@ -11,6 +11,7 @@ mod keys;
 mod levels;
 mod pipelines;
 mod planes;
+mod replays;
 mod scans;
 mod sessions;
 mod triples;

@@ -1,5 +1,6 @@
-//! Counters and sets on both planes: changed at eventual levels through the same storms, absorbed
-//! by the log, and in the end the same on both planes and exact.
+//! Counters and sets on both planes: changed at all levels through the same storms, absorbed by the
+//! log, and in the end the same on both planes and exact. What the log has decided is in every
+//! linearizable read from then on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,16 +26,33 @@ const PAUSE_MAX_MILLISECONDS: u64 = 60;
 struct Known {
     sum: i64,
     perhaps: i64,
+    /// Of the sum, what the log has decided.
+    decided: i64,
+    /// All that was begun.
+    begun: i64,
     added: BTreeSet<Bytes>,
     perhaps_added: BTreeSet<Bytes>,
+    decided_added: BTreeSet<Bytes>,
     /// Perhaps removed: a coordinator removes what it has of an element, and that may be nothing.
     removed: BTreeSet<Bytes>,
 }
 
 type SharedKnown = Arc<Mutex<Known>>;
 
-async fn change(world: &Shared, client: u64, sequence: u64, change: Change, saw: Saw) -> Asked<()> {
-    let level = if world.percent(60) { ONE } else { QUORUM };
+fn any_level(world: &Shared) -> Level {
+    match world.roll(100) {
+        0..40 => ONE,
+        40..65 => QUORUM,
+        _ => Level::Linearizable,
+    }
+}
+
+async fn change(
+    world: &Shared,
+    (client, sequence): (u64, u64),
+    (change, level): (Change, Level),
+    saw: Saw,
+) -> Asked<()> {
     let within = Duration::from_millis(100 + world.roll(1_000));
     let saw = Saw {
         id: Some(request_id(world, client, sequence)),
@@ -47,17 +65,18 @@ async fn change(world: &Shared, client: u64, sequence: u64, change: Change, saw:
 
 async fn increment(world: &Shared, known: &SharedKnown, client: u64, sequence: u64) {
     let amount = 1 + world.roll(9) as i64;
-    let asked = change(
-        world,
-        client,
-        sequence,
-        Change::Increment(amount),
-        Saw::default(),
-    )
-    .await;
+    let level = any_level(world);
+    known.lock().begun += amount;
+    let by = (Change::Increment(amount), level);
+    let asked = change(world, (client, sequence), by, Saw::default()).await;
     let mut known = known.lock();
     match asked {
-        Asked::Done(()) => known.sum += amount,
+        Asked::Done(()) => {
+            known.sum += amount;
+            if level == Level::Linearizable {
+                known.decided += amount;
+            }
+        }
         Asked::Unknown(_) => known.perhaps += amount,
         Asked::Refused(_) => {}
     }
@@ -71,11 +90,17 @@ fn elements(one: &Bytes) -> v1::change::Elements {
 
 async fn add(world: &Shared, known: &SharedKnown, client: u64, sequence: u64) {
     let one = Bytes::from(format!("{client}-{sequence}"));
-    let adding = Change::Add(elements(&one));
-    let asked = change(world, client, sequence, adding, Saw::default()).await;
+    let level = any_level(world);
+    let adding = (Change::Add(elements(&one)), level);
+    let asked = change(world, (client, sequence), adding, Saw::default()).await;
     let mut known = known.lock();
     let _is_new = match asked {
-        Asked::Done(()) => known.added.insert(one),
+        Asked::Done(()) => {
+            if level == Level::Linearizable {
+                known.decided_added.insert(one.clone());
+            }
+            known.added.insert(one)
+        }
         Asked::Unknown(_) => known.perhaps_added.insert(one),
         Asked::Refused(_) => false,
     };
@@ -90,9 +115,34 @@ async fn remove(world: &Shared, known: &SharedKnown, client: u64, sequence: u64)
         return;
     }
     let one = &all[world.roll(all.len() as u64) as usize];
-    let removing = Change::Remove(elements(one));
+    let removing = (Change::Remove(elements(one)), any_level(world));
     known.lock().removed.insert(one.clone());
-    let _any = change(world, client, sequence, removing, Saw::of(&shown)).await;
+    let _any = change(world, (client, sequence), removing, Saw::of(&shown)).await;
+}
+
+/// A linearizable read shows all that was decided before it began.
+async fn look(world: &Shared, known: &SharedKnown) {
+    let (decided, decided_added) = {
+        let known = known.lock();
+        (known.decided, known.decided_added.clone())
+    };
+    let shown = world.read(world.any(), KEY, Level::Linearizable).await;
+    let Some(shown) = shown.done() else { return };
+    let (sum, set) = (sum_of(&shown), set_of(&shown));
+    let known = known.lock();
+    let is_right = decided <= sum && sum <= known.begun;
+    if !is_right {
+        let begun = known.begun;
+        world.accuse(format!(
+            "a strong read shows {sum}, of {decided} to {begun}"
+        ));
+    }
+    let mut kept = decided_added
+        .iter()
+        .filter(|one| !known.removed.contains(*one));
+    if let Some(lost) = kept.find(|one| !set.contains(*one)) {
+        world.accuse(format!("a strong read lacks {lost:?}: {set:?}"));
+    }
 }
 
 fn set_of(shown: &Shown) -> BTreeSet<Bytes> {
@@ -134,10 +184,11 @@ async fn storm(world: Shared, is_counter: bool) {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 sequence += 1;
                 tokio::time::sleep(Duration::from_millis(world.roll(PAUSE_MAX_MILLISECONDS))).await;
-                match (is_counter, world.percent(70)) {
+                match (is_counter, world.roll(100)) {
+                    (_, 0..20) => look(&world, &known).await,
                     (true, _) => increment(&world, &known, client, sequence).await,
-                    (false, true) => add(&world, &known, client, sequence).await,
-                    (false, false) => remove(&world, &known, client, sequence).await,
+                    (false, 20..75) => add(&world, &known, client, sequence).await,
+                    (false, _) => remove(&world, &known, client, sequence).await,
                 }
             }
         })
