@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use quorate_eventual::{EventualError, ReadDone, ReadRequest, WriteDone, WriteRequest, WriteRung};
 use quorate_proto::changes;
-use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
-use quorate_raft::{CallError, KeyspaceView, RangeView};
+use quorate_proto::v1::{self, pipeline_request::Request};
+use quorate_raft::{KeyspaceView, RangeView};
 use quorate_types::causal::{Binding, Context as Seen, Dots, KeyState, Update};
 use quorate_types::{
     ConflictPolicy, Copies, Mode, NodeId, Operation, ReadLevel, Revision, Timestamp,
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::context::Context;
+use crate::coordinators::Again;
 use crate::errors::GatewayError;
 use crate::gateway::{Gateway, keyspace, range_of};
 use crate::level::{self, EventualPlan, WritePlan};
@@ -135,62 +136,6 @@ impl Gateway {
         Ok(Some(seen.map_err(EventualError::from)?))
     }
 
-    /// Whether this node should coordinate: it holds the range, or was sent the request, or
-    /// nobody who holds it can be reached. Otherwise: who should, in order.
-    fn coordinators(&self, range: &RangeView, context: &Context) -> Vec<NodeId> {
-        let here = self.node_id();
-        if context.forwarded.is_some() || range.replicas.contains(&here) {
-            return Vec::new();
-        }
-        let mut others: Vec<NodeId> = range.replicas.clone();
-        others.retain(|node| self.node().peer_reachable(*node));
-        if !others.is_empty() {
-            let first = usize::try_from(self.node().random() % others.len() as u64).unwrap_or(0);
-            others.rotate_left(first);
-        }
-        // Who comes and goes is tried last.
-        others.sort_by_key(|node| !self.node().peer_steady(*node));
-        others
-    }
-
-    /// Has another node serve the request, if it should. `again` says whether a request whose
-    /// answer was lost may be sent to the next one.
-    async fn elsewhere<T: Answer>(
-        &self,
-        range: &RangeView,
-        context: &Context,
-        again: bool,
-        request: impl Fn() -> Request,
-    ) -> Result<Option<T>, GatewayError> {
-        for node in self.coordinators(range, context) {
-            let left = context.deadline.saturating_duration_since(Instant::now());
-            let asked = v1::PipelineRequest {
-                id: 1,
-                request: Some(request()),
-                timeout_ms: 0,
-            };
-            match self.node().forward(node, range.id, left, asked).await {
-                Ok(answer) => match answer.response.and_then(|answer| answer.response) {
-                    Some(Response::Error(error)) => {
-                        return Err(GatewayError::Remote(Box::new(error)));
-                    }
-                    Some(response) => return Ok(T::unpack(response)),
-                    None => return Err(GatewayError::internal("an answer without a response")),
-                },
-                Err(CallError::NotSent(_) | CallError::Refused(_)) => {}
-                Err(CallError::Lost | CallError::TimedOut) if again && !context.is_over() => {}
-                Err(CallError::Lost | CallError::TimedOut) => {
-                    return Err(EventualError::TooFewHolders {
-                        wanted: 1,
-                        stored: 0,
-                    }
-                    .into());
-                }
-            }
-        }
-        Ok(None)
-    }
-
     fn eventual_receipt(
         &self,
         range: &RangeView,
@@ -230,7 +175,10 @@ impl Gateway {
         let place = &write.place;
         // Another coordinator would give it another dot, which nobody who has seen the first one
         // replaces.
-        let again = write.update.is_repeatable() && !write.once;
+        let again = match write.update.is_repeatable() && !write.once {
+            true => Again::WhenLost,
+            false => Again::Never,
+        };
         let is_here = self.climbs_here(&write, context);
         if !is_here && let Some(done) = self.elsewhere(place.range, context, again, request).await?
         {
@@ -479,7 +427,10 @@ impl Gateway {
         context: &Context,
         request: impl Fn() -> Request,
     ) -> Result<v1::GetResponse, GatewayError> {
-        if let Some(got) = self.elsewhere(place.range, context, true, request).await? {
+        if let Some(got) = self
+            .elsewhere(place.range, context, Again::WhenSlow, request)
+            .await?
+        {
             return Ok(got);
         }
         let request = ReadRequest {

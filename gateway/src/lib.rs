@@ -22,6 +22,7 @@ mod clock_watch;
 mod connections;
 mod context;
 mod converge;
+mod coordinators;
 mod costs;
 mod deadline;
 mod delete_prefix;

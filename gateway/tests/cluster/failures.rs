@@ -8,7 +8,7 @@ use quorate_types::{Effect, Reason};
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::world::{PATIENCE, World, in_world, put};
+use crate::world::{PATIENCE, World, get, in_world, level, put};
 
 #[test]
 fn writes_go_on_when_the_leader_is_cut_off() {
@@ -173,5 +173,29 @@ fn a_node_that_stops_says_so_and_others_go_on() {
         );
         world.nodes[leader].hand_over().await;
         world.put((leader + 1) % 4, "default", "k", "w").await;
+    });
+}
+
+/// Nobody has noticed the cut yet, so who was cut off is asked as often as the others.
+#[test]
+fn an_eventual_read_waits_for_no_coordinator_that_was_cut_off_a_moment_ago() {
+    in_world(97, |world| async move {
+        let key = (0..).map(|key: u32| format!("{key}"));
+        let mut key = key.filter(|key| !world.holders("default", key).0.contains(&0));
+        let key = key.next().unwrap();
+        world.put(0, "default", &key, "value").await;
+        let read = || {
+            Request::Get(v1::GetRequest {
+                consistency: level("eventual:one"),
+                ..get("default", &key)
+            })
+        };
+        world.ask(0, read()).await.unwrap();
+        let away = world.holders("default", &key).0[0];
+        world.isolate(away);
+        let reads = (0..20).map(|_| world.ask_within(0, Duration::from_millis(250), read()));
+        for answer in futures::future::join_all(reads).await {
+            answer.unwrap();
+        }
     });
 }
