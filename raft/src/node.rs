@@ -206,6 +206,8 @@ pub(crate) struct Inner {
     pub(crate) groups: RwLock<HashMap<RangeId, Arc<Group>>>,
     pub(crate) catalog: watch::Sender<Arc<CatalogView>>,
     pub(crate) inbound: Inbound,
+    /// What followers of all ranges find in memory.
+    pub(crate) feeds: crate::feed::Room,
     pub(crate) forward: OnceLock<Arc<dyn ForwardHandler>>,
     pub(crate) eventual: OnceLock<Arc<dyn EventualHandler>>,
     pub(crate) started: u64,
@@ -268,6 +270,7 @@ impl RaftNode {
                 groups: RwLock::default(),
                 catalog: watch::Sender::default(),
                 inbound: Inbound::new(options.phi_max),
+                feeds: crate::feed::Room::default(),
                 forward: OnceLock::new(),
                 eventual: OnceLock::new(),
                 started: seams.randomness.next(),
@@ -511,6 +514,7 @@ impl Inner {
         let hook = (range == RangeId::META).then(|| self.catalog_hook());
         let mut machine = RangeMachine::open(table, hook)
             .map_err(|source| StartError::Restore { range, source })?;
+        machine.share_room(&self.feeds);
         machine.break_on_purpose(self.options.faults, &self.clock);
         let shared = machine.shared();
         let mut store = LogStore::new(self.log.group(range.0));
