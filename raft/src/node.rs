@@ -391,6 +391,25 @@ impl RaftNode {
         }
     }
 
+    /// Asks a node that holds a range for its events behind a place.
+    ///
+    /// # Errors
+    /// [`CallError`]. Asking has no effect.
+    pub async fn ask_events(
+        &self,
+        to: NodeId,
+        range: RangeId,
+        request: wire::EventsRequest,
+        timeout: Duration,
+    ) -> Result<wire::EventsResponse, CallError> {
+        let body = Body::Events(Box::new(request));
+        let calls = &self.inner.calls;
+        match calls.call(to, Class::Bulk, range.0, body, timeout).await? {
+            Body::EventsResponse(response) => Ok(*response),
+            _ => Err(CallError::Refused("an answer of another kind".to_string())),
+        }
+    }
+
     /// Who answers what the eventual path of other nodes asks. Set once.
     pub fn set_eventual_handler(&self, handler: Arc<dyn EventualHandler>) {
         // A second handler is ignored.
