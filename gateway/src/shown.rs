@@ -9,8 +9,8 @@ use quorate_proto::v1;
 use quorate_raft::machine::live_values;
 use quorate_raft::{Group, KeyspaceView};
 use quorate_storage::engine::Version;
-use quorate_types::{Mode, Timestamp};
 use quorate_types::causal::{Actor, Binding, Context as Seen, Dots, Intervals, KeyState};
+use quorate_types::{Mode, Timestamp};
 
 use crate::context::Context;
 use crate::errors::GatewayError;

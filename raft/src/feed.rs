@@ -240,7 +240,11 @@ impl Window {
         let end = Place::behind(self.end);
         Found::Events {
             events: found,
-            place: if from.whole() < self.end { end } else { from.clone() },
+            place: if from.whole() < self.end {
+                end
+            } else {
+                from.clone()
+            },
             more: false,
         }
     }

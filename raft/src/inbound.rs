@@ -167,7 +167,9 @@ impl Inner {
                 self.meet(from, &update);
                 self.serve_node(from, range, id, Body::CatalogUpdate(update));
             }
-            Body::Forward(_) | Body::Status(_) | Body::Events(_) => self.serve_node(from, range, id, body),
+            Body::Forward(_) | Body::Status(_) | Body::Events(_) => {
+                self.serve_node(from, range, id, body)
+            }
             Body::Eventual(request) => self.serve_eventual(from, range, id, *request),
             Body::AppendResponse(_)
             | Body::VoteResponse(_)

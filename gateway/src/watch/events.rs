@@ -149,9 +149,11 @@ impl Gateway {
                     more,
                 } => (events, place, more),
                 // Nothing has changed since then, though it lies before the window.
-                Found::Behind if at.last_change <= place.whole() => {
-                    (Vec::new(), Place::behind(at.closed.max(place.whole())), true)
-                }
+                Found::Behind if at.last_change <= place.whole() => (
+                    Vec::new(),
+                    Place::behind(at.closed.max(place.whole())),
+                    true,
+                ),
                 Found::Behind => {
                     let history = &self.watches().catch_up;
                     let read = history.read(group, &place, at.closed, reading.wanted());
@@ -283,8 +285,7 @@ impl Gateway {
                     key: key.clone(),
                 };
                 // As it was shown when it was decided, whatever has expired since.
-                let shown =
-                    self.shown_version_at(&place, Some(version), Timestamp(revision.0))?;
+                let shown = self.shown_version_at(&place, Some(version), Timestamp(revision.0))?;
                 let mut entry = shown.entry.unwrap_or_else(|| v1::KeyValue {
                     key: user_key.clone(),
                     ..v1::KeyValue::default()

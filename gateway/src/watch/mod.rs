@@ -230,8 +230,8 @@ fn begins_of(
     keyspace: &KeyspaceView,
     watched: &Watched,
 ) -> Result<Begins, GatewayError> {
-    let of_all = (request.from_revision > 0)
-        .then(|| Place::behind(Revision(request.from_revision - 1)));
+    let of_all =
+        (request.from_revision > 0).then(|| Place::behind(Revision(request.from_revision - 1)));
     let mut named = HashMap::with_capacity(request.positions.len());
     for position in &request.positions {
         let range = RangeId(position.range);

@@ -194,7 +194,9 @@ impl Gateway {
 
     fn named_missing(&self, error: GatewayError, range: &RangeView) -> GatewayError {
         match error {
-            GatewayError::NoLeader { range: id, hint, .. } => GatewayError::NoLeader {
+            GatewayError::NoLeader {
+                range: id, hint, ..
+            } => GatewayError::NoLeader {
                 range: id,
                 missing: self.missing(range),
                 hint,

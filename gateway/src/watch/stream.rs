@@ -139,7 +139,11 @@ impl Running {
         let mut stopping = self.gateway.watch_stop();
         let mut pages: FuturesUnordered<NextPage> = FuturesUnordered::new();
         let is_unknown = |at: &usize| self.ranges[*at].1.is_none();
-        pages.extend((0..self.ranges.len()).filter(is_unknown).map(|at| self.ask(at)));
+        pages.extend(
+            (0..self.ranges.len())
+                .filter(is_unknown)
+                .map(|at| self.ask(at)),
+        );
         let mut progress = tokio::time::interval_at(Instant::now() + interval, interval);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_opened = false;
