@@ -152,7 +152,9 @@ impl RangeMachine {
         let closed = machine.closed();
         let mut shared = self.shared.machine.lock();
         *shared = machine;
-        self.shared.feed.restart(closed);
+        if !self.faults.feed_over_snapshot {
+            self.shared.feed.restart(closed);
+        }
         drop(shared);
         self.publish();
         if let Some(hook) = &self.shared.hook {

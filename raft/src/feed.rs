@@ -20,8 +20,8 @@ use quorate_storage::engine::Version;
 use quorate_types::{KeyInterval, Revision};
 use tokio::time::Instant;
 
-/// Most events in the window of one range.
-const WINDOW_EVENTS_MAX: usize = 8_192;
+/// Most events in the window of one range, unless chosen otherwise.
+pub(crate) const WINDOW_EVENTS_MAX_DEFAULT: usize = 8_192;
 /// Most bytes of keys and values in the window of one range, but that one event always fits.
 const WINDOW_BYTES_MAX: usize = 2 << 20;
 /// The same where the windows of a node have become large together.
@@ -193,7 +193,7 @@ impl Window {
         }
     }
 
-    fn push(&mut self, events: Vec<Event>, end: Revision, bytes_max: usize) {
+    fn push(&mut self, events: Vec<Event>, end: Revision, (events_max, bytes_max): (usize, usize)) {
         if !self.is_on {
             return;
         }
@@ -202,9 +202,7 @@ impl Window {
             self.events.push_back(event);
         }
         self.end = self.end.max(end);
-        while self.events.len() > WINDOW_EVENTS_MAX
-            || (self.bytes > bytes_max && self.events.len() > 1)
-        {
+        while self.events.len() > events_max || (self.bytes > bytes_max && self.events.len() > 1) {
             let Some(oldest) = self.events.pop_front() else {
                 break;
             };
@@ -258,9 +256,28 @@ pub(crate) struct Feed {
     room: Room,
 }
 
-/// Bytes that all windows of a node hold.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Room(Arc<AtomicUsize>);
+/// What windows of a node may hold, and bytes that all of them hold now.
+#[derive(Clone, Debug)]
+pub(crate) struct Room {
+    events_max: usize,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Room::new(WINDOW_EVENTS_MAX_DEFAULT)
+    }
+}
+
+impl Room {
+    /// Room for so many events of each range.
+    pub(crate) fn new(events_max: usize) -> Room {
+        Room {
+            events_max,
+            bytes: Arc::default(),
+        }
+    }
+}
 
 impl Feed {
     /// Counts with the node's other windows.
@@ -283,13 +300,13 @@ impl Feed {
             }
         }
         self.counted(|window| {
-            let scarce = self.room.0.load(Memory::Relaxed) > WINDOWS_BYTES_MAX;
+            let scarce = self.room.bytes.load(Memory::Relaxed) > WINDOWS_BYTES_MAX;
             let bytes_max = if scarce {
                 WINDOW_BYTES_SCARCE
             } else {
                 WINDOW_BYTES_MAX
             };
-            window.push(events, end, bytes_max);
+            window.push(events, end, (self.room.events_max, bytes_max));
         });
     }
 
@@ -317,7 +334,7 @@ impl Feed {
         drop(window);
         // Wraps round to the right sum.
         self.room
-            .0
+            .bytes
             .fetch_add(after.wrapping_sub(before), Memory::Relaxed);
     }
 }
@@ -410,7 +427,7 @@ mod tests {
     fn window(events: Vec<Event>, end: u64) -> Window {
         let mut window = Window::default();
         window.join(Revision(10));
-        window.push(events, Revision(end), WINDOW_BYTES_MAX);
+        window.push(events, Revision(end), MAX);
         window
     }
 
@@ -421,6 +438,7 @@ mod tests {
         }
     }
 
+    const MAX: (usize, usize) = (WINDOW_EVENTS_MAX_DEFAULT, WINDOW_BYTES_MAX);
     const ALL: KeyInterval = KeyInterval::all();
 
     fn wanted(events_max: usize) -> Wanted<'static> {
@@ -499,14 +517,14 @@ mod tests {
     fn what_does_not_fit_leaves_at_the_old_end_and_is_known_to_be_gone() {
         let mut window = window(vec![event(11, "a"), event(11, "b"), event(12, "a")], 12);
         let one = event(1, "a").bytes() + EVENT_OVERHEAD_BYTES;
-        window.push(vec![event(13, "a")], Revision(13), 3 * one);
+        window.push(vec![event(13, "a")], Revision(13), (9, 3 * one));
         // One event of revision 11 is left, and its place is not served: the other is gone.
         assert_eq!(all(&window, at(10, None), wanted(9)), None);
         assert_eq!(all(&window, at(11, Some("a")), wanted(9)), None);
         let (names, _) = all(&window, at(11, None), wanted(9)).unwrap();
         assert_eq!(names, ["12a", "13a"]);
         // One always fits, however large.
-        window.push(vec![event(14, "a")], Revision(14), 0);
+        window.push(vec![event(14, "a")], Revision(14), (9, 0));
         let (names, _) = all(&window, at(13, None), wanted(9)).unwrap();
         assert_eq!(names, ["14a"]);
         assert_eq!(window.bytes, one);
@@ -527,7 +545,7 @@ mod tests {
         assert!(window.is_on);
         window.tend(start + 2 * LINGER);
         assert_eq!((window.is_on, window.bytes), (false, 0));
-        window.push(vec![event(12, "a")], Revision(12), WINDOW_BYTES_MAX);
+        window.push(vec![event(12, "a")], Revision(12), MAX);
         // Begun anew, it knows nothing of before.
         window.join(Revision(12));
         assert_eq!(all(&window, at(11, None), wanted(9)), None);

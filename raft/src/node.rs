@@ -68,6 +68,8 @@ pub struct RaftNodeOptions {
     pub purge_entries: u64,
     /// Entries kept behind what is purged, for followers that are a little late.
     pub kept_entries: u64,
+    /// Most events of a range that are kept in memory for those who follow it.
+    pub followed_events_max: usize,
     /// What a test breaks on purpose. Never set elsewhere.
     #[doc(hidden)]
     pub faults: Faults,
@@ -90,6 +92,7 @@ impl RaftNodeOptions {
             flush_entries: u64::MAX,
             purge_entries: 20_000,
             kept_entries: 10_000,
+            followed_events_max: crate::feed::WINDOW_EVENTS_MAX_DEFAULT,
             faults: Faults::default(),
         }
     }
@@ -135,6 +138,8 @@ pub struct Faults {
     pub tentative_as_put: bool,
     /// Of every eighth batch the first half is applied, and all of it is answered.
     pub half_batches: bool,
+    /// Those who follow a range are not told that a snapshot has taken the place of its state.
+    pub feed_over_snapshot: bool,
 }
 
 /// The seams that a node stands on.
@@ -270,7 +275,7 @@ impl RaftNode {
                 groups: RwLock::default(),
                 catalog: watch::Sender::default(),
                 inbound: Inbound::new(options.phi_max),
-                feeds: crate::feed::Room::default(),
+                feeds: crate::feed::Room::new(options.followed_events_max),
                 forward: OnceLock::new(),
                 eventual: OnceLock::new(),
                 started: seams.randomness.next(),

@@ -23,8 +23,6 @@ use crate::write::stored;
 const READS_MAX: usize = 2;
 /// Keys looked at in one step of such a read.
 const STEP_KEYS_MAX: usize = 512;
-/// Events that one read brings.
-const STRETCH_EVENTS_MAX: usize = 16_384;
 /// The event that makes keys and values of one read reach this is the last one of it.
 const STRETCH_BYTES_MAX: usize = 4 << 20;
 /// Bytes of keys and values that are kept on one node.
@@ -96,7 +94,8 @@ impl Stretch {
 }
 
 impl CatchUp {
-    /// The next events behind a place, of those up to `through`, and the place behind them.
+    /// The next events behind a place, of those up to `through`, and the place behind them. Reads
+    /// `events_max` at a time.
     ///
     /// # Errors
     ///
@@ -105,7 +104,7 @@ impl CatchUp {
         &self,
         group: &Group,
         from: &Place,
-        through: Revision,
+        (through, events_max): (Revision, usize),
         wanted: Wanted<'_>,
     ) -> Result<(Vec<Event>, Place), GatewayError> {
         let (range, interval) = (group.range_id(), wanted.interval);
@@ -119,7 +118,7 @@ impl CatchUp {
             return Ok(stretch.page(from, wanted));
         }
         metrics::counter!("quorate_watch_history_reads_total").increment(1);
-        let (events, to) = read_history(group, from, through, interval).await?;
+        let (events, to) = read_history(group, from, (through, events_max), interval).await?;
         let stretch = Arc::new(Stretch {
             range,
             interval: interval.clone(),
@@ -155,7 +154,7 @@ impl CatchUp {
 async fn read_history(
     group: &Group,
     from: &Place,
-    through: Revision,
+    (through, events_max): (Revision, usize),
     interval: &KeyInterval,
 ) -> Result<(Vec<Event>, Place), GatewayError> {
     let changes = group.table().changes(from.whole().0);
@@ -167,7 +166,7 @@ async fn read_history(
         },
         other => stored(other),
     })?;
-    let mut earliest = Earliest::new(STRETCH_EVENTS_MAX, STRETCH_BYTES_MAX);
+    let mut earliest = Earliest::new(events_max, STRETCH_BYTES_MAX);
     let mut next = Some(interval.start.clone());
     while let Some(start) = next {
         let mut see = |written: &Written<'_>| {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_proto::internal::{EventsRequest, EventsResponse};
 use quorate_proto::v1;
-use quorate_raft::{Event, Found, Group, KeyspaceView, Place, RangeView, Wanted};
+use quorate_raft::{
+    AppliedAt, Event, Follower, Found, Group, KeyspaceView, Place, RangeView, Wanted,
+};
 use quorate_types::limits::MESSAGE_MAX_BYTES;
 use quorate_types::{KeyInterval, RangeId, Revision, Timestamp};
 use tokio::time::Instant;
 
-use super::{MESSAGE_BYTES_MAX, MESSAGE_EVENTS_MAX, interval_within, place_of, position_of};
+use super::{MESSAGE_BYTES_MAX, interval_within, place_of, position_of};
 use crate::errors::GatewayError;
 use crate::eventual::Place as KeyPlace;
 use crate::gateway::Gateway;
@@ -23,6 +25,8 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 const NOW_MAX: Duration = Duration::from_secs(2);
 /// How often a replica that waits looks whether it still hears from a leader.
 const LEADER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Full messages that one read of history brings.
+const STRETCH_MESSAGES: usize = 16;
 /// What an event may come to with the value that it replaced: the message has other fields.
 const EVENT_BYTES_MAX: usize = MESSAGE_MAX_BYTES - (1 << 20);
 
@@ -108,7 +112,7 @@ impl Gateway {
             start: request.start,
             end: request.end,
             after: request.after.as_ref().map(place_of),
-            events_max: most(request.events_max, MESSAGE_EVENTS_MAX),
+            events_max: most(request.events_max, self.admission().watch_events_max()),
             bytes_max: most(request.bytes_max, MESSAGE_BYTES_MAX),
             no_puts: request.no_puts,
             no_deletes: request.no_deletes,
@@ -142,25 +146,8 @@ impl Gateway {
         };
         loop {
             let at = *applied.borrow_and_update();
-            let (events, next, more) = match follower.read(&place, reading.wanted()) {
-                Found::Events {
-                    events,
-                    place,
-                    more,
-                } => (events, place, more),
-                // Nothing has changed since then, though it lies before the window.
-                Found::Behind if at.last_change <= place.whole() => (
-                    Vec::new(),
-                    Place::behind(at.closed.max(place.whole())),
-                    true,
-                ),
-                Found::Behind => {
-                    let history = &self.watches().catch_up;
-                    let read = history.read(group, &place, at.closed, reading.wanted());
-                    let (events, next) = read.await?;
-                    (events, next, true)
-                }
-            };
+            let found = self.behind(group, &follower, &reading, &place, at);
+            let (events, next, more) = found.await?;
             place = next;
             if !events.is_empty() {
                 return self.events_page(group, &reading, events, place);
@@ -183,6 +170,40 @@ impl Gateway {
                         });
                     }
                 }
+            }
+        }
+    }
+
+    /// The next events behind a place as far as this replica has come, the place behind them, and
+    /// whether there may be more.
+    async fn behind(
+        &self,
+        group: &Group,
+        follower: &Follower,
+        reading: &Reading<'_>,
+        place: &Place,
+        at: AppliedAt,
+    ) -> Result<(Vec<Event>, Place, bool), GatewayError> {
+        match follower.read(place, reading.wanted()) {
+            Found::Events {
+                events,
+                place,
+                more,
+            } => Ok((events, place, more)),
+            // The window has gone on, and what it has dropped is about to be told of.
+            Found::Behind if at.closed <= place.whole() => Ok((Vec::new(), place.clone(), false)),
+            // Nothing has changed since then, though it lies before the window.
+            Found::Behind
+                if at.last_change <= place.whole() || self.faults().watch_skips_history =>
+            {
+                Ok((Vec::new(), Place::behind(at.closed), true))
+            }
+            Found::Behind => {
+                let history = &self.watches().catch_up;
+                let events_max = self.admission().watch_events_max() * STRETCH_MESSAGES;
+                let read = history.read(group, place, (at.closed, events_max), reading.wanted());
+                let (events, next) = read.await?;
+                Ok((events, next, true))
             }
         }
     }

@@ -40,8 +40,6 @@ pub use self::stream::WatchService;
 pub const WATCHES_PER_CONNECTION_MAX: usize = 1024;
 /// Open watches on one node.
 pub const WATCHES_MAX: usize = 16_384;
-/// Events in one message.
-pub(crate) const MESSAGE_EVENTS_MAX: usize = 1024;
 /// The event that makes a message's keys and values reach this is the last one in it.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 128 << 10;
 /// The same for what a watch of many ranges asks of each.

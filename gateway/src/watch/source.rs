@@ -222,14 +222,18 @@ fn find<'a>(
     })
 }
 
-/// What a watch of `ranges` ranges asks of each behind a place.
-pub(super) fn asked_of(watched: &Watched, after: Option<Place>, ranges: usize) -> Asked {
+/// What a watch of so many ranges asks of each behind a place.
+pub(super) fn asked_of(
+    watched: &Watched,
+    after: Option<Place>,
+    (ranges, events_max): (usize, usize),
+) -> Asked {
     let share = super::MESSAGE_BYTES_MAX * 2 / ranges.max(1);
     Asked {
         start: watched.start.clone(),
         end: watched.end.clone(),
         after,
-        events_max: super::MESSAGE_EVENTS_MAX,
+        events_max,
         bytes_max: share.clamp(super::SHARE_BYTES_MIN, super::MESSAGE_BYTES_MAX),
         no_puts: watched.no_puts,
         no_deletes: watched.no_deletes,

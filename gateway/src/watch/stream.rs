@@ -190,7 +190,8 @@ impl Running {
     fn ask(&self, at: usize) -> NextPage {
         let (range, place) = self.ranges[at].clone();
         let (gateway, watched) = (self.gateway.clone(), Arc::clone(&self.watched));
-        let asked = asked_of(&watched, place, self.ranges.len());
+        let events_max = gateway.admission().watch_events_max();
+        let asked = asked_of(&watched, place, (self.ranges.len(), events_max));
         Box::pin(async move { (at, gateway.next_page(&watched, range, &asked).await) })
     }
 
@@ -203,7 +204,10 @@ impl Running {
         if place.as_ref() != Some(&page.place) {
             self.moved.insert(at);
         }
-        *place = Some(page.place);
+        *place = Some(match self.gateway.faults().watch_whole_revisions {
+            true => Place::behind(page.place.revision),
+            false => page.place,
+        });
         if page.events.is_empty() {
             return None;
         }
