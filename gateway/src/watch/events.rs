@@ -7,9 +7,9 @@ use bytes::Bytes;
 use quorate_proto::internal::{EventsRequest, EventsResponse};
 use quorate_proto::v1;
 use quorate_raft::{
-    AppliedAt, Event, Follower, Found, Group, KeyspaceView, Place, RangeView, Wanted,
+    AppliedAt, Event, Follower, Found, Group, KeyspaceView, Place, RangeView, ReadError, Wanted,
 };
-use quorate_types::limits::MESSAGE_MAX_BYTES;
+use quorate_types::limits::{CLOCK_OFFSET_MAX, MESSAGE_MAX_BYTES};
 use quorate_types::{KeyInterval, RangeId, Revision, Timestamp};
 use tokio::time::Instant;
 
@@ -25,6 +25,8 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 const NOW_MAX: Duration = Duration::from_secs(2);
 /// How often a replica that waits looks whether it still hears from a leader.
 const LEADER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// A place in a range that rests is brought up so often within the time that history is kept.
+const PLACES_PER_HISTORY: u32 = 4;
 /// Full messages that one read of history brings.
 const STRETCH_MESSAGES: usize = 16;
 /// What an event may come to with the value that it replaced: the message has other fields.
@@ -43,6 +45,8 @@ pub(super) struct Asked {
     pub(super) no_puts: bool,
     pub(super) no_deletes: bool,
     pub(super) previous: bool,
+    /// How long to wait for the first event.
+    pub(super) wait: Duration,
 }
 
 /// Events of one range, and the place behind them.
@@ -117,9 +121,9 @@ impl Gateway {
             no_puts: request.no_puts,
             no_deletes: request.no_deletes,
             previous: request.previous,
+            wait: Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX),
         };
-        let wait = Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX);
-        let until = Instant::now() + wait;
+        let until = Instant::now() + asked.wait;
         self.events_here(&group, (keyspace, view), &asked, until)
             .await
     }
@@ -142,7 +146,7 @@ impl Gateway {
         let follower = group.follow();
         let mut applied = group.watch_applied();
         let Some(mut place) = asked.after.clone() else {
-            return self.now_at(group).await;
+            return self.now_at(group, keyspace).await;
         };
         loop {
             let at = *applied.borrow_and_update();
@@ -162,6 +166,10 @@ impl Gateway {
                 Ok(Err(_)) => return Err(GatewayError::RangeMoved { range: range.id }),
                 Err(_) => {
                     let is_cut_off = self.is_cut_off(group);
+                    if !is_cut_off && self.is_old(group, keyspace) {
+                        // Where nobody can do that, the place stays old.
+                        let _ = self.bring_up(group).await;
+                    }
                     if is_cut_off || look == until {
                         return Ok(Page {
                             events: Vec::new(),
@@ -209,25 +217,49 @@ impl Gateway {
     }
 
     /// The place behind everything that was acknowledged before the call.
-    async fn now_at(&self, group: &Group) -> Result<Page, GatewayError> {
+    async fn now_at(&self, group: &Group, keyspace: &KeyspaceView) -> Result<Page, GatewayError> {
         let range = group.range_id();
+        let refused = |error| match error {
+            ReadError::NoMajority => GatewayError::NoMajority {
+                range,
+                missing: Vec::new(),
+            },
+            ReadError::NotLeader { .. } | ReadError::TimedOut | ReadError::Stopped => {
+                GatewayError::NoLeader {
+                    range,
+                    missing: Vec::new(),
+                    hint: group.leader(),
+                }
+            }
+        };
         let read = group.read_barrier(Instant::now() + NOW_MAX).await;
-        read.map_err(|error| match error {
-            quorate_raft::ReadError::NoMajority => GatewayError::NoMajority {
-                range,
-                missing: Vec::new(),
-            },
-            _ => GatewayError::NoLeader {
-                range,
-                missing: Vec::new(),
-                hint: group.leader(),
-            },
-        })?;
+        read.map_err(refused)?;
+        if self.is_old(group, keyspace) {
+            self.bring_up(group).await.map_err(refused)?;
+        }
         Ok(Page {
             events: Vec::new(),
             place: Place::behind(group.closed()),
             is_cut_off: false,
         })
+    }
+
+    /// Whether the range has rested for so long that a place in it would soon lie before what
+    /// history keeps, though nothing has happened: the next write would make it so.
+    fn is_old(&self, group: &Group, keyspace: &KeyspaceView) -> bool {
+        let history = keyspace.options.history;
+        let age = self
+            .node()
+            .now()
+            .saturating_duration_since(Timestamp(group.closed().0));
+        !history.is_zero() && age > history / PLACES_PER_HISTORY
+    }
+
+    /// Has the range say that nothing has happened until lately.
+    async fn bring_up(&self, group: &Group) -> Result<(), ReadError> {
+        let lately = self.node().now().saturating_sub(CLOCK_OFFSET_MAX);
+        let limit = Instant::now() + NOW_MAX;
+        group.close_at(Revision(lately.0), limit).await
     }
 
     /// Whether a replica here hears from nobody who leads.

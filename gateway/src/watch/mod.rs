@@ -20,6 +20,7 @@ mod stream;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -124,6 +125,7 @@ struct Watched {
     no_puts: bool,
     no_deletes: bool,
     previous: bool,
+    progress_interval: Duration,
 }
 
 /// Where each range of a watch begins; none: with what comes from now on.
@@ -138,6 +140,7 @@ impl Watched {
     fn of(
         request: &v1::WatchRequest,
         keyspace: &KeyspaceView,
+        progress_interval: Duration,
     ) -> Result<(Watched, Begins), GatewayError> {
         if keyspace.options.mode == Mode::Eventual || request.tentative {
             return Err(GatewayError::NotImplemented {
@@ -164,6 +167,7 @@ impl Watched {
             no_puts: request.no_puts,
             no_deletes: request.no_deletes,
             previous: request.previous,
+            progress_interval,
         };
         let begins = begins_of(request, keyspace, &watched)?;
         Ok((watched, begins))

@@ -16,10 +16,10 @@ use crate::chase::{Chase, Step};
 use crate::errors::GatewayError;
 use crate::gateway::Gateway;
 
-/// How long a replica is asked to wait for events.
-const WAIT: Duration = Duration::from_secs(10);
+/// Longest time that a replica is asked to wait for events, before it says how far it has come.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 /// How much longer its answer may take.
-const ANSWER_GRACE: Duration = Duration::from_secs(5);
+const ANSWER_GRACE: Duration = Duration::from_secs(2);
 /// How often a peer that is waited for is looked at: is it still there?
 const PEER_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a range may be without anybody who answers before its watch ends: the client then goes
@@ -130,7 +130,7 @@ impl Gateway {
         }
         let group = self.node().group(range.id);
         let group = group.ok_or(GatewayError::RangeMoved { range: range.id })?;
-        let until = Instant::now() + WAIT;
+        let until = Instant::now() + asked.wait.min(WAIT_MAX);
         let page = self.events_here(&group, (keyspace, range), asked, until);
         Ok(page.await?)
     }
@@ -150,6 +150,7 @@ impl Gateway {
         if !self.node().peer_reachable(node) {
             return Err(Missed::Elsewhere(lost()));
         }
+        let wait = asked.wait.min(WAIT_MAX);
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let request = EventsRequest {
             keyspace: keyspace.name.clone(),
@@ -158,14 +159,14 @@ impl Gateway {
             after: asked.after.as_ref().map(|place| position_of(range, place)),
             events_max: count(asked.events_max),
             bytes_max: count(asked.bytes_max),
-            wait_ms: u32::try_from(WAIT.as_millis()).unwrap_or(u32::MAX),
+            wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
             no_puts: asked.no_puts,
             no_deletes: asked.no_deletes,
             previous: asked.previous,
         };
         let asking = self
             .node()
-            .ask_events(node, range, request, WAIT + ANSWER_GRACE);
+            .ask_events(node, range, request, wait + ANSWER_GRACE);
         tokio::pin!(asking);
         let answer = loop {
             match tokio::time::timeout(PEER_CHECK_INTERVAL, &mut asking).await {
@@ -238,5 +239,6 @@ pub(super) fn asked_of(
         no_puts: watched.no_puts,
         no_deletes: watched.no_deletes,
         previous: watched.previous,
+        wait: watched.progress_interval,
     }
 }

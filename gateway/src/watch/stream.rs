@@ -79,7 +79,7 @@ impl Gateway {
         let catalog = self.node().catalog();
         let keyspace = keyspace(&catalog, &request.keyspace)?;
         let interval = progress_interval(request.progress_interval_ms)?;
-        let (watched, begins) = Watched::of(&request, keyspace)?;
+        let (watched, begins) = Watched::of(&request, keyspace, interval)?;
         for place in begins.iter().filter_map(|(_, place)| place.as_ref()) {
             self.not_in_future(first_wanted(place))?;
         }

@@ -12,13 +12,14 @@ use quorate_gateway::WatchService;
 use quorate_proto::v1::watch_event::Kind;
 use quorate_proto::v1::watch_server::Watch;
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
+use tokio::time::Instant;
 
 use crate::asking::{Asked, Level, Saw};
 use crate::clients::{Clients, key};
 use crate::judge::await_whole;
 use crate::run::{must_be_found, run_all};
 use crate::storm::{Storm, faults};
-use crate::world::{EPOCH, Settings, Shared, World};
+use crate::world::{EPOCH, PATIENCE, Settings, Shared, World};
 
 const WATCHERS: u64 = 5;
 /// A stream that says nothing for so long is left for another node's.
@@ -199,13 +200,17 @@ async fn watched_storm(world: Shared, storm: Storm) {
     let (leader, saw) = (world.leader().await, Saw::default());
     let last = world.put(leader, "last", "", Level::Linearizable, &saw);
     let until = last.await.unwrap().revision;
-    world
-        .eventually("all watchers have come to the end", || {
-            complete
-                .iter()
-                .all(|it| it.load(Ordering::Relaxed) >= until)
-        })
-        .await;
+    let deadline = Instant::now() + PATIENCE;
+    for (number, complete) in complete.iter().enumerate() {
+        while complete.load(Ordering::Relaxed) < until {
+            if Instant::now() > deadline {
+                let complete = complete.load(Ordering::Relaxed);
+                world.accuse(format!("watcher {number} stays at {complete}, not {until}"));
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
     stop.store(true, Ordering::Relaxed);
     let keys: Vec<String> = (0..storm.keys).map(key).collect();
     let decided = world.decided(&keys).await;
