@@ -350,6 +350,11 @@ impl Follower {
     pub fn read(&self, from: &Place, wanted: Wanted<'_>) -> Found {
         self.feed.window.lock().read(from, wanted)
     }
+
+    /// How many follow the range here, this one included.
+    pub fn company(&self) -> usize {
+        self.feed.window.lock().followers
+    }
 }
 
 impl Drop for Follower {

@@ -312,3 +312,79 @@ async fn put_after_kill(cluster: &Cluster) -> u64 {
         .await;
     ran.json()["revision"].as_u64().unwrap()
 }
+
+/// Many watchers of one prefix: each event once and in order at each of them, and how long after
+/// its acknowledgement it comes. `QUORATE_WATCHERS=1000 QUORATE_EVENTS=60000 QUORATE_RATE=1000` for
+/// the long run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_watch_one_prefix() {
+    let watchers = rounds("QUORATE_WATCHERS", 50);
+    let events = rounds("QUORATE_EVENTS", 600);
+    let rate = rounds("QUORATE_RATE", 200);
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let mut watching = Vec::new();
+    for number in 0..watchers {
+        // A connection of its own for some hundred, each at another node first.
+        let connection = number / 300;
+        let mut endpoints = cluster.endpoints();
+        endpoints.rotate_left((number + connection) % 3);
+        endpoints.truncate(1);
+        let watcher = Client::connect(ClientOptions {
+            endpoints,
+            ..ClientOptions::default()
+        })
+        .unwrap();
+        let mut watch = watcher.watch(WatchOptions::prefix("m/")).await.unwrap();
+        watching.push(tokio::spawn(async move {
+            let mut told = Vec::with_capacity(events);
+            while told.len() < events {
+                let batch = watch.next_batch().await.unwrap();
+                let now = Instant::now();
+                told.extend(batch.events.iter().map(|it| (it.entry.revision.0, now)));
+            }
+            told
+        }));
+    }
+    // One more, who stands still.
+    let _still = client.watch(WatchOptions::prefix("m/")).await.unwrap();
+    let mut puts = tokio::task::JoinSet::new();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / u32::try_from(rate).unwrap());
+    let begun = Instant::now();
+    for number in 0..events {
+        ticks.tick().await;
+        let client = client.clone();
+        puts.spawn(async move {
+            let put = client
+                .put(format!("m/{}", number % 100), "x".repeat(100))
+                .await;
+            (put.unwrap().revision.0, Instant::now())
+        });
+    }
+    let acknowledged: BTreeMap<u64, Instant> = puts.join_all().await.into_iter().collect();
+    let took = begun.elapsed();
+    let mut delays = Vec::new();
+    for watching in watching {
+        let told = tokio::time::timeout(PATIENCE, watching)
+            .await
+            .unwrap()
+            .unwrap();
+        let revisions: Vec<u64> = told.iter().map(|(revision, _)| *revision).collect();
+        assert!(
+            revisions.iter().eq(acknowledged.keys()),
+            "lost, twice, or out of order"
+        );
+        let delay =
+            |(revision, at): &(u64, Instant)| at.saturating_duration_since(acknowledged[revision]);
+        delays.extend(told.iter().map(delay));
+    }
+    delays.sort_unstable();
+    let percentile = |percent: usize| delays[(delays.len() - 1) * percent / 100];
+    eprintln!(
+        "{watchers} watchers, {events} events in {took:.1?}: delivered {:.1?} after the \
+         acknowledgement at the median, {:.1?} at p99, {:.1?} at the most",
+        percentile(50),
+        percentile(99),
+        percentile(100)
+    );
+}

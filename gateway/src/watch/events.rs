@@ -27,6 +27,12 @@ const NOW_MAX: Duration = Duration::from_secs(2);
 const LEADER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A place in a range that rests is brought up so often within the time that history is kept.
 const PLACES_PER_HISTORY: u32 = 4;
+/// So many followers of one range wait a little for more events, once there are some.
+const GATHER_COMPANY_MIN: usize = 16;
+/// How long, for each of them.
+const GATHER_TIME_EACH: Duration = Duration::from_micros(20);
+/// And at the most.
+const GATHER_TIME_MAX: Duration = Duration::from_millis(20);
 /// Full messages that one read of history brings.
 const STRETCH_MESSAGES: usize = 16;
 /// What an event may come to with the value that it replaced: the message has other fields.
@@ -162,7 +168,7 @@ impl Gateway {
             }
             let look = until.min(Instant::now() + LEADER_CHECK_INTERVAL);
             match tokio::time::timeout_at(look, applied.changed()).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => gather(follower.company()).await,
                 Ok(Err(_)) => return Err(GatewayError::RangeMoved { range: range.id }),
                 Err(_) => {
                     let is_cut_off = self.is_cut_off(group);
@@ -353,6 +359,18 @@ impl Gateway {
             size += previous(group, &mut told, &key, size)?;
         }
         Ok((told, size))
+    }
+}
+
+/// Lets more events come together for one message, where many wait for them: each message costs
+/// each of them as much as some events do.
+async fn gather(company: usize) {
+    if company >= GATHER_COMPANY_MIN {
+        let company = u32::try_from(company).unwrap_or(u32::MAX);
+        let pause = GATHER_TIME_EACH
+            .saturating_mul(company)
+            .min(GATHER_TIME_MAX);
+        tokio::time::sleep(pause).await;
     }
 }
 
