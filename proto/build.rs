@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "quorate/v1/kv.proto",
         "quorate/v1/admin.proto",
+        "quorate/v1/watch.proto",
         "quorate/internal/v1/eventual.proto",
         "quorate/internal/v1/log.proto",
         "quorate/internal/v1/peer.proto",
@@ -15,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, [root])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     // Reflection shows clients the public surface only.
-    let public = protox::compile(&files[..2], [root])?;
+    let public = protox::compile(&files[..3], [root])?;
     std::fs::write(
         out.join("quorate_v1.bin"),
         prost::Message::encode_to_vec(&public),
@@ -28,6 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .boxed(".quorate.internal.v1.Envelope.body.snapshot")
         .boxed(".quorate.internal.v1.Envelope.body.eventual")
         .boxed(".quorate.internal.v1.Envelope.body.eventual_response")
+        .boxed(".quorate.internal.v1.Envelope.body.events")
+        .boxed(".quorate.internal.v1.Envelope.body.events_response")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quorate_proto::v1::admin_client::AdminClient;
 use quorate_proto::v1::kv_client::KvClient;
+use quorate_proto::v1::watch_client::WatchClient;
 use quorate_types::limits::MESSAGE_MAX_BYTES;
 use quorate_types::{FieldError, NodeId};
 use tokio::time::Instant;
@@ -198,6 +199,13 @@ impl Endpoint {
     /// The operator surface, over the next of this endpoint's connections.
     pub(crate) fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel())
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_encoding_message_size(MESSAGE_MAX_BYTES)
+    }
+
+    /// Watches, over the next of this endpoint's connections.
+    pub(crate) fn watch(&self) -> WatchClient<Channel> {
+        WatchClient::new(self.channel())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES)
     }

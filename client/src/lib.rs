@@ -138,6 +138,20 @@
 //! # }
 //! ```
 //!
+//! # Watches
+//!
+//! ```no_run
+//! # use quorate_client::WatchOptions;
+//! # async fn example(client: quorate_client::Client) -> Result<(), quorate_client::ClientError> {
+//! // From now on, over lost connections, gateways and leaders: each event once and in order.
+//! let mut watch = client.watch(WatchOptions::prefix("config/")).await?;
+//! loop {
+//!     let event = watch.next().await?;
+//!     println!("{:?} {:?} = {:?}", event.kind, event.entry.key, event.entry.value);
+//! }
+//! # }
+//! ```
+//!
 //! What is *not* here: anything that runs on a node, and the meaning of levels
 //! (`quorate-types`).
 
@@ -166,6 +180,7 @@ mod session;
 mod typed;
 mod unary;
 mod updates;
+mod watch;
 mod writes;
 
 pub use admin::{Admin, KeyspaceChange};
@@ -183,4 +198,8 @@ pub use request::{Request, Response};
 pub use session::{SESSION_BEGIN, Session};
 pub use tonic::Code;
 pub use typed::{Change, FieldValue, TypedValue};
+pub use watch::{
+    PROGRESS_INTERVAL_DEFAULT, Watch, WatchBatch, WatchEvent, WatchKind, WatchOptions,
+    WatchPosition, WatchState,
+};
 pub use writes::PrefixDelete;

@@ -17,6 +17,8 @@ pub const REQUESTS_MAX_DEFAULT: usize = 16_384;
 pub const REQUEST_BYTES_MAX_DEFAULT: usize = 256 << 20;
 /// Bytes of large answers that clients have not taken yet, unless configured otherwise.
 pub const ANSWER_BYTES_MAX_DEFAULT: usize = 256 << 20;
+/// Events in one message of a watch, unless configured otherwise.
+pub const WATCH_EVENTS_MAX_DEFAULT: usize = 1024;
 
 /// The limits of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// Bytes of large answers not yet taken.
     pub answer_bytes_max: usize,
+    /// Events in one message of a watch.
+    pub watch_events_max: usize,
 }
 
 impl Default for Limits {
@@ -35,6 +39,7 @@ impl Default for Limits {
             requests_max: REQUESTS_MAX_DEFAULT,
             request_bytes_max: REQUEST_BYTES_MAX_DEFAULT,
             answer_bytes_max: ANSWER_BYTES_MAX_DEFAULT,
+            watch_events_max: WATCH_EVENTS_MAX_DEFAULT,
         }
     }
 }
@@ -131,6 +136,11 @@ impl Admission {
         Ok(room)
     }
 
+    /// Events in one message of a watch.
+    pub fn watch_events_max(&self) -> usize {
+        self.limits.watch_events_max
+    }
+
     /// Requests in work.
     pub fn requests(&self) -> usize {
         self.counts.requests.load(Ordering::Relaxed)
@@ -183,6 +193,7 @@ mod tests {
             requests_max: 2,
             request_bytes_max: 100,
             answer_bytes_max: 100,
+            ..Limits::default()
         })
     }
 

@@ -99,6 +99,18 @@ pub enum GatewayError {
         /// The lowest revision that can be read.
         floor: Revision,
     },
+    /// The events that a watch is to begin with are gone. No effect.
+    #[error(
+        "events of range {range} from revision {from} on are collected; the first revision that can be watched from is {first}: read what is there, then watch from the revision that was read"
+    )]
+    EventsCollected {
+        /// Whose events.
+        range: RangeId,
+        /// What was asked for, or had been reached.
+        from: Revision,
+        /// The first that is there.
+        first: Revision,
+    },
     /// The keyspace keeps no history, and the scan needs one. No effect.
     #[error(
         "keyspace `{keyspace}` keeps no history, so a scan of more than one page or range cannot be one snapshot; ask for fewer rows, for level stale, or give the keyspace a history"
@@ -379,7 +391,9 @@ impl GatewayError {
             | Self::BelowWindow { .. }
             | Self::Closed { .. } => Code::FailedPrecondition,
             Self::NotImplemented { .. } => Code::Unimplemented,
-            Self::RevisionCollected { .. } | Self::RevisionFuture { .. } => Code::OutOfRange,
+            Self::RevisionCollected { .. }
+            | Self::EventsCollected { .. }
+            | Self::RevisionFuture { .. } => Code::OutOfRange,
             Self::NoLeader { .. }
             | Self::NoMajority { .. }
             | Self::RangeMoved { .. }
@@ -411,7 +425,9 @@ impl GatewayError {
             Self::NotImplemented { .. } => Reason::NotImplemented,
             Self::CompareFailed { .. } => Reason::CompareFailed,
             Self::RangesSpanned { .. } => Reason::RangesSpanned,
-            Self::RevisionCollected { .. } | Self::NoHistory { .. } => Reason::RevisionCollected,
+            Self::RevisionCollected { .. }
+            | Self::EventsCollected { .. }
+            | Self::NoHistory { .. } => Reason::RevisionCollected,
             Self::RevisionFuture { .. } => Reason::RevisionFuture,
             Self::PageToken { .. } => Reason::PageTokenMismatch,
             Self::SessionToken { .. } => Reason::TokenInvalid,
@@ -456,6 +472,7 @@ impl GatewayError {
             | Self::CompareFailed { .. }
             | Self::RangesSpanned { .. }
             | Self::RevisionCollected { .. }
+            | Self::EventsCollected { .. }
             | Self::NoHistory { .. }
             | Self::RevisionFuture { .. }
             | Self::PageToken { .. }
@@ -522,6 +539,11 @@ impl GatewayError {
             Self::RevisionCollected { at, floor } => {
                 put("revision", at.to_string());
                 put("floor", floor.to_string());
+            }
+            Self::EventsCollected { range, from, first } => {
+                put("range", range.to_string());
+                put("revision", from.to_string());
+                put("first_revision", first.to_string());
             }
             Self::RevisionFuture { at, now } => {
                 put("revision", at.to_string());

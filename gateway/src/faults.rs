@@ -35,6 +35,10 @@ pub struct Faults {
     pub latest_sibling: bool,
     /// A write that may yet be decided is said to have had no effect.
     pub unknown_as_failed: bool,
+    /// A watch that has fallen behind goes on with what is recent.
+    pub watch_skips_history: bool,
+    /// A message of a watch that ends within a revision is taken for all of it.
+    pub watch_whole_revisions: bool,
 }
 
 impl Faults {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use quorate_proto::internal::{Forward, ForwardResponse};
+use quorate_proto::internal::{EventsRequest, EventsResponse, Forward, ForwardResponse};
 use quorate_proto::v1::{self, pipeline_response::Response};
 use quorate_raft::ForwardHandler;
 use quorate_types::{NodeId, RangeId};
@@ -57,6 +57,16 @@ impl ForwardHandler for Handler {
             Ok(response) => answered(id, response),
             Err(error) => refused(error),
         }
+    }
+
+    async fn events(&self, range: RangeId, request: EventsRequest) -> EventsResponse {
+        let Some(gateway) = self.gateway.upgrade() else {
+            return EventsResponse {
+                error: Some(GatewayError::Stopping.into()),
+                ..EventsResponse::default()
+            };
+        };
+        gateway.events_for_peer(range, request).await
     }
 }
 

@@ -25,6 +25,7 @@ use crate::metrics::{Meters, OperationLabel};
 use crate::names::Namer;
 use crate::seal::ClusterTag;
 use crate::validate;
+use crate::watch::Watches;
 
 /// Ranges without a replica here whose last server is remembered; beyond, all are forgotten.
 const SERVED_BY_MAX_RANGES: usize = 65_536;
@@ -61,6 +62,7 @@ struct Shared {
     admission: Admission,
     meters: Meters,
     costs: Costs,
+    watches: Watches,
     served_by: RwLock<HashMap<RangeId, NodeId>>,
     stopping: watch::Sender<bool>,
     /// Milliseconds; zero while it is within bounds.
@@ -87,6 +89,7 @@ impl Gateway {
             admission: Admission::new(options.limits),
             meters: Meters::new(),
             costs: Costs::default(),
+            watches: Watches::default(),
             served_by: RwLock::default(),
             stopping: watch::Sender::new(false),
             clock_offset_ms: AtomicI64::new(0),
@@ -243,6 +246,10 @@ impl Gateway {
 
     pub(crate) fn costs(&self) -> &Costs {
         &self.shared.costs
+    }
+
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.shared.watches
     }
 
     pub(crate) fn names(&self) -> &Namer {

@@ -63,6 +63,7 @@ mod token;
 mod txn;
 mod typed;
 mod validate;
+mod watch;
 mod write;
 
 pub use admission::Limits;
@@ -79,3 +80,4 @@ pub use plane::start_eventual;
 pub use serve::{CONNECTIONS_MAX, ServeError, routes, serve_grpc};
 pub use service_admin::AdminService;
 pub use service_kv::KvService;
+pub use watch::{WATCHES_MAX, WATCHES_PER_CONNECTION_MAX, WatchService};

@@ -10,6 +10,7 @@ use axum::response::Response as AxumResponse;
 use quorate_proto::FILE_DESCRIPTOR_SET;
 use quorate_proto::v1::admin_server::AdminServer;
 use quorate_proto::v1::kv_server::KvServer;
+use quorate_proto::v1::watch_server::WatchServer;
 use quorate_types::limits::MESSAGE_MAX_BYTES;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -24,6 +25,7 @@ use crate::errors::GatewayError;
 use crate::gateway::Gateway;
 use crate::service_admin::AdminService;
 use crate::service_kv::KvService;
+use crate::watch::WatchService;
 
 /// Open connections of the gRPC port.
 pub const CONNECTIONS_MAX: usize = 4096;
@@ -53,7 +55,7 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// All services of a gateway: `Kv`, `Admin`, health, and reflection in both versions that clients
+/// All services of a gateway: `Kv`, `Admin`, `Watch`, health, and reflection in both versions that clients
 /// ask for. Others may be added.
 ///
 /// # Errors
@@ -74,8 +76,12 @@ pub fn routes(gateway: &Gateway) -> Result<Routes, ServeError> {
     let admin = AdminServer::new(AdminService::new(gateway.clone()))
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_MAX_BYTES);
+    let watch = WatchServer::new(WatchService::new(gateway.clone()))
+        .max_decoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES);
     Ok(Routes::new(kv)
         .add_service(admin)
+        .add_service(watch)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
@@ -166,10 +172,14 @@ async fn set_health(reporter: &HealthReporter, ready: bool) {
     if ready {
         reporter.set_serving::<KvServer<KvService>>().await;
         reporter.set_serving::<AdminServer<AdminService>>().await;
+        reporter.set_serving::<WatchServer<WatchService>>().await;
     } else {
         reporter.set_not_serving::<KvServer<KvService>>().await;
         reporter
             .set_not_serving::<AdminServer<AdminService>>()
+            .await;
+        reporter
+            .set_not_serving::<WatchServer<WatchService>>()
             .await;
     }
 }

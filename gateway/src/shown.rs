@@ -9,8 +9,8 @@ use quorate_proto::v1;
 use quorate_raft::machine::live_values;
 use quorate_raft::{Group, KeyspaceView};
 use quorate_storage::engine::Version;
-use quorate_types::Mode;
 use quorate_types::causal::{Actor, Binding, Context as Seen, Dots, Intervals, KeyState};
+use quorate_types::{Mode, Timestamp};
 
 use crate::context::Context;
 use crate::errors::GatewayError;
@@ -23,10 +23,10 @@ use crate::write::Write;
 #[derive(Default)]
 pub(crate) struct Shown {
     pub(crate) entry: Option<v1::KeyValue>,
-    siblings: Vec<v1::KeyValue>,
+    pub(crate) siblings: Vec<v1::KeyValue>,
     /// Live values beside the first.
     beside: usize,
-    typed: Option<v1::TypedValue>,
+    pub(crate) typed: Option<v1::TypedValue>,
     pub(crate) context: Bytes,
     /// What the context says, of a key as the log has decided it.
     pub(crate) seen: Option<Dots>,
@@ -177,6 +177,16 @@ impl Gateway {
         place: &Place<'_>,
         version: Option<Version>,
     ) -> Result<Shown, GatewayError> {
+        self.shown_version_at(place, version, self.node().now())
+    }
+
+    /// The same for readers at another time.
+    pub(crate) fn shown_version_at(
+        &self,
+        place: &Place<'_>,
+        version: Option<Version>,
+        now: Timestamp,
+    ) -> Result<Shown, GatewayError> {
         let Some(version) = version else {
             return Ok(Shown::default());
         };
@@ -190,7 +200,7 @@ impl Gateway {
         let revision = version.revision;
         let live = live_values(&place.key, Some(version)).map_err(crate::write::stored)?;
         let state = KeyState::of(live, Dots::new());
-        let mut shown = self.shown(place, &state)?;
+        let mut shown = self.shown_at(place, &state, now)?;
         // All stand in one version, and compare by its revision.
         for value in shown.entry.iter_mut().chain(&mut shown.siblings) {
             value.revision = revision;
@@ -200,9 +210,18 @@ impl Gateway {
 
     /// What clients are told of a key, but for its context.
     pub(crate) fn shown(&self, place: &Place<'_>, state: &KeyState) -> Result<Shown, GatewayError> {
+        self.shown_at(place, state, self.node().now())
+    }
+
+    fn shown_at(
+        &self,
+        place: &Place<'_>,
+        state: &KeyState,
+        now: Timestamp,
+    ) -> Result<Shown, GatewayError> {
         let policy = place.keyspace.options.conflict;
         let state = self.faults().shown(policy, state);
-        let reading = quorate_types::causal::evaluate(policy, &state, self.node().now());
+        let reading = quorate_types::causal::evaluate(policy, &state, now);
         let reading = reading.map_err(EventualError::from)?;
         let typed = typed::value(&reading);
         let mut values = typed::values(place.user_key, &reading).into_iter();

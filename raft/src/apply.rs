@@ -22,6 +22,7 @@ use crate::consensus::{
     Consensus, LogId, Reply, SnapshotMeta, StoredMembership, log_id, log_id_term,
     membership_from_wire, membership_to_wire,
 };
+use crate::feed::{self, Event, Feed};
 use crate::hybrid::NodeClock;
 use crate::machine::{Machine, Store};
 use crate::node::Faults;
@@ -66,6 +67,7 @@ pub struct Shared {
     pub(crate) table: RangeTable,
     pub(crate) machine: Arc<Mutex<Machine>>,
     pub(crate) applied: watch::Sender<AppliedAt>,
+    pub(crate) feed: Feed,
     pub(crate) hook: Option<ChangeHook>,
 }
 
@@ -89,6 +91,7 @@ impl RangeMachine {
                 table,
                 machine: Arc::default(),
                 applied: watch::Sender::default(),
+                feed: Feed::default(),
                 hook,
             },
             membership: StoredMembership::default(),
@@ -99,6 +102,11 @@ impl RangeMachine {
         };
         machine.reload()?;
         Ok(machine)
+    }
+
+    /// Counts what followers find in memory with the node's other ranges.
+    pub(crate) fn share_room(&mut self, room: &feed::Room) {
+        self.shared.feed.share(room);
     }
 
     /// For the negative controls of tests.
@@ -141,7 +149,13 @@ impl RangeMachine {
         machine.break_on_purpose(self.faults);
         self.applied = table.durable().map(|p| log_id(p.term, p.index));
         table.set_history(machine.options().history > 0);
-        *self.shared.machine.lock() = machine;
+        let closed = machine.closed();
+        let mut shared = self.shared.machine.lock();
+        *shared = machine;
+        if !self.faults.feed_over_snapshot {
+            self.shared.feed.restart(closed);
+        }
+        drop(shared);
         self.publish();
         if let Some(hook) = &self.shared.hook {
             hook(&self.shared.table);
@@ -177,7 +191,8 @@ impl RangeMachine {
         let twice = self.faults.apply_twice && is_restarted;
         self.since_start = self.since_start.saturating_add(batch.len());
         let mut machine = self.shared.machine.lock();
-        let mut store = Staged::new(&self.shared.table);
+        let feed = &self.shared.feed;
+        let mut store = Staged::new(&self.shared.table, feed.is_on());
         for (entry, responder) in batch.drain(..) {
             let mut reply = Reply::default();
             match entry.payload {
@@ -204,13 +219,17 @@ impl RangeMachine {
                 }
             }
             self.applied = Some(entry.log_id);
-            store.entry_done(position(&entry.log_id));
+            let done = store.entry_done(position(&entry.log_id));
+            done.map_err(io::Error::other)?;
             if let Some(responder) = responder {
                 answers.push((responder, reply));
             }
         }
         store.publish();
         let changed = store.changed;
+        if let Some(events) = store.events {
+            feed.push(events, machine.closed());
+        }
         drop(machine);
         self.publish();
         for (responder, reply) in answers {
@@ -256,23 +275,44 @@ struct Staged<'a> {
     own: Vec<Change>,
     position: Option<Position>,
     changed: bool,
+    /// What followers are told; none: nobody follows.
+    events: Option<Vec<Event>>,
 }
 
 impl<'a> Staged<'a> {
-    fn new(table: &'a RangeTable) -> Staged<'a> {
+    fn new(table: &'a RangeTable, is_followed: bool) -> Staged<'a> {
         Staged {
             table,
             done: Vec::new(),
             own: Vec::new(),
             position: None,
             changed: false,
+            events: is_followed.then(Vec::new),
         }
     }
 
-    fn entry_done(&mut self, position: Position) {
+    fn entry_done(&mut self, position: Position) -> Result<(), EngineError> {
         self.changed |= !self.own.is_empty();
+        self.tell()?;
         self.done.append(&mut self.own);
         self.position = Some(position);
+        Ok(())
+    }
+
+    /// Takes note of what the entry did, for those who follow the range.
+    fn tell(&mut self) -> Result<(), EngineError> {
+        let Some(mut events) = self.events.take() else {
+            return Ok(());
+        };
+        let changes = self.own.iter().map(event_of).collect::<Vec<_>>();
+        let existed = |key: &Bytes| {
+            // As of before this entry: its own changes are not visible yet.
+            self.publish();
+            Ok::<_, EngineError>(self.table.get(key)?.is_some())
+        };
+        feed::of_entry(changes, existed, &mut events)?;
+        self.events = Some(events);
+        Ok(())
     }
 
     /// Makes all entries that are done visible.
@@ -280,6 +320,21 @@ impl<'a> Staged<'a> {
         if let Some(position) = self.position.take() {
             self.table.apply(position, std::mem::take(&mut self.done));
         }
+    }
+}
+
+fn event_of(change: &Change) -> Event {
+    match change {
+        Change::Put { key, version } => Event {
+            key: key.clone(),
+            revision: Revision(version.revision),
+            version: Some(version.clone()),
+        },
+        Change::Delete { key, revision } => Event {
+            key: key.clone(),
+            revision: Revision(*revision),
+            version: None,
+        },
     }
 }
 
@@ -517,7 +572,7 @@ mod tests {
         let at = |index| Position { term: 1, index };
         table.apply(at(1), (0..GONE + 3).map(put).collect());
         table.apply(at(2), (0..GONE).map(delete).collect());
-        let keys = Staged::new(&table).keys(&Bytes::new(), &Bytes::new(), 100);
+        let keys = Staged::new(&table, false).keys(&Bytes::new(), &Bytes::new(), 100);
         let wanted: Vec<Bytes> = (GONE..GONE + 3).map(key).collect();
         assert_eq!(keys.unwrap(), wanted);
     }

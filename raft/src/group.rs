@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::apply::{AppliedAt, RangeMachine, Shared};
 use crate::consensus::{CommandBytes, Consensus, LogId, Waiting};
+use crate::feed::Follower;
 use crate::hybrid::NodeClock;
 use crate::machine::Applied;
 use crate::network::Acknowledged;
@@ -161,6 +162,13 @@ impl Group {
     /// Tells when the replica applies more.
     pub fn watch_applied(&self) -> watch::Receiver<AppliedAt> {
         self.shared.applied.subscribe()
+    }
+
+    /// Follows what the log decides: from now on events are kept for a while in memory.
+    pub fn follow(&self) -> Follower {
+        // Under the lock, so that no batch is half told.
+        let machine = self.shared.machine.lock();
+        self.shared.feed.follow(machine.closed())
     }
 
     /// Puts a command into the range's log and waits until it is applied here.

@@ -33,6 +33,9 @@ const ASKED_TIMEOUT: Duration = Duration::from_secs(2);
 pub trait ForwardHandler: Send + Sync {
     /// Executes one; errors are part of the answer.
     async fn handle(&self, from: NodeId, forward: wire::Forward) -> wire::ForwardResponse;
+
+    /// Reads, or waits for, the events of a range.
+    async fn events(&self, range: RangeId, request: wire::EventsRequest) -> wire::EventsResponse;
 }
 
 /// Sends an answer to a request of the eventual path. Does not block.
@@ -164,7 +167,9 @@ impl Inner {
                 self.meet(from, &update);
                 self.serve_node(from, range, id, Body::CatalogUpdate(update));
             }
-            Body::Forward(_) | Body::Status(_) => self.serve_node(from, range, id, body),
+            Body::Forward(_) | Body::Status(_) | Body::Events(_) => {
+                self.serve_node(from, range, id, body)
+            }
             Body::Eventual(request) => self.serve_eventual(from, range, id, *request),
             Body::AppendResponse(_)
             | Body::VoteResponse(_)
@@ -176,6 +181,7 @@ impl Inner {
             | Body::CatalogUpdated(_)
             | Body::ReplaceVoterResponse(_)
             | Body::EventualResponse(_)
+            | Body::EventsResponse(_)
             | Body::Failure(_) => {
                 tracing::warn!(%from, "an answer that was sent as a question");
             }
@@ -242,10 +248,10 @@ impl Inner {
 
     fn serve_node(&self, from: NodeId, range: RangeId, id: u64, body: Body) {
         let Some(inner) = self.this() else { return };
-        let large = matches!(&body, Body::Status(_));
+        let large = matches!(&body, Body::Status(_) | Body::Events(_));
         let class = if large { Class::Bulk } else { Class::Consensus };
         tokio::spawn(async move {
-            let answer = inner.serve_request(from, body).await;
+            let answer = inner.serve_request(from, range, body).await;
             inner.calls.answer(from, class, range.0, id, answer);
         });
     }
@@ -293,8 +299,14 @@ impl Inner {
         sender
     }
 
-    async fn serve_request(self: &Arc<Self>, from: NodeId, body: Body) -> Body {
+    async fn serve_request(self: &Arc<Self>, from: NodeId, range: RangeId, body: Body) -> Body {
         match body {
+            Body::Events(request) => match self.forward.get() {
+                Some(handler) => {
+                    Body::EventsResponse(Box::new(handler.events(range, *request).await))
+                }
+                None => failure("the gateway is not up yet"),
+            },
             Body::Forward(forward) => match self.forward.get() {
                 Some(handler) => {
                     Body::ForwardResponse(Box::new(handler.handle(from, *forward).await))

@@ -68,6 +68,8 @@ pub struct RaftNodeOptions {
     pub purge_entries: u64,
     /// Entries kept behind what is purged, for followers that are a little late.
     pub kept_entries: u64,
+    /// Most events of a range that are kept in memory for those who follow it.
+    pub followed_events_max: usize,
     /// What a test breaks on purpose. Never set elsewhere.
     #[doc(hidden)]
     pub faults: Faults,
@@ -90,6 +92,7 @@ impl RaftNodeOptions {
             flush_entries: u64::MAX,
             purge_entries: 20_000,
             kept_entries: 10_000,
+            followed_events_max: crate::feed::WINDOW_EVENTS_MAX_DEFAULT,
             faults: Faults::default(),
         }
     }
@@ -135,6 +138,8 @@ pub struct Faults {
     pub tentative_as_put: bool,
     /// Of every eighth batch the first half is applied, and all of it is answered.
     pub half_batches: bool,
+    /// Those who follow a range are not told that a snapshot has taken the place of its state.
+    pub feed_over_snapshot: bool,
 }
 
 /// The seams that a node stands on.
@@ -206,6 +211,8 @@ pub(crate) struct Inner {
     pub(crate) groups: RwLock<HashMap<RangeId, Arc<Group>>>,
     pub(crate) catalog: watch::Sender<Arc<CatalogView>>,
     pub(crate) inbound: Inbound,
+    /// What followers of all ranges find in memory.
+    pub(crate) feeds: crate::feed::Room,
     pub(crate) forward: OnceLock<Arc<dyn ForwardHandler>>,
     pub(crate) eventual: OnceLock<Arc<dyn EventualHandler>>,
     pub(crate) started: u64,
@@ -268,6 +275,7 @@ impl RaftNode {
                 groups: RwLock::default(),
                 catalog: watch::Sender::default(),
                 inbound: Inbound::new(options.phi_max),
+                feeds: crate::feed::Room::new(options.followed_events_max),
                 forward: OnceLock::new(),
                 eventual: OnceLock::new(),
                 started: seams.randomness.next(),
@@ -384,6 +392,25 @@ impl RaftNode {
             .await?
         {
             Body::ForwardResponse(response) => Ok(*response),
+            _ => Err(CallError::Refused("an answer of another kind".to_string())),
+        }
+    }
+
+    /// Asks a node that holds a range for its events behind a place.
+    ///
+    /// # Errors
+    /// [`CallError`]. Asking has no effect.
+    pub async fn ask_events(
+        &self,
+        to: NodeId,
+        range: RangeId,
+        request: wire::EventsRequest,
+        timeout: Duration,
+    ) -> Result<wire::EventsResponse, CallError> {
+        let body = Body::Events(Box::new(request));
+        let calls = &self.inner.calls;
+        match calls.call(to, Class::Bulk, range.0, body, timeout).await? {
+            Body::EventsResponse(response) => Ok(*response),
             _ => Err(CallError::Refused("an answer of another kind".to_string())),
         }
     }
@@ -511,6 +538,7 @@ impl Inner {
         let hook = (range == RangeId::META).then(|| self.catalog_hook());
         let mut machine = RangeMachine::open(table, hook)
             .map_err(|source| StartError::Restore { range, source })?;
+        machine.share_room(&self.feeds);
         machine.break_on_purpose(self.options.faults, &self.clock);
         let shared = machine.shared();
         let mut store = LogStore::new(self.log.group(range.0));

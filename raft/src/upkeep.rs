@@ -179,6 +179,7 @@ impl Inner {
             group.flush().await;
         }
         self.purge(group, known).await;
+        group.shared.feed.tend(Instant::now());
         if group.is_leader() {
             self.expire(group);
             self.collect(group);

@@ -4,7 +4,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use quorate_client::{Entry, Got, HistoryEntry, OperationDone, Receipt, Role};
+use quorate_client::{
+    Entry, Got, HistoryEntry, OperationDone, Receipt, Role, WatchEvent, WatchKind, WatchState,
+};
 use quorate_types::Revision;
 use serde_json::{Map, Value, json};
 
@@ -85,6 +87,38 @@ fn context_value(context: &[u8]) -> Value {
 pub fn version(version: &HistoryEntry) -> Map<String, Value> {
     let mut object = entry(&version.entry, version.deleted);
     object.insert("deleted".to_owned(), json!(version.deleted));
+    object
+}
+
+/// An event of a watch. A delete has no value.
+pub fn event(event: &WatchEvent) -> Map<String, Value> {
+    let kind = match event.kind {
+        WatchKind::Put => "put",
+        WatchKind::Delete => "delete",
+    };
+    let state = match event.state {
+        WatchState::Committed => "committed",
+        WatchState::Tentative => "tentative",
+    };
+    let mut object = Map::new();
+    object.insert("type".to_owned(), json!(kind));
+    let deleted = event.kind == WatchKind::Delete;
+    object.extend(entry(&event.entry, deleted || event.typed.is_some()));
+    if let Some(value) = &event.typed {
+        typed::put_typed(&mut object, value);
+    }
+    // Always there: null names a write of the log, which its revision names.
+    object.entry("dot").or_insert(Value::Null);
+    object.insert("state".to_owned(), json!(state));
+    if !event.siblings.is_empty() {
+        object.insert("siblings".to_owned(), entries(&event.siblings));
+    }
+    if let Some(previous) = &event.previous {
+        object.insert("previous".to_owned(), entry(previous, false).into());
+    }
+    if event.previous_omitted {
+        object.insert("previous_omitted".to_owned(), json!(true));
+    }
     object
 }
 

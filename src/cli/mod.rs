@@ -42,6 +42,7 @@ mod transfer;
 mod txn;
 mod typed;
 mod update;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -93,6 +94,8 @@ enum Command {
     Scan(scan::ScanArgs),
     /// List the committed versions of a key, newest first
     History(history::HistoryArgs),
+    /// Show each put and delete of a prefix as it is decided
+    Watch(watch::WatchArgs),
     /// Write a key if it is as expected
     Cas(cas::CasArgs),
     /// Compare, then write, atomically
@@ -200,6 +203,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Delete(args) => delete::run(args, global.session()?).await,
         Command::Scan(args) => scan::run(args, global.session()?).await,
         Command::History(args) => history::run(args, global.session()?).await,
+        Command::Watch(args) => watch::run(args, global.session()?).await,
         Command::Cas(args) => cas::run(args, global.session()?).await,
         Command::Txn(args) => txn::run(args, global.session()?).await,
         Command::Incr(args) => update::incr(args, global.session()?).await,
@@ -282,6 +286,11 @@ mod tests {
             "quorate scan",
             "quorate scan p --limit 5 --keys-only --at 7",
             "quorate history k",
+            "quorate watch",
+            "quorate watch p --from 7 --previous --no-deletes --progress 1s --limit 5",
+            "quorate watch --key k --output json",
+            "quorate watch --start a --end b --no-puts",
+            "quorate watch p --tentative",
             "quorate cas k v --revision 7",
             "quorate cas k v --absent",
             "quorate txn f.json",

@@ -24,3 +24,4 @@ mod memory;
 mod python;
 mod replacement;
 mod trees;
+mod watches;

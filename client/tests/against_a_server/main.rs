@@ -8,3 +8,4 @@ mod operations;
 mod pipelines;
 mod retries;
 mod updates;
+mod watches;

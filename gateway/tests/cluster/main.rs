@@ -16,5 +16,6 @@ mod scans;
 mod sessions;
 mod triples;
 mod typed_keys;
+mod watches;
 mod wire;
 mod world;

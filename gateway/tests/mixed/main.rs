@@ -26,4 +26,5 @@ mod scenarios;
 mod sessions;
 mod storm;
 mod typed;
+mod watching;
 mod world;

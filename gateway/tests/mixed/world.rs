@@ -29,7 +29,8 @@ use tokio::time::Instant;
 use crate::ledger::Ledger;
 
 pub const NODES: usize = 5;
-const EPOCH: Timestamp = Timestamp(1_700_000_000_000_000);
+/// When every run begins.
+pub const EPOCH: Timestamp = Timestamp(1_700_000_000_000_000);
 /// Simulated time that anything may take to work at all.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Links of a storm.
@@ -44,6 +45,7 @@ pub const BAD: Quality = Quality {
 pub struct Settings {
     pub eventual: EventualOptions,
     pub raft: quorate_raft::Faults,
+    pub gateway: quorate_gateway::Faults,
     /// Of the keyspace that is asked; `None`: the default one, of siblings.
     pub conflict: Option<&'static str>,
     pub memory_bytes: usize,
@@ -62,6 +64,7 @@ impl Default for Settings {
                 ..EventualOptions::default()
             },
             raft: quorate_raft::Faults::default(),
+            gateway: quorate_gateway::Faults::default(),
             conflict: None,
             memory_bytes: 32 << 10,
             segment_bytes: 128 << 10,
@@ -377,8 +380,12 @@ impl World {
         let options = GatewayOptions {
             // The low bits are the gateway's: two starts must not give out the same names.
             client: ClientId(id.0 << 32 | starts << 8),
-            limits: Limits::default(),
-            faults: quorate_gateway::Faults::default(),
+            limits: Limits {
+                // Small, so that watches stop within revisions.
+                watch_events_max: 1,
+                ..Limits::default()
+            },
+            faults: self.settings.gateway,
         };
         let gateway = Gateway::new(raft.clone(), eventual.clone(), options);
         Ok(Process {
@@ -427,6 +434,8 @@ impl World {
             bootstrap: nodes,
             purge_entries: self.settings.purge_entries,
             kept_entries: self.settings.kept_entries,
+            // Small, so that watches fall behind.
+            followed_events_max: 12,
             faults: self.settings.raft,
             ..RaftNodeOptions::new(me, "simulated", dir)
         }

@@ -115,7 +115,7 @@ impl Machine {
             };
             let live = live_values(&item.key, store.get(&item.key)?)?;
             if let Some(live) = self.causal.join(revision, &item.key, live, &view) {
-                self.show(revision, item.key, &live, store);
+                self.show(revision, item.key, &live, store)?;
             }
         }
         if let (true, Ok(base)) = (whole, Dots::from_bytes(&absorb.base)) {
@@ -149,7 +149,7 @@ impl Machine {
             }
         }
         if changed {
-            self.show(revision, key, &live, store);
+            self.show(revision, key, &live, store)?;
         }
         Ok(ApplyOutcome::Written {
             deleted: 0,
@@ -164,10 +164,11 @@ impl Machine {
         key: Bytes,
         live: &[(Dot, Value)],
         store: &mut dyn Store,
-    ) {
+    ) -> Result<(), EngineError> {
         let Some(stored) = Stored::pack(live, revision) else {
-            store.delete(key, revision);
-            return;
+            // Followers of the range are told of deletes that take effect alone.
+            super::operations::delete(revision, key, store)?;
+            return Ok(());
         };
         for at in live.iter().filter_map(|(_, value)| value.expiry) {
             self.expiry.insert(at.0, key.clone());
@@ -179,6 +180,7 @@ impl Machine {
             causal: stored.causal,
         };
         store.put(key, version);
+        Ok(())
     }
 
     /// Kills the values of a version that expire at exactly `at`. Returns whether all are gone;
@@ -196,7 +198,7 @@ impl Machine {
         if live.len() == before {
             return Ok(None);
         }
-        self.show(revision, key, &live, store);
+        self.show(revision, key, &live, store)?;
         Ok(Some(live.is_empty()))
     }
 }

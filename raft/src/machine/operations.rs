@@ -262,7 +262,12 @@ fn is_alone(version: &Version) -> bool {
         || live_values(&[], Some(version.clone())).is_ok_and(|live| live.len() == 1)
 }
 
-fn delete(revision: Revision, key: Bytes, store: &mut dyn Store) -> Result<bool, EngineError> {
+/// Removes a key, and says whether it was there.
+pub(super) fn delete(
+    revision: Revision,
+    key: Bytes,
+    store: &mut dyn Store,
+) -> Result<bool, EngineError> {
     let existed = store.get(&key)?.is_some();
     if existed {
         store.delete(key, revision);

@@ -7,10 +7,12 @@
 //!
 //! The rooms: `table` is what is done with a range, `range` its state, `memory` the tables
 //! in memory, `view` one committed state of a file, `history` the
-//! superseded versions in it, `scan` the merge of all of them, `flush` the way from memory to file, `collect` the way out,
+//! superseded versions in it, `scan` the merge of all of them, `changes` what was written after a
+//! revision, `flush` the way from memory to file, `collect` the way out,
 //! `export` and `import` the way to another node, `pages` the checksummed
 //! blocks under redb.
 
+mod changes;
 mod collect;
 mod error;
 mod export;
@@ -33,6 +35,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use changes::{Changes, Written};
 pub use error::EngineError;
 pub use export::Export;
 pub use record::RangeMeta;

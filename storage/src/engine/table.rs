@@ -250,7 +250,7 @@ impl RangeTable {
         Ok(state)
     }
 
-    fn check_served(&self, state: &State) -> Result<(), EngineError> {
+    pub(super) fn check_served(&self, state: &State) -> Result<(), EngineError> {
         if self.engine.common.is_closed() {
             return Err(EngineError::Closed);
         }
