@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "quorate/v1/kv.proto",
         "quorate/v1/admin.proto",
         "quorate/v1/watch.proto",
+        "quorate/v1/lease.proto",
         "quorate/internal/v1/eventual.proto",
         "quorate/internal/v1/log.proto",
         "quorate/internal/v1/peer.proto",
@@ -16,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, [root])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     // Reflection shows clients the public surface only.
-    let public = protox::compile(&files[..3], [root])?;
+    let public = protox::compile(&files[..4], [root])?;
     std::fs::write(
         out.join("quorate_v1.bin"),
         prost::Message::encode_to_vec(&public),

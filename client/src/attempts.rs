@@ -232,7 +232,7 @@ impl Errand<'_> {
                     .await
             }
             // Boxed: a call's state is large, and whoever holds many requests on lanes has none.
-            None => Box::pin(unary::call(endpoint.kv(), request, timeout)).await,
+            None => Box::pin(unary::call(endpoint, request, timeout)).await,
         }
     }
 

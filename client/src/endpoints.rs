@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quorate_proto::v1::admin_client::AdminClient;
 use quorate_proto::v1::kv_client::KvClient;
+use quorate_proto::v1::lease_client::LeaseClient;
 use quorate_proto::v1::watch_client::WatchClient;
 use quorate_types::limits::MESSAGE_MAX_BYTES;
 use quorate_types::{FieldError, NodeId};
@@ -206,6 +207,13 @@ impl Endpoint {
     /// Watches, over the next of this endpoint's connections.
     pub(crate) fn watch(&self) -> WatchClient<Channel> {
         WatchClient::new(self.channel())
+            .max_decoding_message_size(MESSAGE_MAX_BYTES)
+            .max_encoding_message_size(MESSAGE_MAX_BYTES)
+    }
+
+    /// Leases, over the next of this endpoint's connections.
+    pub(crate) fn lease(&self) -> LeaseClient<Channel> {
+        LeaseClient::new(self.channel())
             .max_decoding_message_size(MESSAGE_MAX_BYTES)
             .max_encoding_message_size(MESSAGE_MAX_BYTES)
     }

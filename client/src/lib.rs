@@ -126,6 +126,33 @@
 //! # }
 //! ```
 //!
+//! # Leases, locks
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use quorate_client::{Client, Fenced, WriteOptions};
+//!
+//! # async fn example(client: Client) -> Result<(), quorate_client::ClientError> {
+//! // Goes with its lease, once nobody has kept that alive for ten seconds.
+//! let lease = client.grant_lease(Duration::from_secs(10), None).await?;
+//! let options = WriteOptions { lease: Some(lease.id), ..WriteOptions::default() };
+//! client.put_with("workers/7", "here", options).await?;
+//! let mut keeper = client.keep_lease(&lease);
+//!
+//! // A lock is a key with a lease; its revision is the token that writes demand.
+//! let (ttl, wait) = (Duration::from_secs(10), Duration::from_secs(60));
+//! if let Some(lock) = client.lock("job", "me", ttl, wait).await? {
+//!     match client.put_fenced(&lock.fence, "job/state", "done", WriteOptions::default()).await? {
+//!         Fenced::Done { revision, .. } => println!("written at {revision}"),
+//!         Fenced::MovedOn { .. } => println!("somebody else is at work"),
+//!     }
+//!     lock.unlock().await?;
+//! }
+//! println!("{}", keeper.lost().await);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Sessions
 //!
 //! ```no_run
@@ -165,8 +192,10 @@ mod error;
 mod failure;
 mod identity;
 mod lane;
+mod leases;
 mod level;
 pub mod limits;
+mod locks;
 mod operation;
 mod options;
 mod partial;
@@ -190,7 +219,9 @@ pub use answer::{
 };
 pub use client::Client;
 pub use error::{ClientError, Fate, FieldViolation, LostError, ServerError};
+pub use leases::{Granted, LeaseKeeper, LeaseLost, LeaseShown, Revoked};
 pub use level::level_from_wire;
+pub use locks::{Fence, Fenced, HeldLock};
 pub use operation::{Compare, Expect, Operation, Txn};
 pub use options::{ClientOptions, ReadOptions, ScanOptions, WriteOptions};
 pub use pipeline::Pipeline;

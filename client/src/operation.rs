@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::v1;
-use quorate_types::{FieldError, Revision};
+use quorate_types::{FieldError, LeaseId, Revision};
 
 /// One operation of a batch or transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Operation {
         value: Bytes,
         /// The key goes after this time; none: the keyspace's default.
         ttl: Option<Duration>,
+        /// Transactions: the key goes with this lease; none: it goes with no lease.
+        lease: Option<LeaseId>,
     },
     /// Removes a key.
     Delete {
@@ -37,6 +39,7 @@ impl Operation {
             key: key.into(),
             value: value.into(),
             ttl: None,
+            lease: None,
         }
     }
 
@@ -53,10 +56,16 @@ impl Operation {
     pub(crate) fn into_wire(self) -> Result<v1::Operation, FieldError> {
         use v1::operation as wire;
         let operation = match self {
-            Self::Put { key, value, ttl } => wire::Operation::Put(wire::Put {
+            Self::Put {
+                key,
+                value,
+                ttl,
+                lease,
+            } => wire::Operation::Put(wire::Put {
                 key,
                 value,
                 ttl_ms: ttl_millis(ttl)?,
+                lease: lease.map_or(0, |id| id.0),
             }),
             Self::Delete { key } => wire::Operation::Delete(wire::Delete { key }),
             Self::Get { key } => wire::Operation::Get(wire::Get { key }),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_proto::v1;
 use quorate_types::limits::{TIMEOUT_DEFAULT, TIMEOUT_MAX_SECONDS};
 use quorate_types::{
-    ClientId, FieldError, Ladder, RequestId, Revision, Timestamp, validate_keyspace_name,
+    ClientId, FieldError, Ladder, LeaseId, RequestId, Revision, Timestamp, validate_keyspace_name,
 };
 
 use crate::level::consistency;
@@ -131,6 +131,8 @@ pub struct WriteOptions {
     /// Linearizable requests of one key, in keyspaces of mode mixed: see every eventual write that
     /// a majority of the key's primaries had acknowledged before.
     pub fence: bool,
+    /// Puts and compare-and-sets: the key goes with this lease; none: it goes with no lease.
+    pub lease: Option<LeaseId>,
     /// Instead of the client's.
     pub timeout: Option<Duration>,
     /// Take up a write of this id, which was tried before: it is applied once over all

@@ -15,10 +15,15 @@ pub(crate) fn is_write(request: &Request) -> bool {
         | Request::Scan(_)
         | Request::History(_)
         | Request::Outcome(_)
+        | Request::LeaseShow(_)
         | Request::AwaitConverged(_) => false,
-        Request::Put(_) | Request::Delete(_) | Request::CompareAndSet(_) | Request::Update(_) => {
-            true
-        }
+        Request::Put(_)
+        | Request::Delete(_)
+        | Request::CompareAndSet(_)
+        | Request::LeaseGrant(_)
+        | Request::LeaseKeepAlive(_)
+        | Request::LeaseRevoke(_)
+        | Request::Update(_) => true,
         Request::Batch(batch) => has_writes(&batch.operations),
         Request::Txn(txn) => has_writes(&txn.then) || has_writes(&txn.otherwise),
     }
@@ -46,6 +51,10 @@ pub(crate) fn is_repeatable(request: &Request) -> bool {
         | Request::Txn(_)
         | Request::History(_)
         | Request::Outcome(_)
+        | Request::LeaseGrant(_)
+        | Request::LeaseKeepAlive(_)
+        | Request::LeaseRevoke(_)
+        | Request::LeaseShow(_)
         | Request::AwaitConverged(_) => true,
     }
 }
@@ -62,7 +71,12 @@ pub(crate) fn rungs(request: &Request) -> &[v1::Rung] {
         Request::Txn(txn) => &txn.consistency,
         Request::Update(update) => &update.consistency,
         Request::History(history) => &history.consistency,
-        Request::Outcome(_) | Request::AwaitConverged(_) => return &[],
+        Request::Outcome(_)
+        | Request::LeaseGrant(_)
+        | Request::LeaseKeepAlive(_)
+        | Request::LeaseRevoke(_)
+        | Request::LeaseShow(_)
+        | Request::AwaitConverged(_) => return &[],
     };
     let rungs = consistency.as_ref().map(|consistency| &consistency.rungs);
     rungs.map_or(&[], Vec::as_slice)
@@ -77,10 +91,14 @@ pub(crate) fn name_of(request: &mut Request) -> Option<&mut Option<v1::RequestId
         Request::Batch(batch) => Some(&mut batch.request_id),
         Request::Txn(txn) => Some(&mut txn.request_id),
         Request::Update(update) => Some(&mut update.request_id),
+        Request::LeaseGrant(grant) => Some(&mut grant.request_id),
+        Request::LeaseRevoke(revoke) => Some(&mut revoke.request_id),
         Request::Get(_)
         | Request::Scan(_)
         | Request::History(_)
         | Request::Outcome(_)
+        | Request::LeaseKeepAlive(_)
+        | Request::LeaseShow(_)
         | Request::AwaitConverged(_) => None,
     }
 }
@@ -98,6 +116,10 @@ pub(crate) fn keyspace_of(request: &mut Request) -> Option<&mut String> {
         Request::Update(update) => Some(&mut update.keyspace),
         Request::History(history) => Some(&mut history.keyspace),
         Request::AwaitConverged(named) => Some(&mut named.keyspace),
+        Request::LeaseGrant(grant) => Some(&mut grant.keyspace),
+        Request::LeaseKeepAlive(kept) => Some(&mut kept.keyspace),
+        Request::LeaseRevoke(revoke) => Some(&mut revoke.keyspace),
+        Request::LeaseShow(show) => Some(&mut show.keyspace),
         Request::Outcome(_) => None,
     }
 }
@@ -115,6 +137,10 @@ pub(crate) fn keyspace_name(request: &Request) -> Option<&str> {
         Request::Update(update) => &update.keyspace,
         Request::History(history) => &history.keyspace,
         Request::AwaitConverged(named) => &named.keyspace,
+        Request::LeaseGrant(grant) => &grant.keyspace,
+        Request::LeaseKeepAlive(kept) => &kept.keyspace,
+        Request::LeaseRevoke(revoke) => &revoke.keyspace,
+        Request::LeaseShow(show) => &show.keyspace,
         Request::Outcome(_) => return None,
     })
 }
@@ -134,6 +160,10 @@ pub(crate) fn routing(request: &Request) -> Option<(&str, &[u8])> {
         | Request::Scan(_)
         | Request::Batch(_)
         | Request::Outcome(_)
+        | Request::LeaseGrant(_)
+        | Request::LeaseKeepAlive(_)
+        | Request::LeaseRevoke(_)
+        | Request::LeaseShow(_)
         | Request::AwaitConverged(_) => return None,
     };
     Some((keyspace, key))
@@ -172,6 +202,10 @@ pub(crate) fn payload_bytes(request: &Request) -> usize {
         | Request::Scan(_)
         | Request::History(_)
         | Request::Outcome(_)
+        | Request::LeaseGrant(_)
+        | Request::LeaseKeepAlive(_)
+        | Request::LeaseRevoke(_)
+        | Request::LeaseShow(_)
         | Request::AwaitConverged(_) => 0,
     }
 }
@@ -198,6 +232,10 @@ pub(crate) fn receipt_of(response: &Response) -> Option<&v1::Receipt> {
         Response::Outcome(outcome) => outcome.receipt.as_ref(),
         Response::AwaitConverged(done) => done.receipt.as_ref(),
         Response::Update(update) => update.receipt.as_ref(),
+        Response::LeaseGrant(grant) => grant.receipt.as_ref(),
+        Response::LeaseKeepAlive(kept) => kept.receipt.as_ref(),
+        Response::LeaseRevoke(revoke) => revoke.receipt.as_ref(),
+        Response::LeaseShow(show) => show.receipt.as_ref(),
         Response::Error(_) => None,
     }
 }

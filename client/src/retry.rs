@@ -151,6 +151,8 @@ pub(crate) fn is_passing(error: &ServerError) -> bool {
             | Reason::PolicyMismatch
             | Reason::TooManySiblings
             | Reason::CounterOverflow
+            | Reason::LeaseNotFound
+            | Reason::LeaseLimit
             | Reason::Internal
             | Reason::NotImplemented,
         ) => false,

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_proto::v1::kv_client::KvClient;
-use tonic::transport::Channel;
-
+use crate::endpoints::Endpoint;
 use crate::failure::Failure;
 use crate::limits::ATTEMPT_GRACE;
 use crate::request::{Request, Response};
@@ -12,11 +10,16 @@ use crate::request::{Request, Response};
 /// Sends the request, and waits for the answer for `timeout`. The server learns of the
 /// timeout, so that it can say what it could not do in time.
 pub(crate) async fn call(
-    kv: KvClient<Channel>,
+    endpoint: &Endpoint,
     request: Request,
     timeout: Duration,
 ) -> Result<Response, Failure> {
-    match tokio::time::timeout(timeout + ATTEMPT_GRACE, dispatch(kv, request, timeout)).await {
+    match tokio::time::timeout(
+        timeout + ATTEMPT_GRACE,
+        dispatch(endpoint, request, timeout),
+    )
+    .await
+    {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(status)) => Err(Failure::from_status(&status)),
         Err(_) => Err(Failure::Lost {
@@ -27,15 +30,18 @@ pub(crate) async fn call(
 }
 
 async fn dispatch(
-    mut kv: KvClient<Channel>,
+    endpoint: &Endpoint,
     request: Request,
     timeout: Duration,
 ) -> Result<Response, tonic::Status> {
     macro_rules! send {
-        ($method:ident, $body:expr, $variant:ident) => {{
+        ($method:ident, $body:expr, $variant:ident) => {
+            send!(kv.$method, $body, $variant)
+        };
+        ($service:ident.$method:ident, $body:expr, $variant:ident) => {{
             let mut call = tonic::Request::new($body);
             call.set_timeout(timeout);
-            Response::$variant(kv.$method(call).await?.into_inner())
+            Response::$variant(endpoint.$service().$method(call).await?.into_inner())
         }};
     }
     Ok(match request {
@@ -50,5 +56,9 @@ async fn dispatch(
         Request::Outcome(body) => send!(outcome, body, Outcome),
         Request::Update(body) => send!(update, body, Update),
         Request::AwaitConverged(body) => send!(await_converged, body, AwaitConverged),
+        Request::LeaseGrant(body) => send!(lease.grant, body, LeaseGrant),
+        Request::LeaseKeepAlive(body) => send!(lease.renew, body, LeaseKeepAlive),
+        Request::LeaseRevoke(body) => send!(lease.revoke, body, LeaseRevoke),
+        Request::LeaseShow(body) => send!(lease.show, body, LeaseShow),
     })
 }

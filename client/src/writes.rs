@@ -47,6 +47,7 @@ impl Client {
             ttl_ms: ttl_millis(options.ttl)?,
             request_id: None,
             context: options.context.clone(),
+            lease: options.lease.map_or(0, |id| id.0),
         });
         match self.run(request, Call::write(&options)).await? {
             Response::Put(answer) => Ok(answer.into()),
@@ -141,6 +142,7 @@ impl Client {
             ttl_ms: ttl_millis(options.ttl)?,
             consistency: options.consistency()?,
             request_id: None,
+            lease: options.lease.map_or(0, |id| id.0),
         });
         match self.run(request, Call::write(&options)).await? {
             Response::CompareAndSet(answer) => Ok(answer.into()),

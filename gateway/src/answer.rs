@@ -48,6 +48,10 @@ answers! {
     OutcomeResponse = Outcome,
     UpdateResponse = Update,
     AwaitConvergedResponse = AwaitConverged,
+    LeaseGrantResponse = LeaseGrant,
+    LeaseKeepAliveResponse = LeaseKeepAlive,
+    LeaseRevokeResponse = LeaseRevoke,
+    LeaseShowResponse = LeaseShow,
 }
 
 /// Bytes of keys and values in an answer, for the room that it takes until its reader has it.
@@ -60,6 +64,7 @@ pub fn payload_bytes(response: &Response) -> usize {
                 + typed_bytes(get.typed.as_ref())
         }
         Response::Update(update) => typed_bytes(update.typed.as_ref()),
+        Response::LeaseShow(show) => show.keys.iter().map(Bytes::len).sum(),
         Response::Scan(scan) => scan.entries.iter().map(entry_bytes).sum(),
         Response::Batch(batch) => batch.results.iter().map(|result| of(&result.entry)).sum(),
         Response::Txn(txn) => txn.results.iter().map(|result| of(&result.entry)).sum(),
@@ -69,6 +74,9 @@ pub fn payload_bytes(response: &Response) -> usize {
         | Response::Delete(_)
         | Response::Outcome(_)
         | Response::AwaitConverged(_)
+        | Response::LeaseGrant(_)
+        | Response::LeaseKeepAlive(_)
+        | Response::LeaseRevoke(_)
         | Response::Error(_) => 0,
     }
 }
@@ -110,6 +118,10 @@ pub fn hold<G: Send + Sync + 'static>(response: &mut Response, guard: G) {
         | Response::Outcome(_)
         | Response::Update(_)
         | Response::AwaitConverged(_)
+        | Response::LeaseGrant(_)
+        | Response::LeaseKeepAlive(_)
+        | Response::LeaseRevoke(_)
+        | Response::LeaseShow(_)
         | Response::Error(_) => None,
     };
     if let Some(entry) = entry {
@@ -140,6 +152,7 @@ pub fn effect_of(response: &Response) -> Effect {
         | Response::History(_)
         | Response::Outcome(_)
         | Response::AwaitConverged(_)
+        | Response::LeaseShow(_)
         | Response::Error(_) => Effect::None,
         // Only an answer with a value is large: the condition did not hold.
         Response::CompareAndSet(cas) if !cas.succeeded => Effect::None,
@@ -149,6 +162,9 @@ pub fn effect_of(response: &Response) -> Effect {
         | Response::Txn(_)
         | Response::Put(_)
         | Response::Update(_)
+        | Response::LeaseGrant(_)
+        | Response::LeaseKeepAlive(_)
+        | Response::LeaseRevoke(_)
         | Response::Delete(_) => Effect::Applied,
     }
 }

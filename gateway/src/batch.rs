@@ -15,6 +15,7 @@ use crate::answer::Answer;
 use crate::context::Context;
 use crate::errors::GatewayError;
 use crate::gateway::{Gateway, keyspace, range_of};
+use crate::lease::Attach;
 use crate::level::{self, ReadPlan};
 use crate::names::WriteName;
 use crate::operations::{Prepared, results};
@@ -133,6 +134,7 @@ impl Gateway {
             name: batch.name,
             session: batch.session.clone(),
             looks: true,
+            leases: Vec::new(),
             context: batch.context,
         };
         let operation = || {
@@ -242,7 +244,11 @@ fn parts_of<'a>(
             parts.len() - 1
         });
         parts[part].places.push(place);
-        parts[part].operations.push(Prepared { key, operation });
+        parts[part].operations.push(Prepared {
+            key,
+            operation,
+            attach: Attach::default(),
+        });
     }
     Ok(parts)
 }

@@ -59,6 +59,10 @@ impl Costs {
             | Response::Outcome(_)
             | Response::Update(_)
             | Response::AwaitConverged(_)
+            | Response::LeaseGrant(_)
+            | Response::LeaseKeepAlive(_)
+            | Response::LeaseRevoke(_)
+            | Response::LeaseShow(_)
             | Response::Error(_) => return,
         };
         if !self

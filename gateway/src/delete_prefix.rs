@@ -158,6 +158,7 @@ impl Gateway {
             name: self.name_of(request.request_id.as_ref())?,
             session: self.session(keyspace, consistency)?,
             looks: true,
+            leases: Vec::new(),
             context,
         };
         let bucket = match keyspace.options.partitioning {
@@ -194,6 +195,7 @@ fn removed(decided: Decided<'_>) -> Result<v1::DeleteResponse, GatewayError> {
         }
         ApplyOutcome::Compared { .. }
         | ApplyOutcome::Transacted { .. }
+        | ApplyOutcome::Renewed(_)
         | ApplyOutcome::Refused(_)
         | ApplyOutcome::Nothing => return Err(strange(&decided.proposed)),
     };

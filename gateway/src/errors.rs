@@ -12,7 +12,7 @@ use quorate_eventual::EventualError;
 use quorate_proto::v1;
 use quorate_types::causal::Dots;
 use quorate_types::{
-    Effect, FieldError, Mode, NodeId, RangeId, Reason, Refusal, RequestHandle, Revision,
+    Effect, FieldError, LeaseId, Mode, NodeId, RangeId, Reason, Refusal, RequestHandle, Revision,
     format_duration,
 };
 use thiserror::Error;
@@ -265,6 +265,27 @@ pub enum GatewayError {
         /// Bytes.
         quota: Option<u64>,
     },
+    /// There is no such lease. No effect.
+    #[error(
+        "no lease {}: it was not granted here, is revoked, or nobody kept it alive in time; `quorate lease grant` makes one",
+        named(ids)
+    )]
+    LeaseNotFound {
+        /// The one that was named; of a transaction, all.
+        ids: Vec<LeaseId>,
+    },
+    /// The id of a lease is in use. No effect.
+    #[error("lease {id} exists already; choose another id, or none and get one")]
+    LeaseExists {
+        /// Which.
+        id: LeaseId,
+    },
+    /// A range keeps no more leases, or a lease takes no more keys. No effect.
+    #[error("{what}")]
+    LeaseLimit {
+        /// Which limit, and what to do.
+        what: String,
+    },
     /// This node's clock is too far from most others'. No effect.
     #[error("this node's clock is {offset_ms} ms from most others'; ask another node")]
     ClockOffset {
@@ -382,8 +403,8 @@ impl GatewayError {
             Self::Field { .. } | Self::PageToken { .. } | Self::SessionToken { .. } => {
                 Code::InvalidArgument
             }
-            Self::KeyspaceNotFound { .. } => Code::NotFound,
-            Self::KeyspaceExists { .. } => Code::AlreadyExists,
+            Self::KeyspaceNotFound { .. } | Self::LeaseNotFound { .. } => Code::NotFound,
+            Self::KeyspaceExists { .. } | Self::LeaseExists { .. } => Code::AlreadyExists,
             Self::LevelNotServed { .. }
             | Self::CompareFailed { .. }
             | Self::RangesSpanned { .. }
@@ -407,7 +428,9 @@ impl GatewayError {
             | Self::NotConverged { .. }
             | Self::OutcomeUnknown { .. }
             | Self::ChangeUnknown { .. } => Code::DeadlineExceeded,
-            Self::Overloaded { .. } | Self::QuotaExceeded { .. } => Code::ResourceExhausted,
+            Self::Overloaded { .. } | Self::QuotaExceeded { .. } | Self::LeaseLimit { .. } => {
+                Code::ResourceExhausted
+            }
             Self::DataLoss { .. } => Code::DataLoss,
             Self::Eventual(error) => eventual_meaning(error).0,
             Self::Internal { .. } => Code::Internal,
@@ -444,6 +467,9 @@ impl GatewayError {
             Self::BelowWindow { .. } | Self::Closed { .. } => Reason::BelowWindow,
             Self::Overloaded { .. } => Reason::Overloaded,
             Self::QuotaExceeded { .. } => Reason::QuotaExceeded,
+            Self::LeaseNotFound { .. } => Reason::LeaseNotFound,
+            Self::LeaseExists { .. } => Reason::AlreadyExists,
+            Self::LeaseLimit { .. } => Reason::LeaseLimit,
             Self::ClockOffset { .. } => Reason::ClockOffset,
             Self::DataLoss { .. } => Reason::DataLoss,
             Self::Stopping => Reason::NodeStopping,
@@ -487,6 +513,9 @@ impl GatewayError {
             | Self::TimedOut
             | Self::Closed { .. }
             | Self::QuotaExceeded { .. }
+            | Self::LeaseNotFound { .. }
+            | Self::LeaseExists { .. }
+            | Self::LeaseLimit { .. }
             | Self::ClockOffset { .. }
             | Self::DataLoss { .. }
             | Self::Stopping => Effect::None,
@@ -584,9 +613,12 @@ impl GatewayError {
             | Self::BelowWindow { handle }
             | Self::Closed { handle } => put("handle", handle.to_string()),
             Self::Overloaded { limit, .. } => put("limit", limit.to_string()),
+            Self::LeaseNotFound { ids } => put("lease", named(ids)),
+            Self::LeaseExists { id } => put("lease", id.to_string()),
             Self::Eventual(error) => eventual_metadata(error, put),
             Self::NotImplemented { .. }
             | Self::TimedOut
+            | Self::LeaseLimit { .. }
             | Self::ClockOffset { .. }
             | Self::DataLoss { .. }
             | Self::Stopping

@@ -21,6 +21,7 @@ use crate::context::Context;
 use crate::costs::Costs;
 use crate::errors::GatewayError;
 use crate::faults::Faults;
+use crate::lease_watch;
 use crate::metrics::{Meters, OperationLabel};
 use crate::names::Namer;
 use crate::seal::ClusterTag;
@@ -99,6 +100,7 @@ impl Gateway {
         };
         node.set_forward_handler(Arc::new(crate::forwarded::Handler::new(&gateway)));
         tokio::spawn(clock_watch::watch(gateway.downgrade()));
+        tokio::spawn(lease_watch::watch(gateway.downgrade()));
         gateway
     }
 
@@ -221,6 +223,14 @@ impl Gateway {
             Request::AwaitConverged(named) => {
                 self.await_converged(named, context).await.map(Answer::pack)
             }
+            Request::LeaseGrant(grant) => self.lease_grant(grant, context).await.map(Answer::pack),
+            Request::LeaseKeepAlive(kept) => {
+                self.lease_keep_alive(kept, context).await.map(Answer::pack)
+            }
+            Request::LeaseRevoke(revoke) => {
+                self.lease_revoke(revoke, context).await.map(Answer::pack)
+            }
+            Request::LeaseShow(show) => self.lease_show(show, context).await.map(Answer::pack),
         }
     }
 
@@ -306,6 +316,8 @@ fn request_bytes(request: &Request) -> usize {
         Request::History(history) => history.key.len(),
         Request::Outcome(outcome) => outcome.handle.len(),
         Request::AwaitConverged(named) => named.key.len() + named.context.len(),
+        Request::LeaseKeepAlive(kept) => kept.ids.len() * size_of::<u64>(),
+        Request::LeaseGrant(_) | Request::LeaseRevoke(_) | Request::LeaseShow(_) => 0,
         Request::Update(update) => {
             update.key.len() + quorate_proto::changes::bytes_of(update.change.as_ref())
         }
@@ -353,7 +365,12 @@ fn no_fence(request: &Request) -> Result<(), GatewayError> {
         Request::Txn(txn) => txn.consistency.as_ref(),
         Request::History(history) => history.consistency.as_ref(),
         Request::Update(update) => update.consistency.as_ref(),
-        Request::Outcome(_) | Request::AwaitConverged(_) => None,
+        Request::Outcome(_)
+        | Request::AwaitConverged(_)
+        | Request::LeaseGrant(_)
+        | Request::LeaseKeepAlive(_)
+        | Request::LeaseRevoke(_)
+        | Request::LeaseShow(_) => None,
     };
     match consistency {
         Some(consistency) if consistency.fence => Err(GatewayError::field(

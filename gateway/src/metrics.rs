@@ -20,7 +20,7 @@ const LATENCY_BUCKETS_SECONDS: &[f64] = &[
     1.0, 2.5, 5.0,
 ];
 
-const OPERATIONS: [&str; 11] = [
+const OPERATIONS: [&str; 15] = [
     "get",
     "put",
     "delete",
@@ -32,6 +32,10 @@ const OPERATIONS: [&str; 11] = [
     "outcome",
     "update",
     "await_converged",
+    "lease_grant",
+    "lease_keep_alive",
+    "lease_revoke",
+    "lease_show",
 ];
 const LEVELS: [&str; 6] = [
     "none",
@@ -108,6 +112,10 @@ impl OperationLabel {
             Request::Outcome(_) => 8,
             Request::Update(_) => 9,
             Request::AwaitConverged(_) => 10,
+            Request::LeaseGrant(_) => 11,
+            Request::LeaseKeepAlive(_) => 12,
+            Request::LeaseRevoke(_) => 13,
+            Request::LeaseShow(_) => 14,
         })
     }
 }
@@ -207,6 +215,10 @@ fn receipt_of(response: &Response) -> Option<&v1::Receipt> {
         Response::Outcome(answer) => &answer.receipt,
         Response::AwaitConverged(answer) => &answer.receipt,
         Response::Update(answer) => &answer.receipt,
+        Response::LeaseGrant(answer) => &answer.receipt,
+        Response::LeaseKeepAlive(answer) => &answer.receipt,
+        Response::LeaseRevoke(answer) => &answer.receipt,
+        Response::LeaseShow(answer) => &answer.receipt,
         Response::Error(_) => return None,
     };
     receipt.as_ref()

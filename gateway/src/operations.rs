@@ -12,6 +12,7 @@ use quorate_storage::engine::Version;
 use quorate_types::Revision;
 
 use crate::errors::GatewayError;
+use crate::lease::Attach;
 use crate::validate;
 use crate::write::{key_value, stored};
 
@@ -19,12 +20,22 @@ use crate::write::{key_value, stored};
 pub(crate) struct Prepared {
     pub(crate) key: Bytes,
     pub(crate) operation: v1::Operation,
+    /// Of a put in a transaction.
+    pub(crate) attach: Attach,
 }
 
 impl Prepared {
     /// Whether it changes its key.
     pub(crate) fn is_write(&self) -> bool {
         matches!(self.operation.operation, Some(Op::Put(_) | Op::Delete(_)))
+    }
+
+    /// The lease that a put names; zero: none.
+    pub(crate) fn lease(&self) -> u64 {
+        match &self.operation.operation {
+            Some(Op::Put(put)) => put.lease,
+            Some(Op::Delete(_) | Op::Get(_)) | None => 0,
+        }
     }
 
     fn user_key(&self) -> Bytes {
@@ -43,6 +54,8 @@ impl Prepared {
                     value: put.value.clone(),
                     ttl,
                     seen: Bytes::new(),
+                    lease: self.attach.lease,
+                    lease_granted: self.attach.granted,
                 }))
             }
             Some(Op::Delete(_)) => Some(Operation::Delete(key)),

@@ -75,8 +75,14 @@ impl Gateway {
                 ..
             } => (State::Applied, *succeeded),
             ApplyOutcome::Refused(ApplyRefusal::BelowWindow) => (State::TooOld, false),
-            ApplyOutcome::Refused(ApplyRefusal::QuotaExceeded) => (State::NotApplied, false),
             ApplyOutcome::Remembered { closed: true, .. }
+            | ApplyOutcome::Refused(
+                ApplyRefusal::QuotaExceeded
+                | ApplyRefusal::LeaseNotFound
+                | ApplyRefusal::LeaseFull
+                | ApplyRefusal::LeasesMany,
+            )
+            | ApplyOutcome::Renewed(_)
             | ApplyOutcome::Nothing
             | ApplyOutcome::Written { .. }
             | ApplyOutcome::Compared { .. }

@@ -99,7 +99,14 @@ impl Search<'_> {
     fn refused(&self, error: GatewayError) -> GatewayError {
         let decided = matches!(
             error.reason(),
-            Some(Reason::BelowWindow | Reason::CompareFailed | Reason::QuotaExceeded)
+            Some(
+                Reason::BelowWindow
+                    | Reason::CompareFailed
+                    | Reason::QuotaExceeded
+                    | Reason::LeaseNotFound
+                    | Reason::LeaseLimit
+                    | Reason::AlreadyExists
+            )
         );
         match self.errand.handle {
             Some(handle) if self.sent && !decided && error.effect() == Effect::None => {

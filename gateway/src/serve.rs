@@ -10,6 +10,7 @@ use axum::response::Response as AxumResponse;
 use quorate_proto::FILE_DESCRIPTOR_SET;
 use quorate_proto::v1::admin_server::AdminServer;
 use quorate_proto::v1::kv_server::KvServer;
+use quorate_proto::v1::lease_server::LeaseServer;
 use quorate_proto::v1::watch_server::WatchServer;
 use quorate_types::limits::MESSAGE_MAX_BYTES;
 use thiserror::Error;
@@ -25,6 +26,7 @@ use crate::errors::GatewayError;
 use crate::gateway::Gateway;
 use crate::service_admin::AdminService;
 use crate::service_kv::KvService;
+use crate::service_lease::LeaseService;
 use crate::watch::WatchService;
 
 /// Open connections of the gRPC port.
@@ -55,7 +57,7 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// All services of a gateway: `Kv`, `Admin`, `Watch`, health, and reflection in both versions that clients
+/// All services of a gateway: `Kv`, `Admin`, `Lease`, `Watch`, health, and reflection in both versions that clients
 /// ask for. Others may be added.
 ///
 /// # Errors
@@ -79,9 +81,13 @@ pub fn routes(gateway: &Gateway) -> Result<Routes, ServeError> {
     let watch = WatchServer::new(WatchService::new(gateway.clone()))
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_MAX_BYTES);
+    let lease = LeaseServer::new(LeaseService::new(gateway.clone()))
+        .max_decoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES);
     Ok(Routes::new(kv)
         .add_service(admin)
         .add_service(watch)
+        .add_service(lease)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
@@ -173,6 +179,7 @@ async fn set_health(reporter: &HealthReporter, ready: bool) {
         reporter.set_serving::<KvServer<KvService>>().await;
         reporter.set_serving::<AdminServer<AdminService>>().await;
         reporter.set_serving::<WatchServer<WatchService>>().await;
+        reporter.set_serving::<LeaseServer<LeaseService>>().await;
     } else {
         reporter.set_not_serving::<KvServer<KvService>>().await;
         reporter
@@ -180,6 +187,9 @@ async fn set_health(reporter: &HealthReporter, ready: bool) {
             .await;
         reporter
             .set_not_serving::<WatchServer<WatchService>>()
+            .await;
+        reporter
+            .set_not_serving::<LeaseServer<LeaseService>>()
             .await;
     }
 }

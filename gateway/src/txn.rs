@@ -11,6 +11,7 @@ use quorate_types::{Operation, RangeId, Revision};
 use crate::context::Context;
 use crate::errors::GatewayError;
 use crate::gateway::{Gateway, keyspace, range_of};
+use crate::lease::Attach;
 use crate::operations::{Prepared, results};
 use crate::validate;
 use crate::write::{Decided, Write, strange};
@@ -40,15 +41,20 @@ impl Gateway {
         let context = Self::write_context(keyspace, Operation::Transaction, consistency, context)?;
         let session = self.session(keyspace, consistency)?;
         let range = one_range(keyspace, &request, &context)?;
-        let ready = ready(keyspace, &request);
-        let write = Write {
+        let mut ready = ready(keyspace, &request);
+        let mut write = Write {
             range,
             key: Bytes::new(),
             name: self.name_of(request.request_id.as_ref())?,
             session,
             looks: true,
+            leases: Vec::new(),
             context,
         };
+        for prepared in ready.then.iter_mut().chain(&mut ready.otherwise) {
+            let lease = prepared.lease();
+            prepared.attach = self.attach(keyspace, &mut write, lease).await?;
+        }
         let operation = || command::Operation::Transaction(ready.command(keyspace));
         let answer = |decided: Decided<'_>| transacted(&ready, decided);
         let resend = || {
@@ -84,6 +90,7 @@ fn ready(keyspace: &KeyspaceView, request: &v1::TxnRequest) -> Ready {
         Prepared {
             key,
             operation: operation.clone(),
+            attach: Attach::default(),
         }
     };
     let compare = request.compare.iter().map(|compare| {
@@ -134,6 +141,7 @@ fn transacted(ready: &Ready, decided: Decided<'_>) -> Result<v1::TxnResponse, Ga
         }
         ApplyOutcome::Written { .. }
         | ApplyOutcome::Compared { .. }
+        | ApplyOutcome::Renewed(_)
         | ApplyOutcome::Refused(_)
         | ApplyOutcome::Nothing => return Err(strange(&decided.proposed)),
     };

@@ -10,13 +10,15 @@ use quorate_proto::v1::{self, pipeline_request::Request};
 use quorate_raft::machine::{ApplyOutcome, ApplyRefusal};
 use quorate_raft::{Group, KeyspaceView, ProposeError, Proposed, RangeView};
 use quorate_storage::engine::Version;
-use quorate_types::{Operation, RangeId, RequestHandle, Revision};
+use quorate_types::limits::{LEASE_KEYS_MAX, LEASES_MAX};
+use quorate_types::{LeaseId, Operation, RangeId, RequestHandle, Revision};
 
 use crate::answer::Answer;
 use crate::context::Context;
 use crate::errors::GatewayError;
 use crate::eventual::Place;
 use crate::gateway::{Gateway, keyspace, range_of};
+use crate::lease;
 use crate::level::{self, EventualPlan, WritePlan};
 use crate::names::WriteName;
 use crate::receipt::{Spent, receipt};
@@ -32,6 +34,8 @@ pub(crate) struct Write<'a> {
     pub(crate) session: Session,
     /// Whether it looks at what is committed, which must have what the session has seen.
     pub(crate) looks: bool,
+    /// Leases that it names.
+    pub(crate) leases: Vec<LeaseId>,
     pub(crate) context: Context,
 }
 
@@ -137,6 +141,7 @@ impl Gateway {
             name: self.name_of(id)?,
             session,
             looks: operation != Operation::Write,
+            leases: Vec::new(),
             context,
         })
     }
@@ -216,6 +221,23 @@ impl Gateway {
             ApplyOutcome::Refused(ApplyRefusal::QuotaExceeded) => {
                 return Err(self.quota_exceeded(group.range_id()));
             }
+            ApplyOutcome::Refused(ApplyRefusal::LeaseNotFound) => {
+                let ids = write.leases.clone();
+                return Err(GatewayError::LeaseNotFound { ids });
+            }
+            ApplyOutcome::Refused(ApplyRefusal::LeaseFull) => {
+                let what = format!(
+                    "{LEASE_KEYS_MAX} keys of one range are attached to a lease of this write: no more can be; attach the others to another lease"
+                );
+                return Err(GatewayError::LeaseLimit { what });
+            }
+            ApplyOutcome::Refused(ApplyRefusal::LeasesMany) => {
+                let what = format!(
+                    "range {} keeps {LEASES_MAX} leases, and no more; attach many keys to one lease",
+                    group.range_id()
+                );
+                return Err(GatewayError::LeaseLimit { what });
+            }
             ApplyOutcome::Remembered { closed: true, .. } => {
                 return Err(GatewayError::Closed {
                     handle: write.handle(),
@@ -270,13 +292,15 @@ impl Gateway {
         let ttl = validate::ttl("ttl_ms", request.ttl_ms, options)?;
         self.fence(keyspace, &request.key, leveled.1.as_ref(), &context)
             .await?;
+        lease::check(keyspace, request.lease)?;
         if let Some(plan) = eventual_plan(keyspace, leveled.1.as_ref())? {
             return self
                 .eventual_put(keyspace, &plan, ttl, (leveled.1, request), context)
                 .await;
         }
         let id = request.request_id.as_ref();
-        let write = self.write_of(keyspace, &request.key, leveled, id, context)?;
+        let mut write = self.write_of(keyspace, &request.key, leveled, id, context)?;
+        let attach = self.attach(keyspace, &mut write, request.lease).await?;
         let seen = self.seen_of(keyspace, &request.key, request.context.as_ref(), &write)?;
         let operation = || {
             command::Operation::Put(internal::Write {
@@ -284,6 +308,8 @@ impl Gateway {
                 value: request.value.clone(),
                 ttl,
                 seen: seen.clone(),
+                lease: attach.lease,
+                lease_granted: attach.granted,
             })
         };
         let resend = || {
@@ -295,6 +321,7 @@ impl Gateway {
                 ttl_ms: request.ttl_ms,
                 request_id: write.request_id(),
                 context: request.context.clone(),
+                lease: request.lease,
             })
         };
         let answer = |mut decided: Decided<'_>| {
@@ -397,7 +424,8 @@ impl Gateway {
         self.fence(keyspace, &request.key, fence, &context).await?;
         let leveled = (Operation::CompareAndSet, request.consistency);
         let id = request.request_id.as_ref();
-        let write = self.write_of(keyspace, &request.key, leveled, id, context)?;
+        let mut write = self.write_of(keyspace, &request.key, leveled, id, context)?;
+        let attach = self.attach(keyspace, &mut write, request.lease).await?;
         let operation = || {
             let (key, value) = (write.key.clone(), request.value.clone());
             command::Operation::Conditional(internal::Conditional {
@@ -406,6 +434,8 @@ impl Gateway {
                     value,
                     ttl,
                     seen: Bytes::new(),
+                    lease: attach.lease,
+                    lease_granted: attach.granted,
                 }),
                 expect: request.expect.clone(),
                 delete: false,
@@ -420,6 +450,7 @@ impl Gateway {
                 ttl_ms: request.ttl_ms,
                 consistency: write.consistency(),
                 request_id: write.request_id(),
+                lease: request.lease,
             })
         };
         let answer = |decided: Decided<'_>| compared(decided, &write.key, &request.key);
@@ -464,6 +495,7 @@ fn replaced_unseen(proposed: &Proposed) -> u32 {
         ApplyOutcome::Remembered { deleted, .. } => *deleted,
         ApplyOutcome::Compared { .. }
         | ApplyOutcome::Transacted { .. }
+        | ApplyOutcome::Renewed(_)
         | ApplyOutcome::Refused(_)
         | ApplyOutcome::Nothing => 0,
     };
@@ -509,7 +541,10 @@ fn deleted(
             return Err(GatewayError::CompareFailed { expected, current });
         }
         ApplyOutcome::Remembered { deleted, .. } => *deleted,
-        ApplyOutcome::Transacted { .. } | ApplyOutcome::Refused(_) | ApplyOutcome::Nothing => {
+        ApplyOutcome::Transacted { .. }
+        | ApplyOutcome::Renewed(_)
+        | ApplyOutcome::Refused(_)
+        | ApplyOutcome::Nothing => {
             return Err(strange(&decided.proposed));
         }
     };
@@ -537,6 +572,7 @@ fn compared(
         } => (false, decided.group.table().get(key).map_err(stored)?),
         ApplyOutcome::Written { .. }
         | ApplyOutcome::Transacted { .. }
+        | ApplyOutcome::Renewed(_)
         | ApplyOutcome::Refused(_)
         | ApplyOutcome::Nothing => return Err(strange(&decided.proposed)),
     };

@@ -15,7 +15,7 @@ use quorate_proto::internal::{Command, command};
 use quorate_storage::engine::{
     Change, EngineError, Position, RangeTable, ScanPage, ScanRequest, Version,
 };
-use quorate_types::Revision;
+use quorate_types::{LeaseId, Revision};
 use tokio::sync::watch;
 
 use crate::consensus::{
@@ -24,6 +24,7 @@ use crate::consensus::{
 };
 use crate::feed::{self, Event, Feed};
 use crate::hybrid::NodeClock;
+use crate::machine::leases::Lease;
 use crate::machine::{Machine, Store};
 use crate::node::Faults;
 use crate::snapshot::{Outgoing, SnapshotData};
@@ -117,13 +118,24 @@ impl RangeMachine {
     }
 
     /// What a faulty replica makes of a command.
-    fn broken(&self, command: &mut Command) {
+    fn broken(&self, machine: &Machine, command: &mut Command) {
         if let (true, Some(command::Operation::Expire(expire)), Some(clock)) = (
             self.faults.expire_by_own_clock,
             &mut command.operation,
             &self.clock,
         ) {
             expire.items.retain(|item| item.at <= clock.now().0);
+        }
+        if let (true, Some(command::Operation::LeaseRenew(renew)), Some(clock)) = (
+            self.faults.renew_by_own_clock,
+            &mut command.operation,
+            &self.clock,
+        ) {
+            let now = clock.now().0;
+            let is_over = |lease: &Lease| lease.renewed.0 + lease.ttl <= now;
+            renew
+                .ids
+                .retain(|id| !machine.leases().get(LeaseId(*id)).is_some_and(is_over));
         }
     }
 
@@ -202,7 +214,7 @@ impl RangeMachine {
                 }
                 EntryPayload::Normal(bytes) => {
                     let mut command = bytes.decode().map_err(io::Error::other)?;
-                    self.broken(&mut command);
+                    self.broken(&machine, &mut command);
                     if twice {
                         let unnamed = Command {
                             client: 0,

@@ -515,10 +515,9 @@ fn stored_catalog(meta: &Group) -> Result<(wire::Catalog, State), ()> {
 
 fn replace_catalog(next: &wire::Catalog, expect: State) -> Command {
     let write = Write {
-        seen: Bytes::new(),
         key: Bytes::from_static(CATALOG_KEY),
         value: next.encode_to_vec().into(),
-        ttl: 0,
+        ..Write::default()
     };
     let conditional = Conditional {
         write: Some(write),

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader};
+use parking_lot::Mutex;
 use quorate_proto::internal as wire;
 use quorate_proto::internal::envelope::Body;
 use quorate_proto::internal::{Command, command};
 use quorate_storage::engine::RangeTable;
-use quorate_types::{NodeId, RangeId, Revision};
+use quorate_types::{LeaseId, NodeId, RangeId, Revision};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -19,11 +21,14 @@ use crate::apply::{AppliedAt, RangeMachine, Shared};
 use crate::consensus::{CommandBytes, Consensus, LogId, Waiting};
 use crate::feed::Follower;
 use crate::hybrid::NodeClock;
+use crate::leases::{Due, LeaseTimer};
 use crate::machine::Applied;
+use crate::machine::leases::{Lease, LeaseName};
 use crate::network::Acknowledged;
 use crate::node::Faults;
 use crate::peer::{Calls, Class};
 use crate::read_index::Rounds;
+use crate::renewals::Renewals;
 
 pub(crate) type RangeRaft = Raft<Consensus, RangeMachine>;
 
@@ -107,6 +112,11 @@ pub struct Group {
     pub(crate) faults: Faults,
     /// Ticks are off: nothing has happened for a while, and all replicas are equally far.
     pub(crate) quiet: AtomicBool,
+    /// When leases end, while this replica leads.
+    pub(crate) lease_timer: Mutex<LeaseTimer>,
+    pub(crate) renewals: Renewals,
+    /// From when on the lease timer counts.
+    pub(crate) opened: Instant,
     /// Counts uses; the node's upkeep compares it with what it saw last.
     pub(crate) uses: AtomicU64,
 }
@@ -365,6 +375,42 @@ impl Group {
             Err(ProposeError::Unknown) => Err(ReadError::TimedOut),
             Err(ProposeError::Stopped) => Err(ReadError::Stopped),
         }
+    }
+
+    /// A lease that this range keeps, as far as is applied here, and what the leader has left of
+    /// it.
+    pub fn lease(&self, id: LeaseId) -> Option<(Lease, Duration)> {
+        let lease = *self.shared.machine.lock().leases().get(id)?;
+        let now = self.opened.elapsed();
+        let measured = self.lease_timer.lock().remaining(id, lease.renewed, now);
+        // The timer looks a moment after the entry was applied.
+        let left = measured.unwrap_or(Duration::from_micros(lease.remaining));
+        Some((lease, left))
+    }
+
+    /// The keys of this range that are attached to a lease, as far as is applied here.
+    pub fn lease_keys(&self, name: LeaseName) -> Vec<Bytes> {
+        let machine = self.shared.machine.lock();
+        machine.leases().keys_of(name).cloned().collect()
+    }
+
+    /// Up to `limit` leases that other ranges keep and that keys of this one are attached to, from
+    /// the first behind `after` on.
+    pub fn foreign_leases(&self, after: Option<LeaseName>, limit: usize) -> Vec<LeaseName> {
+        self.shared.machine.lock().leases().foreign(after, limit)
+    }
+
+    /// What the lease timer has to propose now.
+    pub(crate) fn leases_due(&self) -> Due {
+        // First what is cheap: most ranges keep no leases.
+        if self.shared.machine.lock().leases().is_empty() || !self.is_leader() {
+            self.lease_timer.lock().rest();
+            return Due::default();
+        }
+        let term = self.raft.metrics().borrow_watched().current_term;
+        let machine = self.shared.machine.lock();
+        let now = self.opened.elapsed();
+        self.lease_timer.lock().look(now, term, machine.leases())
     }
 
     /// Whether the replica's ticks are off, since nobody uses the range.

@@ -25,11 +25,13 @@ use crate::catalog::{CATALOG_KEY, CatalogView};
 use crate::group::{Group, RangeRaft};
 use crate::hybrid::NodeClock;
 use crate::inbound::{EventualHandler, ForwardHandler, Inbound, eventual_class};
+use crate::leases::LeaseTimer;
 use crate::liveness::{PHI_MAX_DEFAULT, PeerLiveness};
 use crate::log_store::LogStore;
 use crate::network::Factory;
 use crate::peer::{CallError, Calls, Class, PeerHandler, SharedTransport};
 use crate::read_index::Rounds;
+use crate::renewals::Renewals;
 use crate::seam::{Clock, Randomness};
 
 /// Entries in one append to a follower.
@@ -134,6 +136,12 @@ pub struct Faults {
     pub expire_newer: bool,
     /// Whether a value's time has come is judged by each replica's own clock.
     pub expire_by_own_clock: bool,
+    /// A lease whose time had come when it was looked at goes, though it was renewed since.
+    pub expire_renewed: bool,
+    /// Whether a lease is over when it is renewed is judged by each replica's own clock.
+    pub renew_by_own_clock: bool,
+    /// A leader begins with half of what the one before has left of a lease.
+    pub shorten_leases: bool,
     /// A ladder's strong attempt replaces what its writer has not seen.
     pub tentative_as_put: bool,
     /// Of every eighth batch the first half is applied, and all of it is answered.
@@ -568,6 +576,9 @@ impl Inner {
             acknowledged,
             faults,
             quiet: AtomicBool::new(false),
+            lease_timer: Mutex::new(LeaseTimer::new(faults)),
+            renewals: Renewals::default(),
+            opened: Instant::now(),
             uses: AtomicU64::new(0),
         });
         self.groups.write().insert(range, group.clone());

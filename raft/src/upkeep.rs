@@ -22,6 +22,8 @@ use crate::peer::Class;
 
 /// After so many beats the gauges of peers are brought up to date.
 const BEATS_A_GAUGE: u64 = 10;
+/// So often the lease timers are looked at.
+const LEASE_INTERVAL: Duration = Duration::from_millis(200);
 const UPKEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Keys that one entry expires at the most.
 const EXPIRE_KEYS_MAX: usize = 1_000;
@@ -43,6 +45,7 @@ impl Inner {
         let mut tasks = self.tasks.lock();
         tasks.push(tokio::spawn(self.clone().beat()).abort_handle());
         tasks.push(tokio::spawn(self.clone().upkeep()).abort_handle());
+        tasks.push(tokio::spawn(self.clone().tend_leases()).abort_handle());
         tasks.push(tokio::spawn(self.clone().supervise(known)).abort_handle());
     }
 
@@ -153,6 +156,24 @@ impl Inner {
                 self.tend(&group, &mut seen).await;
             }
             seen.retain(|range, _| self.groups.read().contains_key(range));
+        }
+    }
+
+    /// Proposes that leases whose time has come end, and what is left of others. Not part of the
+    /// upkeep, which may wait for a disk.
+    async fn tend_leases(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LEASE_INTERVAL).await;
+            for group in self.all_groups() {
+                let due = group.leases_due();
+                for expire in due.expire {
+                    self.propose_in_background(&group, command::Operation::LeaseExpire(expire));
+                }
+                for checkpoint in due.checkpoint {
+                    let operation = command::Operation::LeaseCheckpoint(checkpoint);
+                    self.propose_in_background(&group, operation);
+                }
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use quorate_client::{CasOutcome, Entry, Expect, Receipt, WriteOptions, Written};
-use quorate_types::{Revision, parse_duration};
+use quorate_types::{LeaseId, Revision, parse_duration};
 use serde_json::{Map, Value, json};
 
 use super::consistency::LevelArgs;
@@ -32,6 +32,9 @@ pub(super) struct CasArgs {
     /// The key goes after this time [default: the keyspace's]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     ttl: Option<Duration>,
+    /// The key goes with this lease [default: with none]
+    #[arg(long, value_name = "ID")]
+    lease: Option<LeaseId>,
     /// Compare after the log has taken in every eventual write that a majority of the key's
     /// primaries had acknowledged (keyspaces of mode mixed)
     #[arg(long)]
@@ -69,6 +72,7 @@ pub(super) async fn run(args: CasArgs, session: Session) -> Result<(), CliError>
     let key = input::argument(&args.key);
     let options = WriteOptions {
         ttl: args.ttl,
+        lease: args.lease,
         fence: args.fence,
         ..args.level.write()?
     };

@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use quorate_client::{Client, WriteOptions};
+use quorate_client::{Client, Fence, WriteOptions};
 use quorate_types::Revision;
 use serde_json::{Map, json};
 
 use super::context::KeyArgs;
 use super::error::CliError;
 use super::global::Session;
+use super::lock::{self, FenceArgs};
 use super::output::Output;
 use super::{input, json};
 
@@ -17,6 +18,7 @@ use super::{input, json};
 #[command(after_help = "Example:
   quorate delete greeting
   quorate delete greeting --revision 1762000000000000
+  quorate delete job/state --lock job=1795357186552325
   quorate delete --prefix config/
   quorate delete title --level eventual:quorum --context title.seen")]
 pub(super) struct DeleteArgs {
@@ -29,6 +31,8 @@ pub(super) struct DeleteArgs {
     /// Only if the key has this revision
     #[arg(long, value_name = "REVISION", conflicts_with = "prefix")]
     revision: Option<u64>,
+    #[command(flatten)]
+    fence: FenceArgs,
     #[command(flatten)]
     plane: KeyArgs,
 }
@@ -47,11 +51,35 @@ pub(super) async fn run(args: DeleteArgs, session: Session) -> Result<(), CliErr
             "delete them one by one",
         ));
     }
+    if let Some(fence) = args.fence.fence() {
+        delete_fenced(&args, fence, &client, &mut output).await?;
+        return output.flush();
+    }
     match &args.prefix {
         Some(prefix) => delete_prefix(&args, prefix.clone(), &client, &mut output).await?,
         None => delete_keys(&args, &client, &mut output).await?,
     }
     output.flush()
+}
+
+/// Deletes a key while a lock has not moved on.
+async fn delete_fenced(
+    args: &DeleteArgs,
+    fence: &Fence,
+    client: &Client,
+    output: &mut Output,
+) -> Result<(), CliError> {
+    let ([key], None, false) = (&args.keys[..], args.revision, args.plane.has_context()) else {
+        return Err(CliError::usage(
+            "--lock goes with one key, and with neither --revision, --prefix nor --context",
+            "`quorate txn` compares several keys",
+        ));
+    };
+    let key = input::argument(key);
+    let fenced = client.delete_fenced(fence, key.clone(), args.plane.write()?);
+    let done = lock::done(fence, fenced.await?)?;
+    args.plane.remember(&done.receipt, output)?;
+    super::put::print(output, &key, &done)
 }
 
 async fn delete_keys(

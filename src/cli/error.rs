@@ -226,6 +226,8 @@ const fn reason_hint(reason: Reason) -> Option<&'static str> {
         | Reason::ClockOffset
         | Reason::RangeMoved
         | Reason::CounterOverflow
+        | Reason::LeaseNotFound
+        | Reason::LeaseLimit
         | Reason::Internal
         | Reason::NotImplemented => None,
     }

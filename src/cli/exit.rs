@@ -32,6 +32,8 @@ pub enum Exit {
     Unknown,
     /// A checksum failed, and no good copy was found.
     DataLoss,
+    /// As a command that was run here.
+    Command(u8),
 }
 
 impl Exit {
@@ -46,6 +48,7 @@ impl Exit {
             Self::Unavailable => 5,
             Self::Unknown => 6,
             Self::DataLoss => 7,
+            Self::Command(code) => code,
         }
     }
 
@@ -73,7 +76,7 @@ impl Exit {
             | Reason::ContextInvalid
             | Reason::PolicyMismatch
             | Reason::NotImplemented => Self::Usage,
-            Reason::KeyspaceNotFound => Self::NotFound,
+            Reason::KeyspaceNotFound | Reason::LeaseNotFound => Self::NotFound,
             Reason::KeyspaceExists
             | Reason::CompareFailed
             | Reason::AlreadyExists
@@ -95,6 +98,7 @@ impl Exit {
             | Reason::QuotaExceeded
             | Reason::BelowWindow
             | Reason::CounterOverflow
+            | Reason::LeaseLimit
             | Reason::Internal => Self::Failed,
             Reason::DataLoss => Self::DataLoss,
         }
@@ -198,6 +202,7 @@ mod tests {
                     Reason::QuotaExceeded,
                     Reason::BelowWindow,
                     Reason::CounterOverflow,
+                    Reason::LeaseLimit,
                     Reason::Internal,
                 ],
             ),
@@ -216,7 +221,7 @@ mod tests {
                     Reason::NotImplemented,
                 ],
             ),
-            (3, &[Reason::KeyspaceNotFound]),
+            (3, &[Reason::KeyspaceNotFound, Reason::LeaseNotFound]),
             (
                 4,
                 &[

@@ -23,6 +23,8 @@ mod input;
 mod jepsen;
 pub mod json;
 mod keyspace;
+mod lease;
+mod lock;
 mod metrics;
 mod node;
 mod outcome;
@@ -117,6 +119,13 @@ enum Command {
     /// Create, change, list, show and drop keyspaces
     #[command(subcommand)]
     Keyspace(keyspace::KeyspaceCommand),
+    /// Make, keep, end and show leases: keys that go when nobody keeps them
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
+    /// Run a command while a lock is held
+    Lock(lock::LockArgs),
+    /// Be elected, and lead until stopped
+    Elect(lock::ElectArgs),
     /// Store a folder's files, or lines of JSON, as keys
     Import(transfer::ImportArgs),
     /// Write keys as a folder's files, or as lines of JSON
@@ -214,6 +223,9 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Resolve(args) => resolve::run(args, global.session()?).await,
         Command::Outcome(args) => outcome::run(args, global.session()?).await,
         Command::Keyspace(command) => keyspace::run(command, global.session()?).await,
+        Command::Lease(command) => lease::run(command, global.session()?).await,
+        Command::Lock(args) => lock::lock(args, global.session()?).await,
+        Command::Elect(args) => lock::elect(args, global.session()?).await,
         Command::Import(args) => transfer::import(args, global.session()?).await,
         Command::Export(args) => transfer::export(args, global.session()?).await,
         Command::Status(_) => status::run(global.session()?).await,
@@ -274,6 +286,17 @@ mod tests {
             "quorate server --config f.toml",
             "quorate put k v",
             "quorate put k -5",
+            "quorate put k v --lease c7",
+            "quorate cas k v --absent --lease 00000000000000c7",
+            "quorate put k v --lock job=7",
+            "quorate delete k --lock job=7",
+            "quorate lock job --ttl 5s --wait 0s -- true -x",
+            "quorate elect job me",
+            "quorate lease grant --ttl 30s --id c7",
+            "quorate lease keep-alive c7",
+            "quorate lease keep-alive c7 --once",
+            "quorate lease revoke c7",
+            "quorate lease show c7 --keys",
             "quorate put k -",
             "quorate put k -f file",
             "quorate put k -f -",

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clap::Args;
 use quorate_client::{WriteOptions, Written};
 use quorate_types::limits::VALUE_MAX_BYTES_CAP;
-use quorate_types::parse_duration;
+use quorate_types::{LeaseId, parse_duration};
 use serde_json::Map;
 
 use super::consistency::SESSION_BEGIN;
@@ -18,6 +18,7 @@ use super::error::CliError;
 use super::global::Session;
 use super::input;
 use super::json;
+use super::lock::{self, FenceArgs};
 use super::output::Output;
 
 #[derive(Args, Debug)]
@@ -25,7 +26,9 @@ use super::output::Output;
   quorate put greeting hello
   quorate put logo -f logo.png
   date | quorate put now -
-  quorate put lease taken --ttl 30s
+  quorate put session open --ttl 30s
+  quorate put workers/7 here --lease 00000000000000c7
+  quorate put job/state done --lock job=1795357186552325
   quorate put title draft --level eventual:one --context title.seen
   quorate put title draft --level eventual:one --await committed
 
@@ -38,6 +41,11 @@ pub(super) struct PutArgs {
     /// The key goes after this time [default: the keyspace's]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     ttl: Option<Duration>,
+    /// The key goes with this lease [default: with none]
+    #[arg(long, value_name = "ID")]
+    lease: Option<LeaseId>,
+    #[command(flatten)]
+    fence: FenceArgs,
     /// End only once the write has come that far
     #[arg(long = "await", value_name = "HOW_FAR")]
     await_level: Option<AwaitLevel>,
@@ -75,11 +83,19 @@ pub(super) async fn run(args: PutArgs, session: Session) -> Result<(), CliError>
     let key = input::argument(&args.key);
     let mut options = WriteOptions {
         ttl: args.ttl,
+        lease: args.lease,
         ..args.plane.write()?
     };
     if args.await_level.is_some() && options.token.is_empty() {
         // What is waited for is what a session has written: this write alone.
         options.token = Bytes::from_static(SESSION_BEGIN);
+    }
+    if let Some(fence) = args.fence.fence() {
+        fence_fits(&args)?;
+        let fenced = client.put_fenced(fence, key.clone(), args.value.read()?, options);
+        let written = lock::done(fence, fenced.await?)?;
+        args.plane.remember(&written.receipt, &output)?;
+        return print(&mut output, &key, &written);
     }
     let written = client
         .put_with(key.clone(), args.value.read()?, options)
@@ -89,6 +105,17 @@ pub(super) async fn run(args: PutArgs, session: Session) -> Result<(), CliError>
         converge::wait(&client, &written.receipt.session_token).await?;
     }
     print(&mut output, &key, &written)
+}
+
+/// What demands a lock is decided by the log alone.
+fn fence_fits(args: &PutArgs) -> Result<(), CliError> {
+    if args.await_level.is_some() || args.plane.has_context() {
+        return Err(CliError::usage(
+            "--lock goes with neither --await nor --context: only the log knows of locks",
+            "put without them, in a keyspace of mode strong",
+        ));
+    }
+    Ok(())
 }
 
 /// What a write says when it is done.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use quorate_client::{Compare, Expect, Operation, Txn, TxnOutcome};
-use quorate_types::{Revision, parse_duration};
+use quorate_types::{LeaseId, Revision, parse_duration};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -81,6 +81,7 @@ struct PutLine {
     value: Option<String>,
     value_base64: Option<String>,
     ttl: Option<String>,
+    lease: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -143,6 +144,7 @@ fn operation(line: OperationLine) -> Result<Operation, String> {
             key: bytes("key", put.key, put.key_base64)?,
             value: bytes("value", put.value, put.value_base64)?,
             ttl: put.ttl.as_deref().map(ttl).transpose()?,
+            lease: put.lease.as_deref().map(lease).transpose()?,
         },
         OperationLine::Delete(line) => Operation::Delete {
             key: bytes("key", line.key, line.key_base64)?,
@@ -155,6 +157,10 @@ fn operation(line: OperationLine) -> Result<Operation, String> {
 
 fn ttl(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| format!("ttl: {error}"))
+}
+
+fn lease(text: &str) -> Result<LeaseId, String> {
+    text.parse().map_err(|error| format!("lease: {error}"))
 }
 
 pub(super) async fn run(args: TxnArgs, session: Session) -> Result<(), CliError> {

@@ -20,6 +20,7 @@ mod followers;
 mod hostile;
 mod keyspaces;
 mod lab;
+mod leases;
 mod memory;
 mod python;
 mod replacement;

@@ -138,6 +138,10 @@ reasons! {
     TokenInvalid = "TOKEN_INVALID",
     /// The key's range lives elsewhere now.
     RangeMoved = "RANGE_MOVED",
+    /// There is no such lease: it was never granted, is revoked, or its time has come.
+    LeaseNotFound = "LEASE_NOT_FOUND",
+    /// Too many leases in a range, or keys on one.
+    LeaseLimit = "LEASE_LIMIT",
     /// A mistake of ours.
     Internal = "INTERNAL",
     /// A part of the surface that this version does not have.

@@ -91,6 +91,59 @@ impl FromStr for ClientId {
     }
 }
 
+/// A lease of a keyspace: chosen by a client or drawn, shown as 16 hexadecimal digits. Never 0, and
+/// below 2^63, so that it fits the signed numbers of other protocols.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct LeaseId(pub u64);
+
+impl LeaseId {
+    /// The highest one.
+    pub const MAX: LeaseId = LeaseId(u64::MAX >> 1);
+
+    /// The one that follows from the name of the request that grants it: the same at each attempt.
+    pub fn drawn(request: &RequestId) -> LeaseId {
+        let name = [
+            request.client.0.to_be_bytes(),
+            request.sequence.to_be_bytes(),
+        ];
+        let drawn = crate::stable_hash::stable_hash(&name.concat()) & LeaseId::MAX.0;
+        LeaseId(drawn.max(1))
+    }
+
+    /// The key whose range keeps the lease.
+    pub fn home_key(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for LeaseId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let refused = || {
+            let allowed = "1 to 16 hexadecimal digits, from 1 to 7fffffffffffffff";
+            ParseError::new("lease id", text, allowed)
+        };
+        if text.len() > 16 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(refused());
+        }
+        let id = u64::from_str_radix(text, 16).map_err(|_| refused())?;
+        match (1..=LeaseId::MAX.0).contains(&id) {
+            true => Ok(LeaseId(id)),
+            false => Err(refused()),
+        }
+    }
+}
+
 /// Names one request for ever: a retry carries the id of the first attempt.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

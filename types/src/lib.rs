@@ -25,7 +25,7 @@ mod hex;
 pub use causal::{Actor, Context, Dot};
 pub use duration::{format_duration, parse_duration};
 pub use error::{Effect, FieldError, ParseError, Reason, chain};
-pub use ids::{ClientId, KeyspaceId, NodeId, RangeId, RequestHandle, RequestId};
+pub use ids::{ClientId, KeyspaceId, LeaseId, NodeId, RangeId, RequestHandle, RequestId};
 pub use key::{
     KeyInterval, Partitioning, decode_key, encode_key, keyspace_interval, partition_interval,
     prefix_end, user_interval,

@@ -53,6 +53,21 @@ pub const HISTORY_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// The longest time to live: ten years. What should live longer has none.
 pub const TTL_MAX: Duration = Duration::from_secs(3650 * 86_400);
 
+/// The shortest time to live of a lease: below it the way of a keep-alive is most of its time.
+pub const LEASE_TTL_MIN: Duration = Duration::from_secs(1);
+
+/// The longest time to live of a lease: thirty days. What should live longer has none.
+pub const LEASE_TTL_MAX: Duration = Duration::from_secs(30 * 86_400);
+
+/// Most leases that one range keeps.
+pub const LEASES_MAX: usize = 262_144;
+
+/// Most keys of one range that are attached to one lease: they go with one entry.
+pub const LEASE_KEYS_MAX: usize = 10_000;
+
+/// Most keep-alives in one request.
+pub const KEEP_ALIVES_MAX: usize = 4096;
+
 /// Most partitions of a keyspace with `hash(n)`.
 pub const PARTITIONS_MAX: u16 = 4096;
 

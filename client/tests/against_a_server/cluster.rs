@@ -40,6 +40,9 @@ fn is_eventual(consistency: Option<&v1::Consistency>) -> bool {
 }
 
 /// What happens to one request.
+/// What a lease is given by each keep-alive.
+pub const LEASE_TTL_MILLISECONDS: u64 = 900;
+
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// Nothing bad.
@@ -86,6 +89,8 @@ struct State {
     admin_calls: Vec<&'static str>,
     admin_faults: VecDeque<Fault>,
     revision: u64,
+    /// No lease is left.
+    leases_over: bool,
 }
 
 impl State {
@@ -209,6 +214,11 @@ impl Cluster {
 
     pub fn admin_calls(&self) -> Vec<&'static str> {
         self.world.state.lock().admin_calls.clone()
+    }
+
+    /// Ends all leases.
+    pub fn end_leases(&self) {
+        self.world.state.lock().leases_over = true;
     }
 
     /// How often writes of this key took effect.
@@ -410,6 +420,23 @@ impl World {
                     .collect(),
                 receipt: self.receipt(state.revision, false, &Bytes::new()),
             }),
+            Request::LeaseGrant(grant) => Response::LeaseGrant(v1::LeaseGrantResponse {
+                id: 7,
+                ttl_ms: grant.ttl_ms,
+                ..v1::LeaseGrantResponse::default()
+            }),
+            Request::LeaseKeepAlive(keep) => {
+                let ttl_ms = if state.leases_over {
+                    0
+                } else {
+                    LEASE_TTL_MILLISECONDS
+                };
+                let kept = |id| v1::LeaseKept { id, ttl_ms };
+                Response::LeaseKeepAlive(v1::LeaseKeepAliveResponse {
+                    kept: keep.ids.into_iter().map(kept).collect(),
+                    receipt: None,
+                })
+            }
             other => panic!("the scripted servers do not serve {other:?}"),
         }
     }

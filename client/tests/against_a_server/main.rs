@@ -4,6 +4,7 @@
 
 mod admin;
 mod cluster;
+mod leases;
 mod operations;
 mod pipelines;
 mod retries;

@@ -23,7 +23,7 @@ fn op_put(key: &'static str, value: &'static str) -> v1::Operation {
     let put = operation::Put {
         key: key.into(),
         value: value.into(),
-        ttl_ms: 0,
+        ..operation::Put::default()
     };
     v1::Operation {
         operation: Some(operation::Operation::Put(put)),

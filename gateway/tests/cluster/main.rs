@@ -8,6 +8,7 @@ mod counted;
 mod explain;
 mod failures;
 mod keys;
+mod leases;
 mod levels;
 mod pipelines;
 mod planes;

@@ -22,7 +22,7 @@ fn put(name: &'static str, value: &'static str) -> v1::Operation {
     let put = operation::Put {
         key: key(name),
         value: key(value),
-        ttl_ms: 0,
+        ..operation::Put::default()
     };
     v1::Operation {
         operation: Some(Of::Put(put)),

@@ -114,7 +114,7 @@ impl Asked {
             operation(v1::operation::Operation::Put(v1::operation::Put {
                 key: key.clone(),
                 value: Bytes::from_static(b"v"),
-                ttl_ms: 0,
+                ..v1::operation::Put::default()
             }))
         };
         let scan = v1::ScanRequest {

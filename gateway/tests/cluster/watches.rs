@@ -253,6 +253,7 @@ fn a_batch_tells_each_key_once() {
                 key: key.into(),
                 value: value.into(),
                 ttl_ms: 0,
+                lease: 0,
             })),
         };
         let remove = |key: &'static str| v1::Operation {

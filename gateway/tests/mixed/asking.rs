@@ -285,6 +285,7 @@ impl World {
             ttl_ms: 0,
             request_id: saw.id,
             context: saw.context.clone(),
+            lease: 0,
         });
         let put = self.ask(at, within, request).await;
         put.map(|response| match response {
@@ -340,6 +341,7 @@ impl World {
             ttl_ms: 0,
             consistency: Level::Linearizable.wire(),
             request_id: saw.id,
+            lease: 0,
         });
         let set = self.ask(at, within, request).await;
         set.map(|response| match response {

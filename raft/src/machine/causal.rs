@@ -165,9 +165,11 @@ impl Machine {
         live: &[(Dot, Value)],
         store: &mut dyn Store,
     ) -> Result<(), EngineError> {
+        // Both planes' keys have no leases; whatever writes one without, detaches it.
+        self.leases.detach(&key);
         let Some(stored) = Stored::pack(live, revision) else {
             // Followers of the range are told of deletes that take effect alone.
-            super::operations::delete(revision, key, store)?;
+            self.remove(revision, key, store)?;
             return Ok(());
         };
         for at in live.iter().filter_map(|(_, value)| value.expiry) {

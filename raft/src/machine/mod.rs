@@ -5,6 +5,7 @@
 
 mod causal;
 pub mod expiry;
+pub mod leases;
 mod operations;
 pub mod outcome;
 mod quota;
@@ -22,6 +23,7 @@ use crate::node::Faults;
 
 pub use self::causal::live_values;
 use self::expiry::ExpiryIndex;
+use self::leases::Leases;
 pub use self::outcome::{Applied, ApplyOutcome, ApplyRefusal, TxnResult};
 pub use self::store::Store;
 use self::window::{Remembered, Verdict, WINDOW_RESULTS_DEFAULT, Windows};
@@ -43,6 +45,7 @@ pub struct Machine {
     options: RangeOptions,
     windows: Windows,
     expiry: ExpiryIndex,
+    leases: Leases,
     usage: quota::Usage,
     causal: Committed,
     faults: Faults,
@@ -63,6 +66,7 @@ impl Default for Machine {
             options,
             windows: Windows::default(),
             expiry: ExpiryIndex::default(),
+            leases: Leases::default(),
             usage: quota::Usage::default(),
             causal: Committed::default(),
             faults: Faults::default(),
@@ -102,12 +106,15 @@ impl Machine {
                 windows.push(ClientWindow::decode(value).map_err(|_| corrupt())?);
             } else if let Some(entry) = ExpiryIndex::parse_meta_key(&name) {
                 expiries.push(entry);
+            } else if machine.leases.restore(&name, &value)? {
+                continue;
             } else {
                 causal.take(&name, &value)?;
             }
         }
         machine.windows = Windows::restore(window_floor, windows);
         machine.expiry = ExpiryIndex::restore(expiries);
+        machine.leases.restored();
         machine.causal = causal.finish();
         Ok(machine)
     }
@@ -143,6 +150,7 @@ impl Machine {
         for (at, key, present) in self.expiry.take_changes() {
             records.push((ExpiryIndex::meta_key(at, &key), present.then(Bytes::new)));
         }
+        records.extend(self.leases.take_meta());
         records
     }
 
@@ -263,6 +271,7 @@ impl Machine {
     /// Checks what must always hold.
     pub fn validate(&self) -> Result<(), String> {
         self.windows.validate()?;
+        self.leases.validate()?;
         if self.floor > self.last_revision {
             return Err(format!("floor {} above {}", self.floor, self.last_revision));
         }

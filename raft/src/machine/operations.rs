@@ -27,13 +27,21 @@ impl Machine {
         }
         let upkeep = matches!(
             operation,
-            Operation::CollectBelow(_) | Operation::Ceiling(_) | Operation::Options(_)
+            Operation::CollectBelow(_)
+                | Operation::Ceiling(_)
+                | Operation::Options(_)
+                | Operation::LeaseGrant(_)
+                | Operation::LeaseRenew(_)
+                | Operation::LeaseCheckpoint(_)
         );
         if !upkeep {
             self.last_change = revision;
         }
         let outcome = match operation {
             Operation::Put(write) => {
+                if let Some(refusal) = self.leases.refuses(&write) {
+                    return Ok(Applied::refused(revision, refusal));
+                }
                 let unseen = unseen(revision, &write, store)?;
                 self.replaced(revision, &write.key, &write.seen);
                 self.put(revision, write, store);
@@ -41,7 +49,7 @@ impl Machine {
             }
             Operation::Delete(write) => {
                 self.replaced(revision, &write.key, &write.seen);
-                let deleted = u64::from(delete(revision, write.key, store)?);
+                let deleted = u64::from(self.remove(revision, write.key, store)?);
                 ApplyOutcome::Written { deleted, unseen: 0 }
             }
             Operation::Conditional(conditional) => {
@@ -70,13 +78,21 @@ impl Machine {
                 self.ceiling = self.ceiling.max(Revision(ceiling));
                 ApplyOutcome::Nothing
             }
-            Operation::DeleteInterval(interval) => delete_interval(revision, &interval, store)?,
+            Operation::DeleteInterval(interval) => {
+                self.delete_interval(revision, &interval, store)?
+            }
             Operation::Options(options) => {
                 self.set_options(options, store)?;
                 ApplyOutcome::Nothing
             }
             Operation::Absorb(absorb) => self.absorb(revision, absorb, store)?,
             Operation::Tentative(tentative) => self.tentative(revision, tentative, store)?,
+            Operation::LeaseGrant(grant) => self.grant(revision, grant),
+            Operation::LeaseRenew(renew) => self.renew(revision, renew),
+            Operation::LeaseRevoke(revoke) => self.revoke(revision, &revoke, store)?,
+            Operation::LeaseExpire(expire) => self.expire_leases(revision, expire, store)?,
+            Operation::LeaseCheckpoint(checkpoint) => self.checkpoint(&checkpoint),
+            Operation::LeaseCut(cut) => self.cut_leases(revision, cut, store)?,
             Operation::CloseRequest(_) => ApplyOutcome::Nothing, // handled before
         };
         if let Some(touched) = touched {
@@ -96,6 +112,7 @@ impl Machine {
     }
 
     fn put(&mut self, revision: Revision, write: Write, store: &mut dyn Store) {
+        self.leases.written(&write);
         let expiry = (write.ttl > 0).then(|| revision.0.saturating_add(write.ttl));
         if let Some(at) = expiry {
             self.expiry.insert(at, write.key.clone());
@@ -125,9 +142,13 @@ impl Machine {
                 current,
             });
         }
+        if let Some(refusal) = self.leases.refuses(&write) {
+            return Ok(ApplyOutcome::Refused(refusal));
+        }
         self.replaced(revision, &write.key, &write.seen);
         if conditional.delete {
             if current.is_some() {
+                self.leases.detach(&write.key);
                 store.delete(write.key, revision);
             }
         } else {
@@ -155,8 +176,52 @@ impl Machine {
         } else {
             transaction.otherwise
         };
+        if let Some(refusal) = operations.iter().find_map(|one| self.refuses_lease(one)) {
+            return Ok(ApplyOutcome::Refused(refusal));
+        }
         let results = self.run(revision, operations, store)?;
         Ok(ApplyOutcome::Transacted { succeeded, results })
+    }
+
+    fn refuses_lease(&self, operation: &TransactionOperation) -> Option<ApplyRefusal> {
+        match &operation.operation {
+            Some(transaction_operation::Operation::Put(write)) => self.leases.refuses(write),
+            Some(
+                transaction_operation::Operation::Delete(_)
+                | transaction_operation::Operation::Get(_),
+            )
+            | None => None,
+        }
+    }
+
+    /// Removes a key, with whatever lease it was attached to. Returns whether it was there.
+    pub(super) fn remove(
+        &mut self,
+        revision: Revision,
+        key: Bytes,
+        store: &mut dyn Store,
+    ) -> Result<bool, EngineError> {
+        self.leases.detach(&key);
+        let existed = store.get(&key)?.is_some();
+        if existed {
+            store.delete(key, revision);
+        }
+        Ok(existed)
+    }
+
+    fn delete_interval(
+        &mut self,
+        revision: Revision,
+        interval: &DeleteInterval,
+        store: &mut dyn Store,
+    ) -> Result<ApplyOutcome, EngineError> {
+        let keys = store.keys(&interval.start, &interval.end, interval.limit as usize)?;
+        let deleted = keys.len() as u64;
+        for key in keys {
+            self.leases.detach(&key);
+            store.delete(key, revision);
+        }
+        Ok(ApplyOutcome::Written { deleted, unseen: 0 })
     }
 
     fn run(
@@ -177,7 +242,7 @@ impl Machine {
                     }
                 }
                 Some(transaction_operation::Operation::Delete(key)) => TxnResult {
-                    found: delete(revision, key, store)?,
+                    found: self.remove(revision, key, store)?,
                     version: None,
                     revision,
                 },
@@ -215,6 +280,7 @@ impl Machine {
             let current = store.get(&item.key)?;
             let Some(current) = current else { continue };
             if self.faults.expire_newer {
+                self.leases.detach(&item.key);
                 store.delete(item.key, revision);
                 continue;
             }
@@ -222,6 +288,7 @@ impl Machine {
                 let gone = self.expire_values((revision, item.at), item.key, current, store)?;
                 deleted += u64::from(gone == Some(true));
             } else if current.revision == item.revision && current.expiry == Some(item.at) {
+                self.leases.detach(&item.key);
                 store.delete(item.key, revision);
                 deleted += 1;
             }
@@ -260,30 +327,4 @@ fn holds(expect: Option<&Expect>, current: Option<&Version>) -> bool {
 fn is_alone(version: &Version) -> bool {
     version.causal.is_none()
         || live_values(&[], Some(version.clone())).is_ok_and(|live| live.len() == 1)
-}
-
-/// Removes a key, and says whether it was there.
-pub(super) fn delete(
-    revision: Revision,
-    key: Bytes,
-    store: &mut dyn Store,
-) -> Result<bool, EngineError> {
-    let existed = store.get(&key)?.is_some();
-    if existed {
-        store.delete(key, revision);
-    }
-    Ok(existed)
-}
-
-fn delete_interval(
-    revision: Revision,
-    interval: &DeleteInterval,
-    store: &mut dyn Store,
-) -> Result<ApplyOutcome, EngineError> {
-    let keys = store.keys(&interval.start, &interval.end, interval.limit as usize)?;
-    let deleted = keys.len() as u64;
-    for key in keys {
-        store.delete(key, revision);
-    }
-    Ok(ApplyOutcome::Written { deleted, unseen: 0 })
 }

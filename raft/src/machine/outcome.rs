@@ -51,6 +51,8 @@ pub enum ApplyOutcome {
         /// Keys removed; of a put, values that it replaced unseen.
         deleted: u64,
     },
+    /// Keep-alives: for each lease how long it lives from here on, microseconds; 0: there is none.
+    Renewed(Vec<u64>),
     /// It was not done.
     Refused(ApplyRefusal),
     /// It changed no key.
@@ -64,6 +66,12 @@ pub enum ApplyRefusal {
     BelowWindow,
     /// The range's quota would be exceeded. Its id is closed: it never will be done.
     QuotaExceeded,
+    /// It names a lease that is not there. Its id is closed, here and below.
+    LeaseNotFound,
+    /// As many keys as can be are attached to its lease.
+    LeaseFull,
+    /// The range keeps as many leases as it can.
+    LeasesMany,
 }
 
 /// The result of one operation of a transaction.
@@ -125,7 +133,9 @@ impl Applied {
             ApplyOutcome::Remembered {
                 succeeded, deleted, ..
             } => (*succeeded, *deleted),
-            ApplyOutcome::Refused(_) | ApplyOutcome::Nothing => (false, 0),
+            ApplyOutcome::Renewed(_) | ApplyOutcome::Refused(_) | ApplyOutcome::Nothing => {
+                (false, 0)
+            }
         };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         Remembered {

@@ -71,9 +71,17 @@ impl Machine {
             }
             Operation::Absorb(absorb) => absorb.items.iter().map(|item| item.key.clone()).collect(),
             Operation::Tentative(tentative) => vec![tentative.key.clone()],
+            Operation::LeaseRevoke(revoke) => self.keys_of_leases([revoke.id]),
+            Operation::LeaseExpire(expire) => {
+                self.keys_of_leases(expire.items.iter().map(|item| item.id))
+            }
+            Operation::LeaseCut(cut) => self.keys_of_names(cut),
             Operation::CollectBelow(_)
             | Operation::Ceiling(_)
             | Operation::CloseRequest(_)
+            | Operation::LeaseGrant(_)
+            | Operation::LeaseRenew(_)
+            | Operation::LeaseCheckpoint(_)
             | Operation::Options(_) => Vec::new(),
         };
         keys.sort_unstable();
@@ -200,8 +208,7 @@ mod tests {
         let write = Write {
             key: key.into(),
             value: vec![7; bytes].into(),
-            ttl: 0,
-            seen: Bytes::new(),
+            ..Write::default()
         };
         let operation = Some(Operation::Put(write));
         Command {

@@ -316,8 +316,7 @@ fn write(key: &Bytes, amount: u64) -> TransactionOperation {
     let write = Write {
         key: key.clone(),
         value: balance(amount),
-        ttl: 0,
-        seen: Bytes::new(),
+        ..Write::default()
     };
     TransactionOperation {
         operation: Some(transaction_operation::Operation::Put(write)),

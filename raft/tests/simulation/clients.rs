@@ -30,8 +30,7 @@ pub fn put(key: Bytes, value: Bytes) -> Command {
     let write = Write {
         key,
         value,
-        ttl: 0,
-        seen: Bytes::new(),
+        ..Write::default()
     };
     Command {
         operation: Some(command::Operation::Put(write)),

@@ -14,6 +14,7 @@ mod bank;
 mod clients;
 mod damage;
 mod history;
+mod leases;
 mod liveness;
 mod partition;
 mod power;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_proto::internal::{CloseRequest, Command, Conditional, Write, command};
 use quorate_proto::v1::{Expect, expect::State};
-use quorate_raft::machine::{Applied, ApplyOutcome, ApplyRefusal};
+use quorate_raft::machine::{Applied, ApplyOutcome};
 use quorate_raft::{ProposeError, Proposed};
 
 use crate::clients::{put, within};
@@ -321,9 +321,7 @@ fn number(value: &[u8]) -> u64 {
 fn fate_of_put(applied: &Applied) -> Fate {
     match &applied.outcome {
         ApplyOutcome::Remembered { closed: true, .. } => Fate::Never,
-        ApplyOutcome::Refused(ApplyRefusal::BelowWindow | ApplyRefusal::QuotaExceeded) => {
-            Fate::TooOld
-        }
+        ApplyOutcome::Refused(_) => Fate::TooOld,
         _ => Fate::Applied(applied.revision.0),
     }
 }
@@ -338,8 +336,7 @@ fn increment(key: Bytes, expected: u64) -> Command {
         write: Some(Write {
             key,
             value,
-            ttl: 0,
-            seen: Bytes::new(),
+            ..Write::default()
         }),
         expect: Some(Expect { state: Some(state) }),
         delete: false,
