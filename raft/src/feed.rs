@@ -320,6 +320,18 @@ impl Feed {
         self.counted(|window| window.tend(now));
     }
 
+    /// Follows a window that is kept already: nothing has to be in step with apply then.
+    pub(crate) fn follow_kept(&self) -> Option<Follower> {
+        let mut window = self.window.lock();
+        if !window.is_on {
+            return None;
+        }
+        // Where it begins stays as it is.
+        window.join(Revision::ZERO);
+        drop(window);
+        Some(Follower { feed: self.clone() })
+    }
+
     /// Follows. `closed` is the machine's, which the caller has locked.
     pub(crate) fn follow(&self, closed: Revision) -> Follower {
         self.window.lock().join(closed);

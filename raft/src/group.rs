@@ -176,6 +176,9 @@ impl Group {
 
     /// Follows what the log decides: from now on events are kept for a while in memory.
     pub fn follow(&self) -> Follower {
+        if let Some(follower) = self.shared.feed.follow_kept() {
+            return follower;
+        }
         // Under the lock, so that no batch is half told.
         let machine = self.shared.machine.lock();
         self.shared.feed.follow(machine.closed())

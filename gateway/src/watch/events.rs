@@ -166,24 +166,28 @@ impl Gateway {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let look = until.min(Instant::now() + LEADER_CHECK_INTERVAL);
+            // A range that is busy with other keys must say how far it has come, too.
+            let now = Instant::now();
+            let look = until.min(now + LEADER_CHECK_INTERVAL);
+            let mut is_cut_off = false;
             match tokio::time::timeout_at(look, applied.changed()).await {
-                Ok(Ok(())) => gather(follower.company()).await,
+                Ok(Ok(())) if now < until => gather(follower.company()).await,
+                Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(GatewayError::RangeMoved { range: range.id }),
                 Err(_) => {
-                    let is_cut_off = self.is_cut_off(group);
+                    is_cut_off = self.is_cut_off(group);
                     if !is_cut_off && self.is_old(group, keyspace) {
                         // Where nobody can do that, the place stays old.
                         let _ = self.bring_up(group).await;
                     }
-                    if is_cut_off || look == until {
-                        return Ok(Page {
-                            events: Vec::new(),
-                            place,
-                            is_cut_off,
-                        });
-                    }
                 }
+            }
+            if is_cut_off || Instant::now() >= until {
+                return Ok(Page {
+                    events: Vec::new(),
+                    place,
+                    is_cut_off,
+                });
             }
         }
     }

@@ -72,11 +72,10 @@ impl Gateway {
             missing: Vec::new(),
             hint: None,
         };
-        let mut first = None;
         loop {
             let catalog = self.node().catalog();
             let (keyspace, view) = find(catalog.keyspace(&watched.keyspace), watched, range)?;
-            let mut chase = Chase::new(&view.replicas, first.take().or(self.first_source(view)));
+            let mut chase = Chase::new(&view.replicas, self.first_source(view));
             let mut cut_off = None;
             loop {
                 let node = match chase.step() {

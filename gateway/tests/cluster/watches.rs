@@ -577,3 +577,30 @@ fn a_watch_of_a_range_that_rests_may_be_away_for_a_moment() {
         }
     });
 }
+
+/// However much is written to other keys, a watch is told how far it has come: else its positions
+/// would grow old.
+#[test]
+fn a_range_that_is_busy_with_other_keys_says_how_far_it_is() {
+    in_world(81, |world| async move {
+        let mut watching = begin(&world, 1, watch("default", "q/")).await;
+        let busy = async {
+            loop {
+                world.put(0, "default", "other", "x").await;
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let told = async {
+            for _ in 0..5 {
+                let goal = world.put(2, "default", "another", "x").await.revision;
+                let within = std::time::Duration::from_secs(5);
+                let told = tokio::time::timeout(within, watching.until(goal)).await;
+                assert!(told.expect("progress while others write").is_empty());
+            }
+        };
+        tokio::select! {
+            () = busy => {}
+            () = told => {}
+        }
+    });
+}
