@@ -11,7 +11,7 @@ use bytes::Bytes;
 use quorate_types::causal::{
     Actor, Context, Delta, Dot, Dots, KeyState, Limits, Planned, Seen, Update, beside, plan,
 };
-use quorate_types::{Ack, ConflictPolicy, Copies, NodeId, RangeId, RequestId, Revision, Timestamp};
+use quorate_types::{Ack, Copies, NodeId, RangeId, RequestId, Revision, Timestamp};
 use tokio::time::Instant;
 
 use crate::error::EventualError;
@@ -199,7 +199,7 @@ impl EventualNode {
         request: &WriteRequest,
         place: &Place,
     ) -> Result<KeyState, EventualError> {
-        let whole = !is_typed(place.policy);
+        let whole = !place.policy.is_typed();
         let session = &request.session;
         let is_said = whole && !session.is_coarse;
         if is_said || session.dots.is_empty() || request.seen.is_some() {
@@ -279,7 +279,7 @@ impl EventualNode {
         };
         let witness = &self.inner.options.witness;
         witness.saw(request.range, &request.key, &written.deltas);
-        let beside = match !request.strong.is_empty() && is_typed(place.policy) {
+        let beside = match !request.strong.is_empty() && place.policy.is_typed() {
             false => Vec::new(),
             true => self.beside(request, place, &view, &written.deltas)?,
         };
@@ -316,14 +316,6 @@ impl Inner {
             (true, false) => Reach::Flapping,
             (true, true) => Reach::Steady,
         }
-    }
-}
-
-/// Whether a key of such a keyspace is the sum of many writes.
-fn is_typed(policy: ConflictPolicy) -> bool {
-    match policy {
-        ConflictPolicy::Siblings | ConflictPolicy::LastWriteWins => false,
-        ConflictPolicy::Counter | ConflictPolicy::Set | ConflictPolicy::Map => true,
     }
 }
 

@@ -10,9 +10,7 @@ use quorate_proto::changes;
 use quorate_proto::v1::{self, pipeline_request::Request};
 use quorate_raft::{KeyspaceView, RangeView};
 use quorate_types::causal::{Binding, Context as Seen, Dots, KeyState, Update};
-use quorate_types::{
-    ConflictPolicy, Copies, Mode, NodeId, Operation, ReadLevel, Revision, Timestamp,
-};
+use quorate_types::{Copies, Mode, NodeId, Operation, ReadLevel, Revision, Timestamp};
 use tokio::time::Instant;
 
 use crate::answer::Answer;
@@ -237,11 +235,7 @@ impl Gateway {
         receipt.tentative = place.keyspace.options.mode == Mode::Mixed && done.decided.is_none();
         let siblings = done.state.live().len().saturating_sub(1);
         receipt.siblings = u32::try_from(siblings).unwrap_or(u32::MAX);
-        let is_one_value = match place.keyspace.options.conflict {
-            ConflictPolicy::Siblings | ConflictPolicy::LastWriteWins => true,
-            ConflictPolicy::Counter | ConflictPolicy::Set | ConflictPolicy::Map => false,
-        };
-        if is_one_value && siblings > 0 {
+        if !place.keyspace.options.conflict.is_typed() && siblings > 0 {
             metrics::conflict_made(place.keyspace);
         }
         receipt.context = place.with_binding(self.node().cluster(), |binding| {

@@ -65,6 +65,7 @@ mod status;
 mod token;
 mod txn;
 mod typed;
+mod unary;
 mod validate;
 mod watch;
 mod write;

@@ -3,15 +3,11 @@
 use futures::Stream;
 use quorate_proto::v1::kv_server::Kv;
 use quorate_proto::v1::{self, pipeline_request::Request};
-use tokio::time::Instant;
 use tonic::{Response, Status, Streaming};
 
-use crate::answer::Answer;
-use crate::context::Context;
-use crate::deadline;
-use crate::errors::GatewayError;
 use crate::gateway::Gateway;
 use crate::pipeline::{self, Answers};
+use crate::unary::unary;
 
 /// The service of one node.
 #[derive(Clone, Debug)]
@@ -32,23 +28,6 @@ impl KvService {
     {
         pipeline::run(self.gateway.clone(), requests)
     }
-
-    async fn unary<T, A: Answer>(
-        &self,
-        request: tonic::Request<T>,
-        wrap: fn(T) -> Request,
-    ) -> Result<Response<A>, Status> {
-        let now = Instant::now();
-        let deadline = deadline::of_call(request.metadata(), now)?;
-        let request = wrap(request.into_inner());
-        let response = self
-            .gateway
-            .serve(request, Context::new(now, deadline))
-            .await?;
-        let answer = A::unpack(response);
-        let answer = answer.ok_or_else(|| GatewayError::internal("an answer of another kind"))?;
-        Ok(Response::new(answer))
-    }
 }
 
 #[tonic::async_trait]
@@ -57,77 +36,77 @@ impl Kv for KvService {
         &self,
         request: tonic::Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
-        self.unary(request, Request::Get).await
+        unary(&self.gateway, request, Request::Get).await
     }
 
     async fn put(
         &self,
         request: tonic::Request<v1::PutRequest>,
     ) -> Result<Response<v1::PutResponse>, Status> {
-        self.unary(request, Request::Put).await
+        unary(&self.gateway, request, Request::Put).await
     }
 
     async fn delete(
         &self,
         request: tonic::Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        self.unary(request, Request::Delete).await
+        unary(&self.gateway, request, Request::Delete).await
     }
 
     async fn scan(
         &self,
         request: tonic::Request<v1::ScanRequest>,
     ) -> Result<Response<v1::ScanResponse>, Status> {
-        self.unary(request, Request::Scan).await
+        unary(&self.gateway, request, Request::Scan).await
     }
 
     async fn batch(
         &self,
         request: tonic::Request<v1::BatchRequest>,
     ) -> Result<Response<v1::BatchResponse>, Status> {
-        self.unary(request, Request::Batch).await
+        unary(&self.gateway, request, Request::Batch).await
     }
 
     async fn compare_and_set(
         &self,
         request: tonic::Request<v1::CompareAndSetRequest>,
     ) -> Result<Response<v1::CompareAndSetResponse>, Status> {
-        self.unary(request, Request::CompareAndSet).await
+        unary(&self.gateway, request, Request::CompareAndSet).await
     }
 
     async fn txn(
         &self,
         request: tonic::Request<v1::TxnRequest>,
     ) -> Result<Response<v1::TxnResponse>, Status> {
-        self.unary(request, Request::Txn).await
+        unary(&self.gateway, request, Request::Txn).await
     }
 
     async fn update(
         &self,
         request: tonic::Request<v1::UpdateRequest>,
     ) -> Result<Response<v1::UpdateResponse>, Status> {
-        self.unary(request, Request::Update).await
+        unary(&self.gateway, request, Request::Update).await
     }
 
     async fn history(
         &self,
         request: tonic::Request<v1::HistoryRequest>,
     ) -> Result<Response<v1::HistoryResponse>, Status> {
-        self.unary(request, Request::History).await
+        unary(&self.gateway, request, Request::History).await
     }
 
     async fn outcome(
         &self,
         request: tonic::Request<v1::OutcomeRequest>,
     ) -> Result<Response<v1::OutcomeResponse>, Status> {
-        self.unary(request, Request::Outcome).await
+        unary(&self.gateway, request, Request::Outcome).await
     }
 
     async fn await_converged(
         &self,
         request: tonic::Request<v1::AwaitConvergedRequest>,
     ) -> Result<Response<v1::AwaitConvergedResponse>, Status> {
-        self.unary(request, Request::AwaitConverged).await
+        unary(&self.gateway, request, Request::AwaitConverged).await
     }
 
     type PipelineStream = Answers;

@@ -8,11 +8,10 @@ use quorate_proto::v1::{self, pipeline_request::Request};
 use tokio::time::Instant;
 use tonic::{Response, Status, Streaming};
 
-use crate::answer::Answer;
 use crate::context::Context;
 use crate::deadline;
-use crate::errors::GatewayError;
 use crate::gateway::Gateway;
+use crate::unary::{served, unary};
 
 /// Keep-alives of one stream in work at the same time; more are not read.
 const KEEP_ALIVES_IN_WORK_MAX: usize = 64;
@@ -31,30 +30,6 @@ impl LeaseService {
     pub fn new(gateway: Gateway) -> LeaseService {
         LeaseService { gateway }
     }
-
-    async fn unary<T, A: Answer>(
-        &self,
-        request: tonic::Request<T>,
-        wrap: fn(T) -> Request,
-    ) -> Result<Response<A>, Status> {
-        let now = Instant::now();
-        let deadline = deadline::of_call(request.metadata(), now)?;
-        let request = wrap(request.into_inner());
-        let context = Context::new(now, deadline);
-        served(&self.gateway, request, context)
-            .await
-            .map(Response::new)
-    }
-}
-
-async fn served<A: Answer>(
-    gateway: &Gateway,
-    request: Request,
-    context: Context,
-) -> Result<A, Status> {
-    let response = gateway.serve(request, context).await?;
-    let answer = A::unpack(response);
-    Ok(answer.ok_or_else(|| GatewayError::internal("an answer of another kind"))?)
 }
 
 #[tonic::async_trait]
@@ -63,7 +38,7 @@ impl Lease for LeaseService {
         &self,
         request: tonic::Request<v1::LeaseGrantRequest>,
     ) -> Result<Response<v1::LeaseGrantResponse>, Status> {
-        self.unary(request, Request::LeaseGrant).await
+        unary(&self.gateway, request, Request::LeaseGrant).await
     }
 
     type KeepAliveStream = Kept;
@@ -95,20 +70,20 @@ impl Lease for LeaseService {
         &self,
         request: tonic::Request<v1::LeaseKeepAliveRequest>,
     ) -> Result<Response<v1::LeaseKeepAliveResponse>, Status> {
-        self.unary(request, Request::LeaseKeepAlive).await
+        unary(&self.gateway, request, Request::LeaseKeepAlive).await
     }
 
     async fn revoke(
         &self,
         request: tonic::Request<v1::LeaseRevokeRequest>,
     ) -> Result<Response<v1::LeaseRevokeResponse>, Status> {
-        self.unary(request, Request::LeaseRevoke).await
+        unary(&self.gateway, request, Request::LeaseRevoke).await
     }
 
     async fn show(
         &self,
         request: tonic::Request<v1::LeaseShowRequest>,
     ) -> Result<Response<v1::LeaseShowResponse>, Status> {
-        self.unary(request, Request::LeaseShow).await
+        unary(&self.gateway, request, Request::LeaseShow).await
     }
 }

@@ -90,6 +90,16 @@ pub enum ConflictPolicy {
     Map,
 }
 
+impl ConflictPolicy {
+    /// Whether a key is the sum of many writes, of which each stands for a part.
+    pub const fn is_typed(self) -> bool {
+        match self {
+            Self::Siblings | Self::LastWriteWins => false,
+            Self::Counter | Self::Set | Self::Map => true,
+        }
+    }
+}
+
 words!(
     ConflictPolicy,
     "conflict policy",

@@ -219,14 +219,13 @@ pub fn plan(
     (seen, actor, expiry): (Seen<'_>, Actor, Option<Timestamp>),
     update: &Update,
 ) -> Result<Vec<Planned>, WriteError> {
-    let typed = match policy {
-        ConflictPolicy::Siblings | ConflictPolicy::LastWriteWins => false,
-        ConflictPolicy::Counter | ConflictPolicy::Set | ConflictPolicy::Map => true,
-    };
-    let parts = view.live().filter(|_| typed).filter_map(|(dot, value)| {
-        let part = Part::decode(&value.payload).ok()?;
-        Some((*dot, value, part))
-    });
+    let parts = view
+        .live()
+        .filter(|_| policy.is_typed())
+        .filter_map(|(dot, value)| {
+            let part = Part::decode(&value.payload).ok()?;
+            Some((*dot, value, part))
+        });
     let mut plan = Plan {
         policy,
         limits,
