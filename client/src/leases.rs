@@ -15,7 +15,6 @@ use crate::answer::{Receipt, receipt};
 use crate::attempts::Call;
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::operation::ttl_millis;
 use crate::options::WriteOptions;
 use crate::request::{Request, Response};
 
@@ -95,7 +94,8 @@ impl Client {
         let request = Request::LeaseGrant(v1::LeaseGrantRequest {
             keyspace: self.keyspace.to_string(),
             id: id.map_or(0, |id| id.0),
-            ttl_ms: ttl_millis(Some(ttl))?,
+            // The cluster says between which bounds it must lie.
+            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
             request_id: None,
         });
         match self.run(request, Call::default()).await? {
