@@ -236,7 +236,7 @@ fn each_version_comes_once_while_many_are_written() {
 }
 
 fn must_notice(settings: &Settings) {
-    must_be_found(60, settings, |world| watched_storm(world, Storm::BUSY));
+    must_be_found(400, settings, |world| watched_storm(world, Storm::BUSY));
 }
 
 #[test]
