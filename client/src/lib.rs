@@ -185,7 +185,9 @@
 mod admin;
 mod answer;
 mod attempts;
+pub mod cached;
 mod client;
+pub mod config;
 mod endpoints;
 mod environment;
 mod error;

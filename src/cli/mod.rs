@@ -5,8 +5,11 @@
 //! `exit` turns into the process's exit code.
 
 mod bench;
+mod cached;
 mod cas;
+mod colour;
 mod completions;
+mod config;
 mod consistency;
 mod context;
 mod converge;
@@ -14,6 +17,7 @@ mod delete;
 mod dev;
 mod edit;
 mod error;
+mod exec;
 pub mod exit;
 mod explain;
 mod get;
@@ -31,7 +35,9 @@ mod outcome;
 pub mod output;
 mod put;
 mod ranges;
+mod render;
 mod repair;
+mod replace;
 mod resolve;
 mod ring;
 mod scan;
@@ -126,6 +132,13 @@ enum Command {
     Lock(lock::LockArgs),
     /// Be elected, and lead until stopped
     Elect(lock::ElectArgs),
+    /// Keep configuration: bundles of keys that change in one step, and the way back
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Run a command with configuration as its environment
+    Exec(exec::ExecArgs),
+    /// Fill a template with configuration, once or whenever that changes
+    Render(render::RenderArgs),
     /// Store a folder's files, or lines of JSON, as keys
     Import(transfer::ImportArgs),
     /// Write keys as a folder's files, or as lines of JSON
@@ -226,6 +239,9 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Lease(command) => lease::run(command, global.session()?).await,
         Command::Lock(args) => lock::lock(args, global.session()?).await,
         Command::Elect(args) => lock::elect(args, global.session()?).await,
+        Command::Config(command) => config::run(command, global.session()?).await,
+        Command::Exec(args) => exec::run(args, global.session()?).await,
+        Command::Render(args) => render::run(args, global.session()?).await,
         Command::Import(args) => transfer::import(args, global.session()?).await,
         Command::Export(args) => transfer::export(args, global.session()?).await,
         Command::Status(_) => status::run(global.session()?).await,
@@ -345,6 +361,19 @@ mod tests {
             "quorate keyspace list",
             "quorate keyspace show n",
             "quorate keyspace drop n",
+            "quorate config diff p d --prune --exit-code",
+            "quorate config apply p f.yaml --author me -m why --yes",
+            "quorate config apply p d --dry-run --no-check --output json",
+            "quorate config history p --limit 3",
+            "quorate config rollback p",
+            "quorate config rollback p 3 --prune -y",
+            "quorate config show p --step 3",
+            "quorate config export p d --step 3",
+            "quorate exec --prefix p -- env",
+            "quorate exec --prefix p --restart --pristine --no-upcase -- sh -c x",
+            "quorate exec --prefix p --cache d --level linearizable@1s>cached:1h -- env",
+            "quorate render t.j2 out --prefix p",
+            "quorate render t.j2 out --on-change x --cache d",
             "quorate import d --prefix p",
             "quorate export p --to d",
             "quorate export --to f.jsonl",
@@ -391,6 +420,8 @@ mod tests {
             "quorate map-put k field",
             "quorate resolve k --pick 1 --delete",
             "quorate ring --of ks",
+            "quorate exec --prefix p",
+            "quorate exec --prefix p --level cached -- env",
             "quorate await",
             "quorate await k",
             "quorate await k --token f",

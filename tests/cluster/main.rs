@@ -10,6 +10,7 @@ mod proxy;
 
 mod commands;
 mod compare;
+mod configuration;
 mod crashes;
 mod cuts;
 mod eventual;
@@ -20,6 +21,7 @@ mod followers;
 mod hostile;
 mod keyspaces;
 mod lab;
+mod last_known;
 mod leases;
 mod memory;
 mod python;
