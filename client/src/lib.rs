@@ -192,6 +192,7 @@ mod endpoints;
 mod environment;
 mod error;
 mod failure;
+pub mod flags;
 mod identity;
 mod lane;
 mod leases;

@@ -20,6 +20,7 @@ mod error;
 mod exec;
 pub mod exit;
 mod explain;
+mod flag;
 mod get;
 mod global;
 mod history;
@@ -139,6 +140,9 @@ enum Command {
     Exec(exec::ExecArgs),
     /// Fill a template with configuration, once or whenever that changes
     Render(render::RenderArgs),
+    /// Feature flags: set them, and say which value they have for somebody
+    #[command(subcommand)]
+    Flag(flag::FlagCommand),
     /// Store a folder's files, or lines of JSON, as keys
     Import(transfer::ImportArgs),
     /// Write keys as a folder's files, or as lines of JSON
@@ -242,6 +246,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Config(command) => config::run(command, global.session()?).await,
         Command::Exec(args) => exec::run(args, global.session()?).await,
         Command::Render(args) => render::run(args, global.session()?).await,
+        Command::Flag(command) => flag::run(command, global.session()?).await,
         Command::Import(args) => transfer::import(args, global.session()?).await,
         Command::Export(args) => transfer::export(args, global.session()?).await,
         Command::Status(_) => status::run(global.session()?).await,
@@ -374,6 +379,12 @@ mod tests {
             "quorate exec --prefix p --cache d --level linearizable@1s>cached:1h -- env",
             "quorate render t.j2 out --prefix p",
             "quorate render t.j2 out --on-change x --cache d",
+            "quorate flag set f true",
+            "quorate flag set f --percent 25 --enable",
+            "quorate flag set f -f d.json",
+            "quorate flag get f --for me --with a=1 --default false --type boolean",
+            "quorate flag explain f --for me",
+            "quorate flag list --prefix p/",
             "quorate import d --prefix p",
             "quorate export p --to d",
             "quorate export --to f.jsonl",
@@ -422,6 +433,9 @@ mod tests {
             "quorate ring --of ks",
             "quorate exec --prefix p",
             "quorate exec --prefix p --level cached -- env",
+            "quorate flag set f --percent 101",
+            "quorate flag set f true --percent 5",
+            "quorate flag get f --with a",
             "quorate await",
             "quorate await k",
             "quorate await k --token f",

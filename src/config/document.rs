@@ -283,11 +283,10 @@ pub fn nest<'a>(
 
 /// A value as a document has it: what reads as a number, a truth, a list or a map is that.
 pub fn typed(text: &str) -> Value {
-    match serde_json::from_str::<Value>(text) {
-        // Only if nothing is lost on the way back: `1.10` is a version, not a number.
-        Ok(value) if !value.is_string() && value.to_string() == text => value,
-        Ok(_) | Err(_) => Value::String(text.to_owned()),
-    }
+    let parsed: Option<Value> = serde_json::from_str(text).ok();
+    // Only if nothing is lost on the way back: `1.10` is a version, not a number.
+    let same = parsed.filter(|value| !value.is_string() && value.to_string().as_str() == text);
+    same.unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 /// A value in whose maps no name stands twice.

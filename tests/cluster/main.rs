@@ -16,6 +16,7 @@ mod cuts;
 mod eventual;
 mod eventual_commands;
 mod fail_over;
+mod flags;
 mod folders;
 mod followers;
 mod hostile;

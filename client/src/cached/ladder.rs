@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use quorate_types::{Ladder, ParseError, format_duration, parse_duration};
+use quorate_types::{Ladder, Level, ParseError, format_duration, parse_duration};
 
 /// Levels that servers are asked for, and how old a copy may be that is taken instead. As text:
 /// `linearizable@200ms > bounded:5s@100ms > cached:10m`; `cached:10m` alone asks nobody.
@@ -17,6 +17,14 @@ pub struct CachedLadder {
 }
 
 impl CachedLadder {
+    /// Servers at the level `linearizable`, and no copy.
+    pub fn default_level() -> Self {
+        Self {
+            served: Some(Ladder::from(Level::Linearizable)),
+            max_age: None,
+        }
+    }
+
     /// How long servers have; none: as long as a request may take.
     pub fn budget(&self) -> Option<Duration> {
         let rungs = self.served.as_ref()?.rungs();

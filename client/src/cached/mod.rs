@@ -151,7 +151,7 @@ impl Cached {
                 .serve(ladder, Vec::new())
                 .map_err(|copy| CachedError::NoCopy { copy });
         };
-        match self.inner.ask(served, ladder.budget()).await {
+        match self.inner.ask(Some(served), ladder.budget()).await {
             Ok(state) => Ok(state),
             Err(CachedError::Unanswered { source, .. }) if source.is_retryable() => {
                 let failed = vec![source.to_string()];
@@ -188,6 +188,22 @@ impl Cached {
         self.inner.changed.subscribe()
     }
 
+    /// The revision of the copy; none: there is none.
+    pub fn revision(&self) -> Option<Revision> {
+        self.inner.copy.lock().as_ref().map(|copy| copy.revision)
+    }
+
+    /// What the copy holds, whatever its age.
+    pub fn values(&self) -> Vec<(Bytes, Bytes)> {
+        let Some(copy) = self.inner.copy.lock().clone() else {
+            return Vec::new();
+        };
+        let entries = copy.entries.iter();
+        entries
+            .map(|(key, (value, _))| (key.clone(), value.clone()))
+            .collect()
+    }
+
     /// How old the copy is; none: there is none, or its age cannot be told, since the clock went
     /// back.
     pub fn age(&self) -> Option<Duration> {
@@ -203,6 +219,19 @@ impl Drop for Cached {
     }
 }
 
+fn unanswered(source: ClientError) -> CachedError {
+    CachedError::Unanswered {
+        source,
+        copy: "the copy was not looked at".to_owned(),
+    }
+}
+
+/// When what a read has shown was what servers had, at the latest known.
+fn true_at(asked_at: Timestamp, staleness: Duration) -> Timestamp {
+    let micros = u64::try_from(staleness.as_micros()).unwrap_or(u64::MAX);
+    Timestamp(asked_at.0.saturating_sub(micros))
+}
+
 /// A copy from the future is as old as nobody knows.
 fn age(copy: &Copy) -> Option<Duration> {
     let micros = environment::wall_clock().0.checked_sub(copy.true_at.0)?;
@@ -210,24 +239,66 @@ fn age(copy: &Copy) -> Option<Duration> {
 }
 
 impl Inner {
-    /// Asks servers, and keeps what they say.
-    async fn ask(
-        &self,
-        ladder: &Ladder,
-        budget: Option<Duration>,
-    ) -> Result<CachedState, CachedError> {
-        let unanswered = |source| CachedError::Unanswered {
-            source,
-            copy: "the copy was not looked at".to_owned(),
-        };
-        let scan = ScanOptions {
+    /// All keys of the prefix at these levels; none: at the keyspace's default.
+    fn scan(&self, ladder: Option<&Ladder>, budget: Option<Duration>) -> ScanOptions {
+        ScanOptions {
             read: ReadOptions {
-                ladder: Some(ladder.clone()),
+                ladder: ladder.cloned(),
                 timeout: budget.map(|budget| budget.min(self.client.timeout())),
                 ..ReadOptions::default()
             },
             ..ScanOptions::prefix(self.prefix.clone())
+        }
+    }
+
+    /// Whether servers have what the copy has; by revisions, which differ where values do.
+    async fn is_still_true(&self) -> Result<bool, CachedError> {
+        let Some(copy) = self.copy.lock().clone() else {
+            return Ok(false);
         };
+        let scan = ScanOptions {
+            keys_only: true,
+            ..self.scan(None, None)
+        };
+        let asked_at = environment::wall_clock();
+        let mut pages = Box::pin(self.client.scan_pages(scan));
+        let mut found = 0;
+        let mut stale = Duration::ZERO;
+        while let Some(page) = pages.try_next().await.map_err(unanswered)? {
+            for entry in &page.entries {
+                let held = copy.entries.get(&entry.key);
+                if held.is_none_or(|(_, revision)| *revision != entry.revision) {
+                    return Ok(false);
+                }
+            }
+            found += page.entries.len();
+            stale = page.receipt.staleness.unwrap_or_default();
+        }
+        if found != copy.entries.len() {
+            return Ok(false);
+        }
+        let mut young = (*copy).clone();
+        young.true_at = young.true_at.max(true_at(asked_at, stale));
+        let young = Arc::new(young);
+        {
+            let mut held = self.copy.lock();
+            if held.as_ref().is_none_or(|held| !Arc::ptr_eq(held, &copy)) {
+                // Another read was faster, and it knew more.
+                return Ok(true);
+            }
+            *held = Some(Arc::clone(&young));
+        }
+        self.store(young).await?;
+        Ok(true)
+    }
+
+    /// Asks servers, and keeps what they say.
+    async fn ask(
+        &self,
+        ladder: Option<&Ladder>,
+        budget: Option<Duration>,
+    ) -> Result<CachedState, CachedError> {
+        let scan = self.scan(ladder, budget);
         let asked_at = environment::wall_clock();
         let mut pages = Box::pin(self.client.scan_pages(scan));
         let mut entries = BTreeMap::new();
@@ -246,11 +317,7 @@ impl Inner {
         let Some((revision, receipt)) = last else {
             return Err(unanswered(ClientError::malformed("that of a scan")));
         };
-        let true_at = Timestamp(
-            asked_at
-                .0
-                .saturating_sub(receipt.staleness.unwrap_or_default().as_micros() as u64),
-        );
+        let true_at = true_at(asked_at, receipt.staleness.unwrap_or_default());
         self.keep(revision, true_at, &entries).await?;
         Ok(CachedState { entries, receipt })
     }
