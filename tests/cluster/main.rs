@@ -27,5 +27,6 @@ mod leases;
 mod memory;
 mod python;
 mod replacement;
+mod schemas;
 mod trees;
 mod watches;

@@ -73,6 +73,12 @@ pub const KEEP_ALIVES_MAX: usize = 4096;
 /// Most partitions of a keyspace with `hash(n)`.
 pub const PARTITIONS_MAX: u16 = 4096;
 
+/// Most schemas of one keyspace: the catalog, which all nodes hold, keeps them.
+pub const SCHEMAS_MAX: usize = 64;
+
+/// Longest schema.
+pub const SCHEMA_MAX_BYTES: usize = 64 << 10;
+
 /// Longest keyspace name.
 pub const KEYSPACE_NAME_MAX_BYTES: usize = 128;
 

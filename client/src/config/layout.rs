@@ -3,11 +3,11 @@
 use std::fmt;
 
 use bytes::Bytes;
-use quorate_types::FieldError;
+use quorate_types::{FieldError, RESERVED_PREFIX};
 use sha2::{Digest, Sha256};
 
 /// Keys that start with it are Quorate's own, in any keyspace that keeps configuration.
-pub const RESERVED: &str = ".quorate/";
+pub const RESERVED: &str = RESERVED_PREFIX;
 
 /// Longest prefix. Its name in the keys of its steps takes up to three times as much.
 const PREFIX_MAX_BYTES: usize = 1024;

@@ -11,13 +11,17 @@
 //! Not here: reading folders and files, and what a plan looks like (the command line).
 
 mod error;
+mod layers;
 mod layout;
+mod merge;
 mod plan;
 mod step;
 mod store;
 
 pub use error::ConfigError;
+pub use layers::{Explained, LayeredValue, explain_layers, split_layers};
 pub use layout::{ConfigPrefix, RESERVED};
+pub use merge::{Conflict, Merged, merge_values};
 pub use plan::{Change, Plan};
 pub use step::{StepInfo, StepKind};
 pub use store::{Config, ConfigState, Stepped};

@@ -5,6 +5,7 @@
 
 mod preview;
 mod read;
+mod schema;
 mod step;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,9 @@ pub(super) enum ConfigCommand {
     Show(read::ShowArgs),
     /// Write the values of a prefix as a folder, or as one JSON document
     Export(read::ExportArgs),
+    /// Have values fit JSON Schemas
+    #[command(subcommand)]
+    Schema(schema::SchemaCommand),
 }
 
 /// What becomes the keys of a prefix.
@@ -67,6 +71,7 @@ pub(super) async fn run(command: ConfigCommand, session: Session) -> Result<(), 
         ConfigCommand::Rollback(args) => step::roll_back(args, session).await,
         ConfigCommand::Show(args) => read::show(args, session).await,
         ConfigCommand::Export(args) => read::export(args, session).await,
+        ConfigCommand::Schema(command) => schema::run(command, session).await,
     }
 }
 

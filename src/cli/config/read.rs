@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
-use quorate_client::config::{Config, StepInfo, StepKind};
+use quorate_client::config::{
+    Config, LayeredValue, StepInfo, StepKind, explain_layers, split_layers,
+};
 use quorate_types::Timestamp;
 use serde_json::{Map, json};
 
@@ -38,14 +40,23 @@ pub(in crate::cli) struct HistoryArgs {
 #[command(after_help = "Example:
   quorate config show app
   quorate config show app --step 12 --output json
+  quorate config show app --layers base,env/prod,host/web-1 --explain
 
-A key and its value a line. A value of several lines stands below its key.")]
+A key and its value a line. A value of several lines stands below its key. Layers are folders of the
+prefix that are read as one, in one snapshot: a key's value is that of the last layer which has it.
+--explain says which one that is, and what it hides.")]
 pub(in crate::cli) struct ShowArgs {
     /// A folder of keys
     prefix: OsString,
     /// As it was after this step, not as it is now
     #[arg(long, value_name = "STEP", value_parser = clap::value_parser!(u64).range(1..))]
     step: Option<u64>,
+    /// Folders of the prefix that are read as one, the weakest first
+    #[arg(long, value_name = "LAYER,…", value_delimiter = ',')]
+    layers: Vec<String>,
+    /// Say which layer each value comes from, and what it hides
+    #[arg(long, requires = "layers")]
+    explain: bool,
 }
 
 #[derive(Args, Debug)]
@@ -150,6 +161,10 @@ pub(super) async fn show(args: ShowArgs, session: Session) -> Result<(), CliErro
     if values.is_empty() {
         return Err(nothing(&config));
     }
+    if !args.layers.is_empty() {
+        let values = values.into_iter().map(|(key, (value, _))| (key, value));
+        return show_layers(&args, &values.collect(), output);
+    }
     for (key, (value, revision)) in &values {
         if output.is_json() {
             let mut object = Map::new();
@@ -164,6 +179,45 @@ pub(super) async fn show(args: ShowArgs, session: Session) -> Result<(), CliErro
         }
     }
     output.flush()
+}
+
+fn show_layers(
+    args: &ShowArgs,
+    values: &BTreeMap<Bytes, Bytes>,
+    mut output: Output,
+) -> Result<(), CliError> {
+    let layers = split_layers(values, &args.layers);
+    if let Some((layer, _)) = layers.iter().find(|(_, values)| values.is_empty()) {
+        output.remark(&format!("the layer {layer:?} has no keys"));
+    }
+    for (key, one) in &explain_layers(layers) {
+        if output.is_json() {
+            let mut object = layered(&one.wins);
+            put_bytes(&mut object, "key", key);
+            if args.explain {
+                let hidden: Vec<_> = one.hidden.iter().map(layered).collect();
+                object.insert("hidden".to_owned(), json!(hidden));
+            }
+            output.json(&object.into())?;
+            continue;
+        }
+        print_value(&mut output, key, &one.wins.value)?;
+        if args.explain {
+            output.line(format_args!("    from {}", one.wins.layer))?;
+            for hidden in &one.hidden {
+                let value = shown(&hidden.value);
+                output.line(format_args!("    hides {} = {value}", hidden.layer))?;
+            }
+        }
+    }
+    output.flush()
+}
+
+fn layered(value: &LayeredValue) -> Map<String, serde_json::Value> {
+    let mut object = Map::new();
+    put_bytes(&mut object, "value", &value.value);
+    object.insert("layer".to_owned(), json!(value.layer));
+    object
 }
 
 fn print_value(output: &mut Output, key: &[u8], value: &[u8]) -> Result<(), CliError> {
