@@ -309,3 +309,71 @@ async fn a_step_that_is_killed_is_there_as_a_whole_or_not_at_all() {
     .unwrap();
     assert_eq!(generations(&cluster).await.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layers_are_read_as_one_and_say_where_values_come_from() {
+    let cluster = Cluster::start(1).await;
+    for (key, value) in [
+        ("app/base/db", "local"),
+        ("app/base/log", "info"),
+        ("app/env/prod/db", "prod"),
+        ("app/host/web-1/log", "debug"),
+    ] {
+        cluster.expect(0, &["put", key, value]).await;
+    }
+    let show = [
+        "config",
+        "show",
+        "app",
+        "--layers",
+        "base,env/prod,host/web-1",
+    ];
+    let plain = cluster.expect(0, &show).await;
+    assert_eq!(plain.text(), "db = prod\nlog = debug");
+    let explain = [&show[..], &["--explain", "--output", "json"]].concat();
+    let lines = cluster.expect(0, &explain).await.lines();
+    assert_eq!(lines[0]["layer"], "env/prod");
+    assert_eq!(lines[0]["hidden"][0]["value"], "local");
+    assert_eq!(lines[1]["layer"], "host/web-1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn siblings_of_json_are_merged_by_what_each_has_changed() {
+    let cluster = Cluster::start(1).await;
+    let base = r#"{"host":"h","port":1,"tags":["a"]}"#;
+    let first = cluster.expect(0, &["put", "app.json", base]).await.text();
+    // Two writers who have read that, and not each other.
+    let seen = cluster.dir().join("seen");
+    let seen = seen.to_str().unwrap();
+    cluster
+        .expect(
+            0,
+            &[
+                "get",
+                "app.json",
+                "--level",
+                "eventual:one",
+                "--context",
+                seen,
+            ],
+        )
+        .await;
+    let other = cluster.dir().join("other");
+    std::fs::copy(seen, &other).unwrap();
+    let other = other.to_str().unwrap();
+    let level = ["--level", "eventual:one", "--context"];
+    let write = async |value: &str, context: &str| {
+        let put = [&["put", "app.json", value][..], &level, &[context]].concat();
+        cluster.expect(0, &put).await;
+    };
+    write(r#"{"host":"new","port":1,"tags":["a"]}"#, seen).await;
+    write(r#"{"host":"h","port":2,"tags":["a"]}"#, other).await;
+    let merge = ["resolve", "app.json", "--merge", "--base", &first];
+    let eventual = ["--level", "eventual:one"];
+    cluster.expect(0, &[&merge[..], &eventual].concat()).await;
+    let got = cluster
+        .expect(0, &[&["get", "app.json"][..], &eventual].concat())
+        .await;
+    assert_eq!(got.json()["port"], 2);
+    assert_eq!(got.json()["host"], "new");
+}
