@@ -81,7 +81,7 @@ pub(super) async fn read(
 
 pub(super) fn cached_error(error: CachedError) -> CliError {
     let exit = match &error {
-        CachedError::Unanswered { source, .. } => Exit::from(source),
+        CachedError::Refused(source) | CachedError::Unanswered { source, .. } => Exit::from(source),
         CachedError::NoCopy { .. } => Exit::Unavailable,
         CachedError::TooLarge => Exit::Usage,
         CachedError::File { .. } => Exit::Failed,
@@ -91,7 +91,7 @@ pub(super) fn cached_error(error: CachedError) -> CliError {
             "`--cache DIR` keeps a copy of what servers answer; a longer `cached:AGE` takes an older one"
         }
         CachedError::TooLarge => "name a longer prefix",
-        CachedError::File { .. } => "",
+        CachedError::Refused(_) | CachedError::File { .. } => "",
     };
     CliError::refused(exit, chain(&error), hint)
 }

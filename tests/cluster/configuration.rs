@@ -227,6 +227,42 @@ async fn documents_are_keys_and_bad_bundles_change_nothing() {
             .await;
         assert!(ran.stderr.contains(words), "{name}: {ran:?}");
     }
+    let one = tempfile::tempdir().unwrap();
+    write(one.path(), "fits", "x");
+    write(one.path(), "large", &"x".repeat((1 << 20) + 1));
+    let one = one.path().to_str().unwrap();
+    let ran = cluster.expect(2, &["config", "apply", "app", one]).await;
+    assert!(ran.stderr.contains("app/large: "), "{ran:?}");
+    let spread = [
+        "keyspace",
+        "create",
+        "spread",
+        "--partitioning",
+        "hash(4)",
+        "--replication",
+        "1",
+    ];
+    cluster.expect(0, &spread).await;
+    let ran = cluster
+        .expect(
+            2,
+            &[
+                "config",
+                "apply",
+                "app",
+                yaml.to_str().unwrap(),
+                "--keyspace",
+                "spread",
+            ],
+        )
+        .await;
+    assert!(ran.stderr.contains("hash(4)"), "{ran:?}");
+    let scan = ["scan", "--keyspace", "spread", "--keys-only"];
+    assert_eq!(
+        cluster.expect(0, &scan).await.text(),
+        "",
+        "something was stored"
+    );
     let large = tempfile::tempdir().unwrap();
     for number in 0..24 {
         write(large.path(), &number.to_string(), &"x".repeat(1 << 20));

@@ -50,11 +50,15 @@ pub struct CachedOptions {
 /// Why a read was not answered, by nobody and from no copy.
 #[derive(Debug, Error)]
 pub enum CachedError {
-    /// Servers did not answer, or refused; and the copy, if one may be taken at all, is not there
-    /// or too old.
-    #[error("{source}; {copy}")]
+    /// A server refused, and would refuse again; or the copy was not looked at.
+    #[error(transparent)]
+    Refused(#[from] ClientError),
+    /// No server answered in time; and the copy, if one may be taken at all, is not there or too
+    /// old.
+    #[error("no server answered, and {copy}")]
     Unanswered {
         /// What the servers said.
+        #[source]
         source: ClientError,
         /// Why the copy was not taken.
         copy: String,
@@ -153,7 +157,7 @@ impl Cached {
         };
         match self.inner.ask(Some(served), ladder.budget()).await {
             Ok(state) => Ok(state),
-            Err(CachedError::Unanswered { source, .. }) if source.is_retryable() => {
+            Err(CachedError::Refused(source)) if source.is_retryable() => {
                 let failed = vec![source.to_string()];
                 let served = self.inner.serve(ladder, failed);
                 served.map_err(|copy| CachedError::Unanswered { source, copy })
@@ -219,13 +223,6 @@ impl Drop for Cached {
     }
 }
 
-fn unanswered(source: ClientError) -> CachedError {
-    CachedError::Unanswered {
-        source,
-        copy: "the copy was not looked at".to_owned(),
-    }
-}
-
 /// When what a read has shown was what servers had, at the latest known.
 fn true_at(asked_at: Timestamp, staleness: Duration) -> Timestamp {
     let micros = u64::try_from(staleness.as_micros()).unwrap_or(u64::MAX);
@@ -264,7 +261,7 @@ impl Inner {
         let mut pages = Box::pin(self.client.scan_pages(scan));
         let mut found = 0;
         let mut stale = Duration::ZERO;
-        while let Some(page) = pages.try_next().await.map_err(unanswered)? {
+        while let Some(page) = pages.try_next().await? {
             for entry in &page.entries {
                 let held = copy.entries.get(&entry.key);
                 if held.is_none_or(|(_, revision)| *revision != entry.revision) {
@@ -304,7 +301,7 @@ impl Inner {
         let mut entries = BTreeMap::new();
         let mut last = None;
         let mut bytes = 0;
-        while let Some(page) = pages.try_next().await.map_err(unanswered)? {
+        while let Some(page) = pages.try_next().await? {
             for entry in page.entries {
                 bytes += entry.key.len() + entry.value.len();
                 if bytes > CACHED_MAX_BYTES {
@@ -315,7 +312,7 @@ impl Inner {
             last = Some((page.at, page.receipt));
         }
         let Some((revision, receipt)) = last else {
-            return Err(unanswered(ClientError::malformed("that of a scan")));
+            return Err(ClientError::malformed("that of a scan").into());
         };
         let true_at = true_at(asked_at, receipt.staleness.unwrap_or_default());
         self.keep(revision, true_at, &entries).await?;

@@ -14,6 +14,23 @@ pub enum ConfigError {
     /// A prefix that names no folder of keys, or a key that cannot be in one.
     #[error(transparent)]
     Invalid(#[from] FieldError),
+    /// The cluster refused what one key was to be.
+    #[error("{key}")]
+    Key {
+        /// Which one.
+        key: String,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+    /// The keyspace's keys lie in several ranges, so no step can be atomic.
+    #[error("keyspace `{keyspace}` is {partitioning}: its keys do not change in one step")]
+    Spread {
+        /// Its name.
+        keyspace: String,
+        /// How its keys are laid out.
+        partitioning: String,
+    },
     /// More than one step can hold.
     #[error("{what}: {found} are above the limit of {limit} for one step")]
     TooLarge {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use quorate_types::{Ladder, Level, Revision};
+use quorate_types::{Ladder, Level, Partitioning, Revision};
 
 use super::error::ConfigError;
 use super::layout::{ConfigPrefix, content_hash, content_key};
@@ -14,6 +14,7 @@ use super::{CONFIG_KEYS_MAX, CONFIG_READ_MAX_BYTES};
 use crate::answer::Receipt;
 use crate::client::Client;
 use crate::environment;
+use crate::error::ClientError;
 use crate::operation::{Expect, Operation, Txn};
 use crate::options::{ReadOptions, ScanOptions, WriteOptions};
 
@@ -303,8 +304,16 @@ impl Config {
         restored: Option<u64>,
         (author, message): (&str, &str),
     ) -> Result<Stepped, ConfigError> {
+        if plan.base.head.is_none() {
+            self.check_layout().await?;
+        }
         let draft = Draft::of(plan);
-        self.store_contents(&draft.contents).await?;
+        let stored = self.store_contents(&draft.contents).await;
+        stored.map_err(|(error, hash)| {
+            let after = plan.after().into_iter();
+            let mut of_hash = after.filter(|(_, value)| hash == Some(content_hash(value)));
+            self.refused(error, of_hash.next().map(|(key, _)| key))
+        })?;
         let (added, changed, removed) = plan.counts();
         let number = plan.base.last_step().map_or(0, |step| step.number) + 1;
         let step = StepInfo {
@@ -325,7 +334,11 @@ impl Config {
             ladder: Some(Ladder::from(Level::Linearizable)),
             ..WriteOptions::default()
         };
-        let done = self.client.txn(txn, options).await?;
+        let done = self.client.txn(txn, options).await.map_err(|error| {
+            let at = refused_at(&error, "then");
+            let key = at.and_then(|at| plan.changes.keys().nth(at));
+            self.refused(error, key)
+        })?;
         if !done.succeeded {
             return Err(self.moved(plan).await);
         }
@@ -334,6 +347,33 @@ impl Config {
             revision: done.revision,
             receipt: done.receipt,
         })
+    }
+
+    /// A refusal that names the key, if it is one key's.
+    fn refused(&self, source: ClientError, key: Option<&Bytes>) -> ConfigError {
+        match key {
+            Some(key) => ConfigError::Key {
+                key: String::from_utf8_lossy(&self.prefix.key(key)).into_owned(),
+                source,
+            },
+            None => ConfigError::Client(source),
+        }
+    }
+
+    /// Said before anything is stored; later steps are where the first one was.
+    async fn check_layout(&self) -> Result<(), ConfigError> {
+        let name = self.client.keyspace_name();
+        let keyspace = self.client.admin().keyspace(name).await?;
+        let options = keyspace.and_then(|it| it.options).unwrap_or_default();
+        // One that is not there is the transaction's to tell.
+        let layout: Partitioning = options.partitioning.parse().unwrap_or_default();
+        if layout.buckets() > 1 {
+            return Err(ConfigError::Spread {
+                keyspace: name.to_owned(),
+                partitioning: layout.to_string(),
+            });
+        }
+        Ok(())
     }
 
     /// One transaction: all that was seen is compared, all that differs is written.
@@ -466,30 +506,50 @@ impl Config {
 
     /// Stores contents under their hashes. Whoever is killed on the way leaves what nobody reads,
     /// and what the next attempt stores again.
-    async fn store_contents(&self, contents: &BTreeMap<String, Bytes>) -> Result<(), ConfigError> {
+    /// An error comes with the hash of the content that was refused, if it was one.
+    async fn store_contents(
+        &self,
+        contents: &BTreeMap<String, Bytes>,
+    ) -> Result<(), (ClientError, Option<String>)> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         for (hash, content) in contents {
             bytes += content.len();
-            batch.push(Operation::put(content_key(hash), content.clone()));
+            batch.push((hash, content));
             if batch.len() == CONTENTS_BATCH_MAX || bytes > CONTENTS_BATCH_BYTES {
-                self.store_batch(std::mem::take(&mut batch)).await?;
+                self.store_batch(&std::mem::take(&mut batch)).await?;
                 bytes = 0;
             }
         }
-        self.store_batch(batch).await
+        self.store_batch(&batch).await
     }
 
-    async fn store_batch(&self, batch: Vec<Operation>) -> Result<(), ConfigError> {
+    async fn store_batch(
+        &self,
+        batch: &[(&String, &Bytes)],
+    ) -> Result<(), (ClientError, Option<String>)> {
         if batch.is_empty() {
             return Ok(());
         }
+        let put = |(hash, content): &(&String, &Bytes)| {
+            Operation::put(content_key(hash), Bytes::clone(content))
+        };
+        let operations = batch.iter().map(put).collect();
         let options = WriteOptions {
             ladder: Some(Ladder::from(Level::Linearizable)),
             ..WriteOptions::default()
         };
-        for result in self.client.batch_with(batch, options).await?.results {
-            result?;
+        let done = self.client.batch_with(operations, options).await;
+        let done = done.map_err(|error| {
+            let at = refused_at(&error, "operations");
+            let hash = at
+                .and_then(|at| batch.get(at))
+                .map(|(hash, _)| (*hash).clone());
+            (error, hash)
+        })?;
+        for (at, result) in done.results.into_iter().enumerate() {
+            let hash = batch.get(at).map(|(hash, _)| (*hash).clone());
+            result.map_err(|error| (error, hash))?;
         }
         Ok(())
     }
@@ -511,6 +571,16 @@ impl Config {
             problem: "it cannot be read".to_owned(),
         }
     }
+}
+
+/// The place in a list that a refusal is about, as in `then[3].put.value`.
+fn refused_at(error: &ClientError, list: &str) -> Option<usize> {
+    let ClientError::Server(error) = error else {
+        return None;
+    };
+    let field = &error.violations.first()?.field;
+    let place = field.strip_prefix(list)?.strip_prefix('[')?;
+    place.split_once(']')?.0.parse().ok()
 }
 
 /// What a step needs stored before it can name it.

@@ -77,7 +77,7 @@ impl Client {
             .await?;
         match copy.read(&CachedLadder::default_level()).await {
             Ok(_) => {}
-            Err(CachedError::Unanswered { source, .. }) if source.is_retryable() => {}
+            Err(CachedError::Unanswered { .. }) => {}
             Err(error) => return Err(error),
         }
         copy.follow();

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use quorate_client::Client;
 use quorate_client::config::{Config, ConfigError};
+use quorate_types::Reason;
 
 use super::error::CliError;
 use super::exit::Exit;
@@ -100,6 +101,22 @@ impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         let (exit, hint) = match error {
             ConfigError::Client(error) => return error.into(),
+            ConfigError::Key { ref source, .. } => {
+                let hint = match source.reason() {
+                    Some(Reason::SchemaViolated) => {
+                        "`quorate config schema show` shows what is wanted"
+                    }
+                    Some(Reason::ValueTooLong) => {
+                        "`quorate keyspace alter NAME --value-max-bytes N` sets the limit"
+                    }
+                    _ => "",
+                };
+                (Exit::from(source), hint)
+            }
+            ConfigError::Spread { .. } => (
+                Exit::Usage,
+                "`quorate keyspace create NAME --mode strong` makes one for configuration",
+            ),
             ConfigError::Invalid(_) => (Exit::Usage, ""),
             ConfigError::TooLarge { .. } => {
                 (Exit::Usage, "apply its parts under prefixes of their own")
@@ -113,6 +130,6 @@ impl From<ConfigError> for CliError {
             }
             ConfigError::Damaged { .. } => (Exit::DataLoss, ""),
         };
-        CliError::refused(exit, error.to_string(), hint)
+        CliError::refused(exit, quorate_types::chain(&error), hint)
     }
 }
