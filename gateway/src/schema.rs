@@ -1,7 +1,8 @@
 //! JSON Schemas of prefixes: whether a value may be written. Schemas are options of a keyspace, so
 //! each gateway knows them from the catalog; compiled ones are kept.
 //!
-//! A value is taken as JSON, or, if it is none, as a text: so `5432` is a number, `web` a text.
+//! A value is taken as JSON, or, if it is none, as a text: so `5432` is a number, `web` a text. That of
+//! a key that ends in `.yaml` or `.yml` must be a document of YAML.
 //! Schemas that name others by address are refused: no gateway fetches anything.
 
 use std::collections::HashMap;
@@ -52,11 +53,12 @@ impl Schemas {
         let schemas = schemas.filter(|(prefix, _)| key.starts_with(prefix.as_bytes()));
         let mut parsed = None;
         for (prefix, schema) in schemas {
-            let value = parsed.get_or_insert_with(|| typed(value));
-            let problem = match self.compile(schema) {
-                Ok(schema) => misfit(&schema, value),
+            let value = parsed.get_or_insert_with(|| typed(key, value));
+            let problem = match (self.compile(schema), value) {
+                (Ok(schema), Ok(value)) => misfit(&schema, value),
+                (Ok(_), Err(problem)) => Some(problem.clone()),
                 // It was checked before it became an option: another version's, then.
-                Err(problem) => Some(format!("the schema cannot be used: {problem}")),
+                (Err(problem), _) => Some(format!("the schema cannot be used: {problem}")),
             };
             if let Some(problem) = problem {
                 return Err(GatewayError::Field {
@@ -110,11 +112,21 @@ impl Schemas {
     }
 }
 
-fn typed(value: &[u8]) -> Value {
-    match serde_json::from_slice(value) {
+/// A value as schemas see it, or why it is no document.
+fn typed(key: &[u8], value: &[u8]) -> Result<Value, String> {
+    if key.ends_with(b".yaml") || key.ends_with(b".yml") {
+        return serde_saphyr::from_slice(value).map_err(|error| {
+            let place = error.location();
+            let (line, column) = place.map_or((1, 1), |it| (it.line(), it.column()));
+            let problem = error.without_snippet().to_string();
+            let problem = problem.lines().next().unwrap_or("cannot be read");
+            format!("no YAML: line {line}, column {column}: {problem}")
+        });
+    }
+    Ok(match serde_json::from_slice(value) {
         Ok(value) => value,
         Err(_) => Value::String(String::from_utf8_lossy(value).into_owned()),
-    }
+    })
 }
 
 /// What does not fit, by its path in the value; none: it fits.
@@ -204,6 +216,21 @@ mod tests {
             Err("is not of type \"integer\""),
         );
         check(&options, "other", "anything", Ok(()));
+        check(&options, "app/a.yaml", "port: 80\n", Ok(()));
+        check(
+            &options,
+            "app/a.yml",
+            "port: x\n",
+            Err("/port: \"x\" is not of type"),
+        );
+        check(
+            &options,
+            "app/a.yaml",
+            "port: 1\nb: [\n",
+            Err("no YAML: line "),
+        );
+        check(&options, "app/a.yaml", "a: 1\na: 2\n", Err("line 2"));
+        check(&options, "app/a.yaml", "\u{0}", Err("no YAML"));
         let all = with(&[("", r#"{"type":"integer"}"#)]);
         check(&all, "a", "x", Err("integer"));
         check(&all, ".quorate/config/x", "x", Ok(()));

@@ -44,6 +44,23 @@ async fn a_program_starts_from_the_copy_while_nobody_answers() {
     assert_eq!(receipt["level"], "linearizable");
     assert!(receipt.get("cached_age_ms").is_none(), "{receipt}");
 
+    let template = cluster.dir().join("t.j2");
+    std::fs::write(&template, "host={{ get('app/db/host') }}").unwrap();
+    let out = cluster.dir().join("out");
+    let render = [
+        &["render", template.to_str().unwrap(), out.to_str().unwrap()][..],
+        &command[1..7],
+    ]
+    .concat();
+
+    // Cut off: connections are there, and nothing comes.
+    for id in cluster.ids() {
+        cluster.node(id).signal("STOP");
+    }
+    assert_eq!(cluster.expect(0, &command).await.text(), "h1");
+    cluster.expect(0, &render).await;
+    assert_eq!(text(&out), "host=h1");
+    // Gone: connections are refused.
     for id in cluster.ids() {
         cluster.node(id).kill();
     }

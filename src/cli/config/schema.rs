@@ -34,7 +34,8 @@ with service.json:
 
 From then on every put, compare-and-set, transaction and batch whose value does not fit is refused,
 with the path in the value and the reason; what is there already stays. A value is taken as JSON, or
-else as a text: 5432 is a number, web a text. A key must fit the schemas of all its prefixes. A node
+else as a text: 5432 is a number, web a text; that of a key which ends in .yaml or .yml must be a
+document of YAML. A key must fit the schemas of all its prefixes. A node
 learns of a change within moments, not in the same instant. A schema that names another one by an
 address is refused: nothing is fetched."#)]
 pub(in crate::cli) struct SetArgs {
