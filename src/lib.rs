@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod config;
 pub mod dev;
 pub mod planted;
 pub mod server;

@@ -24,7 +24,7 @@ use crate::limits::{BACKOFF_MAX, RETRY_TIME_MIN};
 use crate::retry::{Course, Next};
 
 /// What of a keyspace can be changed; none: stays as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyspaceChange {
     /// How long superseded versions are kept.
     pub history: Option<Duration>,
@@ -36,6 +36,8 @@ pub struct KeyspaceChange {
     pub value_max_bytes: Option<u32>,
     /// 0: no quota.
     pub quota_bytes: Option<u64>,
+    /// JSON Schemas by the prefix of the keys that they are for; an empty one is dropped.
+    pub schemas: Vec<(String, String)>,
 }
 
 /// The operator's side of a [`Client`].
@@ -405,6 +407,13 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn schemas_to_wire(schemas: impl IntoIterator<Item = (String, String)>) -> Vec<v1::PrefixSchema> {
+    let schemas = schemas.into_iter();
+    schemas
+        .map(|(prefix, schema)| v1::PrefixSchema { prefix, schema })
+        .collect()
+}
+
 fn options_to_wire(options: &KeyspaceOptions) -> v1::KeyspaceOptions {
     v1::KeyspaceOptions {
         mode: options.mode.to_string(),
@@ -416,6 +425,7 @@ fn options_to_wire(options: &KeyspaceOptions) -> v1::KeyspaceOptions {
         key_max_bytes: Some(options.key_max_bytes),
         value_max_bytes: Some(options.value_max_bytes),
         quota_bytes: options.quota_bytes,
+        schemas: schemas_to_wire(options.schemas.clone()),
     }
 }
 
@@ -426,6 +436,7 @@ fn change_to_wire(change: KeyspaceChange) -> v1::KeyspaceOptions {
         key_max_bytes: change.key_max_bytes,
         value_max_bytes: change.value_max_bytes,
         quota_bytes: change.quota_bytes,
+        schemas: schemas_to_wire(change.schemas),
         ..v1::KeyspaceOptions::default()
     }
 }

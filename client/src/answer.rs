@@ -87,6 +87,9 @@ pub struct Receipt {
     /// What the session had seen and the answer may not show, where the best that is there was
     /// asked for; empty: nothing.
     pub session_missing: String,
+    /// It came from this client's own copy (see [`cached`](crate::cached)), which was last known to
+    /// be what servers have so long ago; none: a server answered.
+    pub cached_age: Option<Duration>,
 }
 
 /// The answer to a get.
@@ -293,6 +296,7 @@ pub(crate) fn receipt(wire: Option<v1::Receipt>) -> Receipt {
         session_token: wire.session_token,
         failed: wire.failed,
         session_missing: wire.session_missing,
+        cached_age: None,
     }
 }
 

@@ -179,17 +179,48 @@
 //! # }
 //! ```
 //!
+//! # Configuration, flags, and reading when nothing answers
+//!
+//! ```no_run
+//! use quorate_client::Client;
+//! use quorate_client::cached::CachedOptions;
+//! use quorate_client::flags::{EvaluationContext, FlagsOptions};
+//!
+//! # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! // Many keys change in one step, which can be gone back to.
+//! let config = client.config("app")?;
+//! let bundle = [("db/host".into(), "h".into()), ("db/port".into(), "5432".into())];
+//! let plan = config.plan(bundle.into(), false).await?;
+//! let made = config.apply(&plan, "me", "why").await?;
+//! println!("step {} at revision {}", made.step.number, made.revision);
+//!
+//! // From servers, or else from a copy that is at most ten minutes old; the receipt says so.
+//! let options = CachedOptions { prefix: "app/".into(), folder: Some("cache".into()) };
+//! let copy = client.cached(options).await?;
+//! let state = copy.read(&"linearizable@200ms > cached:10m".parse()?).await?;
+//! println!("{} keys, from a copy: {:?}", state.entries.len(), state.receipt.cached_age);
+//!
+//! // Evaluated here, without a round trip.
+//! let flags = client.flags(FlagsOptions::default()).await?;
+//! println!("{}", flags.boolean("new-checkout", false, &EvaluationContext::of("user-7")));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What is *not* here: anything that runs on a node, and the meaning of levels
 //! (`quorate-types`).
 
 mod admin;
 mod answer;
 mod attempts;
+pub mod cached;
 mod client;
+pub mod config;
 mod endpoints;
 mod environment;
 mod error;
 mod failure;
+pub mod flags;
 mod identity;
 mod lane;
 mod leases;

@@ -144,6 +144,7 @@ pub(crate) fn is_passing(error: &ServerError) -> bool {
             | Reason::RevisionFuture
             | Reason::PageTokenMismatch
             | Reason::QuotaExceeded
+            | Reason::SchemaViolated
             | Reason::BelowWindow
             | Reason::DataLoss
             | Reason::TokenInvalid

@@ -58,6 +58,8 @@ impl Gateway {
         let catalog = self.node().catalog();
         let keyspace = keyspace(&catalog, &request.keyspace)?;
         validate::batch(&request.operations, &keyspace.options)?;
+        self.schemas()
+            .check_operations("operations", &request.operations, &keyspace.options)?;
         let (mode, leveled) = (keyspace.options.mode, request.consistency.as_ref());
         if level::is_eventual(mode, leveled) {
             return self.eventual_batch(keyspace, &request, context).await;

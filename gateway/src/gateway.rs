@@ -24,6 +24,7 @@ use crate::faults::Faults;
 use crate::lease_watch;
 use crate::metrics::{Meters, OperationLabel};
 use crate::names::Namer;
+use crate::schema::Schemas;
 use crate::seal::ClusterTag;
 use crate::validate;
 use crate::watch::Watches;
@@ -64,6 +65,7 @@ struct Shared {
     meters: Meters,
     costs: Costs,
     watches: Watches,
+    schemas: Schemas,
     served_by: RwLock<HashMap<RangeId, NodeId>>,
     stopping: watch::Sender<bool>,
     /// Milliseconds; zero while it is within bounds.
@@ -91,6 +93,7 @@ impl Gateway {
             meters: Meters::new(),
             costs: Costs::default(),
             watches: Watches::default(),
+            schemas: Schemas::default(),
             served_by: RwLock::default(),
             stopping: watch::Sender::new(false),
             clock_offset_ms: AtomicI64::new(0),
@@ -102,6 +105,11 @@ impl Gateway {
         tokio::spawn(clock_watch::watch(gateway.downgrade()));
         tokio::spawn(lease_watch::watch(gateway.downgrade()));
         gateway
+    }
+
+    /// The schemas that values must fit.
+    pub(crate) fn schemas(&self) -> &Schemas {
+        &self.shared.schemas
     }
 
     /// What it does wrong on purpose: nothing, but in tests.

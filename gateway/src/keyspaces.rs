@@ -35,6 +35,7 @@ impl Gateway {
         let catalog = self.node().catalog();
         let wire = request.options.unwrap_or_default();
         let options = from_wire(&wire, defaults(&catalog)).map_err(bad_options)?;
+        self.schemas().check_all(&options)?;
         let name = request.name.as_str();
         let catalog = self
             .change(deadline, name, |base| with_keyspace(base, name, &options))
@@ -62,6 +63,7 @@ impl Gateway {
         let wire = request.options.unwrap_or_default();
         let next = from_wire(&wire, present.options.clone()).map_err(bad_options)?;
         unchangeable(&present.options, &next)?;
+        self.schemas().check_all(&next)?;
         let name = request.name.as_str();
         let catalog = self
             .change(deadline, name, |base| {
@@ -208,7 +210,7 @@ fn unchangeable(present: &KeyspaceOptions, next: &KeyspaceOptions) -> Result<(),
         None => Ok(()),
         Some((field, _)) => {
             let problem = "is fixed when a keyspace is created; make a new one and copy the keys; \
-                           what can change: history, ttl, key_max_bytes, value_max_bytes, quota_bytes";
+                           what can change: history, ttl, key_max_bytes, value_max_bytes, quota_bytes, schemas";
             Err(GatewayError::field(format!("options.{field}"), problem))
         }
     }

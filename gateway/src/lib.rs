@@ -53,6 +53,7 @@ mod receipt;
 mod repair;
 mod route;
 mod scan;
+mod schema;
 mod seal;
 mod serve;
 mod service_admin;

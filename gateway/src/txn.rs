@@ -37,6 +37,10 @@ impl Gateway {
         let catalog = self.node().catalog();
         let keyspace = keyspace(&catalog, &request.keyspace)?;
         validate::transaction(&request, &keyspace.options)?;
+        for (list, operations) in [("then", &request.then), ("otherwise", &request.otherwise)] {
+            self.schemas()
+                .check_operations(list, operations, &keyspace.options)?;
+        }
         let consistency = request.consistency.as_ref();
         let context = Self::write_context(keyspace, Operation::Transaction, consistency, context)?;
         let session = self.session(keyspace, consistency)?;

@@ -296,7 +296,7 @@ pub fn operation_bytes(operation: &v1::Operation) -> usize {
 }
 
 /// Puts the list and the place before a field's name.
-fn within(
+pub(crate) fn within(
     list: &'static str,
     at: usize,
     result: Result<(), GatewayError>,

@@ -289,6 +289,8 @@ impl Gateway {
         let leveled = (Operation::Write, request.consistency.take());
         validate::key("key", &request.key, options)?;
         validate::value("value", &request.value, options)?;
+        self.schemas()
+            .check("value", (&request.key, &request.value), options)?;
         let ttl = validate::ttl("ttl_ms", request.ttl_ms, options)?;
         self.fence(keyspace, &request.key, leveled.1.as_ref(), &context)
             .await?;
@@ -418,6 +420,8 @@ impl Gateway {
         let options = &keyspace.options;
         validate::key("key", &request.key, options)?;
         validate::value("value", &request.value, options)?;
+        self.schemas()
+            .check("value", (&request.key, &request.value), options)?;
         validate::expect("expect", request.expect.as_ref())?;
         let ttl = validate::ttl("ttl_ms", request.ttl_ms, options)?;
         let fence = request.consistency.as_ref();

@@ -36,6 +36,14 @@ pub fn to_wire(options: &KeyspaceOptions) -> v1::KeyspaceOptions {
         key_max_bytes: Some(options.key_max_bytes),
         value_max_bytes: Some(options.value_max_bytes),
         quota_bytes: Some(options.quota_bytes.unwrap_or(0)),
+        schemas: options.schemas.iter().map(schema_to_wire).collect(),
+    }
+}
+
+fn schema_to_wire((prefix, schema): (&String, &String)) -> v1::PrefixSchema {
+    v1::PrefixSchema {
+        prefix: prefix.clone(),
+        schema: schema.clone(),
     }
 }
 
@@ -73,6 +81,15 @@ pub fn from_wire(
     if let Some(bytes) = wire.quota_bytes {
         options.quota_bytes = (bytes > 0).then_some(bytes);
     }
+    for schema in &wire.schemas {
+        if schema.schema.is_empty() {
+            options.schemas.remove(&schema.prefix);
+        } else {
+            options
+                .schemas
+                .insert(schema.prefix.clone(), schema.schema.clone());
+        }
+    }
     options.validate()?;
     Ok(options)
 }
@@ -85,6 +102,7 @@ mod tests {
     fn options_survive_the_wire() {
         let options = KeyspaceOptions {
             history: Duration::from_secs(7),
+            schemas: [("app/".to_owned(), "{}".to_owned())].into(),
             ..Default::default()
         };
         let back = from_wire(&to_wire(&options), KeyspaceOptions::default());

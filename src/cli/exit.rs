@@ -69,6 +69,7 @@ impl Exit {
             Reason::KeyEmpty
             | Reason::KeyTooLong
             | Reason::ValueTooLong
+            | Reason::SchemaViolated
             | Reason::FieldInvalid
             | Reason::LevelNotServed
             | Reason::PageTokenMismatch
@@ -212,6 +213,7 @@ mod tests {
                     Reason::KeyEmpty,
                     Reason::KeyTooLong,
                     Reason::ValueTooLong,
+                    Reason::SchemaViolated,
                     Reason::FieldInvalid,
                     Reason::LevelNotServed,
                     Reason::PageTokenMismatch,

@@ -148,8 +148,8 @@ pub const fn role(role: Role) -> &'static str {
 
 /// What was delivered.
 pub fn receipt(receipt: &Receipt) -> Value {
-    json!({
-        "level": receipt.level.map(|level| level.to_string()),
+    let mut value = json!({
+        "level": level(receipt),
         "rung": receipt.rung,
         "node": receipt.node,
         "role": role(receipt.role),
@@ -172,14 +172,32 @@ pub fn receipt(receipt: &Receipt) -> Value {
             "disk": receipt.micros.disk,
             "total": receipt.micros.total,
         },
-    })
+    });
+    if let (Some(age), Some(object)) = (receipt.cached_age, value.as_object_mut()) {
+        object.insert("cached_age_ms".to_owned(), json!(age.as_millis() as u64));
+    }
+    value
+}
+
+fn level(receipt: &Receipt) -> Option<String> {
+    match (receipt.level, receipt.cached_age) {
+        (None, Some(_)) => Some("cached".to_owned()),
+        (level, _) => level.map(|level| level.to_string()),
+    }
 }
 
 /// What was delivered, in one line for people.
 pub fn receipt_line(receipt: &Receipt) -> String {
-    let level = receipt
-        .level
-        .map_or_else(|| "unknown level".to_owned(), |level| level.to_string());
+    if let Some(age) = receipt.cached_age {
+        return format!(
+            "receipt: cached (rung {}), this client's copy, {} ms old, revision {}; servers: {}",
+            receipt.rung,
+            age.as_millis(),
+            receipt.revision.0,
+            receipt.failed.join("; "),
+        );
+    }
+    let level = level(receipt).unwrap_or_else(|| "unknown level".to_owned());
     let mut line = format!(
         "receipt: {level} (rung {}) by node {} as {}, range {}, replicas {:?}, revision {}",
         receipt.rung,
@@ -318,6 +336,7 @@ mod tests {
             session_token: Bytes::new(),
             failed: Vec::new(),
             session_missing: String::new(),
+            cached_age: None,
         }
     }
 

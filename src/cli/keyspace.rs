@@ -107,6 +107,7 @@ impl CreateArgs {
                 .value_max_bytes
                 .unwrap_or(defaults.value_max_bytes),
             quota_bytes: self.limits.quota_bytes.filter(|quota| *quota > 0),
+            ..defaults
         }
     }
 }
@@ -119,6 +120,7 @@ impl LimitArgs {
             key_max_bytes: self.key_max_bytes,
             value_max_bytes: self.value_max_bytes,
             quota_bytes: self.quota_bytes,
+            schemas: Vec::new(),
         }
     }
 }

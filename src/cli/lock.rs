@@ -205,7 +205,7 @@ pub(super) async fn lock(args: LockArgs, session: Session) -> Result<(), CliErro
 }
 
 /// As shells tell it: the code, or 128 and the signal.
-fn exit_code(status: std::process::ExitStatus) -> u8 {
+pub(super) fn exit_code(status: std::process::ExitStatus) -> u8 {
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
     let code = status.code().or(signal.map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)

@@ -5,8 +5,11 @@
 //! `exit` turns into the process's exit code.
 
 mod bench;
+mod cached;
 mod cas;
+mod colour;
 mod completions;
+mod config;
 mod consistency;
 mod context;
 mod converge;
@@ -14,8 +17,10 @@ mod delete;
 mod dev;
 mod edit;
 mod error;
+mod exec;
 pub mod exit;
 mod explain;
+mod flag;
 mod get;
 mod global;
 mod history;
@@ -31,7 +36,9 @@ mod outcome;
 pub mod output;
 mod put;
 mod ranges;
+mod render;
 mod repair;
+mod replace;
 mod resolve;
 mod ring;
 mod scan;
@@ -126,6 +133,16 @@ enum Command {
     Lock(lock::LockArgs),
     /// Be elected, and lead until stopped
     Elect(lock::ElectArgs),
+    /// Keep configuration: bundles of keys that change in one step, and the way back
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Run a command with configuration as its environment
+    Exec(exec::ExecArgs),
+    /// Fill a template with configuration, once or whenever that changes
+    Render(render::RenderArgs),
+    /// Feature flags: set them, and say which value they have for somebody
+    #[command(subcommand)]
+    Flag(flag::FlagCommand),
     /// Store a folder's files, or lines of JSON, as keys
     Import(transfer::ImportArgs),
     /// Write keys as a folder's files, or as lines of JSON
@@ -226,6 +243,10 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Lease(command) => lease::run(command, global.session()?).await,
         Command::Lock(args) => lock::lock(args, global.session()?).await,
         Command::Elect(args) => lock::elect(args, global.session()?).await,
+        Command::Config(command) => config::run(command, global.session()?).await,
+        Command::Exec(args) => exec::run(args, global.session()?).await,
+        Command::Render(args) => render::run(args, global.session()?).await,
+        Command::Flag(command) => flag::run(command, global.session()?).await,
         Command::Import(args) => transfer::import(args, global.session()?).await,
         Command::Export(args) => transfer::export(args, global.session()?).await,
         Command::Status(_) => status::run(global.session()?).await,
@@ -345,6 +366,30 @@ mod tests {
             "quorate keyspace list",
             "quorate keyspace show n",
             "quorate keyspace drop n",
+            "quorate config diff p d --prune --exit-code",
+            "quorate config apply p f.yaml --author me -m why --yes",
+            "quorate config apply p d --dry-run --no-check --output json",
+            "quorate config schema set p f.json",
+            "quorate config schema show",
+            "quorate config schema drop p",
+            "quorate config history p --limit 3",
+            "quorate config rollback p",
+            "quorate config rollback p 3 --prune -y",
+            "quorate config show p --step 3",
+            "quorate config show p --layers base,env/prod --explain",
+            "quorate resolve k --merge --base 7",
+            "quorate config export p d --step 3",
+            "quorate exec --prefix p -- env",
+            "quorate exec --prefix p --restart --pristine --no-upcase -- sh -c x",
+            "quorate exec --prefix p --cache d --level linearizable@1s>cached:1h -- env",
+            "quorate render t.j2 out --prefix p",
+            "quorate render t.j2 out --on-change x --cache d",
+            "quorate flag set f true",
+            "quorate flag set f --percent 25 --enable",
+            "quorate flag set f -f d.json",
+            "quorate flag get f --for me --with a=1 --default false --type boolean",
+            "quorate flag explain f --for me",
+            "quorate flag list --prefix p/",
             "quorate import d --prefix p",
             "quorate export p --to d",
             "quorate export --to f.jsonl",
@@ -390,7 +435,14 @@ mod tests {
             "quorate set-add k",
             "quorate map-put k field",
             "quorate resolve k --pick 1 --delete",
+            "quorate resolve k --pick 1 --merge",
+            "quorate config show p --explain",
             "quorate ring --of ks",
+            "quorate exec --prefix p",
+            "quorate exec --prefix p --level cached -- env",
+            "quorate flag set f --percent 101",
+            "quorate flag set f true --percent 5",
+            "quorate flag get f --with a",
             "quorate await",
             "quorate await k",
             "quorate await k --token f",

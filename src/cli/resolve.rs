@@ -8,9 +8,11 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
-use quorate_client::{Client, Entry, Got, WriteOptions};
+use quorate_client::config::merge_values;
+use quorate_client::{Client, Entry, Got, ReadOptions, WriteOptions};
+use quorate_types::Revision;
 use quorate_types::limits::VALUE_MAX_BYTES_CAP;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use super::consistency::LevelArgs;
 use super::error::CliError;
@@ -27,6 +29,12 @@ use crate::transfer::shown;
   quorate resolve title --pick 2           # keeps the second one
   quorate resolve title --value 'A and B'  # puts this in their place
   quorate resolve title --edit             # opens them all in $EDITOR
+  quorate resolve app.json --merge         # joins maps of JSON, name by name
+  quorate resolve app.json --merge --base 1762000000000000
+
+--merge compares with what all of them were made from, if --base gives its revision: what only one
+has changed is taken. Places that two have changed otherwise are listed, nothing is written, and the
+exit code is 4.
 
 Where there is nothing to resolve it says so, and the exit code is 0.")]
 pub(super) struct ResolveArgs {
@@ -34,6 +42,9 @@ pub(super) struct ResolveArgs {
     key: OsString,
     #[command(flatten)]
     choice: ChoiceArgs,
+    /// With --merge: the revision of the value that they were made from
+    #[arg(long, value_name = "REVISION", requires = "merge")]
+    base: Option<u64>,
     #[command(flatten)]
     level: LevelArgs,
 }
@@ -57,6 +68,9 @@ struct ChoiceArgs {
     /// Nothing: the key goes
     #[arg(long)]
     delete: bool,
+    /// What all of them have in common and what each has changed, as maps of JSON
+    #[arg(long)]
+    merge: bool,
 }
 
 /// What a resolution writes.
@@ -116,11 +130,17 @@ pub(super) async fn run(args: ResolveArgs, session: Session) -> Result<(), CliEr
         return nothing_to_do(&mut output, &key, &got);
     }
     let siblings: Vec<&Entry> = std::iter::once(first).chain(&got.siblings).collect();
-    let Some(choice) = args.choice.of(&siblings)? else {
+    let choice = match args.choice.merge {
+        true => Some(merged(&client, &args, &siblings, &mut output).await?),
+        false => args.choice.of(&siblings)?,
+    };
+    let Some(choice) = choice else {
         print(&mut output, first, &got, false)?;
         output.flush()?;
         if !output.is_json() {
-            output.remark("hint: --pick N, --value V, --edit or --delete puts one in their place");
+            output.remark(
+                "hint: --pick N, --value V, --merge, --edit or --delete puts one in their place",
+            );
         }
         return Ok(());
     };
@@ -129,6 +149,70 @@ pub(super) async fn run(args: ResolveArgs, session: Session) -> Result<(), CliEr
         ..write
     };
     settle(&client, &mut output, key, choice, &args.level, write).await
+}
+
+/// All siblings as one value, or a list of what conflicts.
+async fn merged(
+    client: &Client,
+    args: &ResolveArgs,
+    siblings: &[&Entry],
+    output: &mut Output,
+) -> Result<Choice, CliError> {
+    let base = match args.base {
+        Some(revision) => {
+            let read = ReadOptions {
+                at: Some(Revision(revision)),
+                ..ReadOptions::default()
+            };
+            let got = client.get_with(input::argument(&args.key), read).await?;
+            got.entry
+                .map(|entry| parsed("the base", &entry.value))
+                .transpose()?
+        }
+        None => None,
+    };
+    let mut values = Vec::new();
+    for (at, sibling) in siblings.iter().enumerate() {
+        values.push(parsed(&format!("value {}", at + 1), &sibling.value)?);
+    }
+    let mut values = values.into_iter();
+    let mut whole = values.next();
+    let mut conflicts = Vec::new();
+    for value in values {
+        let merged = merge_values(base.as_ref(), whole.as_ref(), Some(&value));
+        whole = merged.value;
+        conflicts.extend(merged.conflicts);
+    }
+    if conflicts.is_empty() {
+        let text = whole.map_or_else(String::new, |value| value.to_string());
+        return Ok(Choice::Value(text.into()));
+    }
+    for one in &conflicts {
+        let path = if one.path.is_empty() { "/" } else { &one.path };
+        if output.is_json() {
+            output.json(&json!({
+                "conflict": path, "base": one.base, "ours": one.ours, "theirs": one.theirs,
+            }))?;
+        } else {
+            let shown = |value: &Option<Value>| match value {
+                Some(value) => value.to_string(),
+                None => "removed".to_owned(),
+            };
+            let (ours, theirs) = (shown(&one.ours), shown(&one.theirs));
+            output.line(format_args!("{path}: {ours} or {theirs}"))?;
+        }
+    }
+    output.flush()?;
+    Err(CliError::refused(
+        Exit::Condition,
+        format!("{} place(s) were changed by more than one", conflicts.len()),
+        "nothing was written; `--edit` or `--value` decides",
+    ))
+}
+
+fn parsed(what: &str, value: &Bytes) -> Result<Value, CliError> {
+    serde_json::from_slice(value)
+        .map_err(|error| unresolved(format!("{what} is no JSON, and cannot be merged: {error}")))
 }
 
 async fn settle(
@@ -203,7 +287,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use quorate_types::Revision;
 
     #[test]
     fn a_sibling_is_picked_by_number_or_dot() {

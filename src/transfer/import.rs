@@ -161,7 +161,11 @@ fn concerns_all(error: &ClientError) -> bool {
     match error.reason() {
         // A key that is refused for what it is was refused on every attempt.
         Some(
-            Reason::KeyEmpty | Reason::KeyTooLong | Reason::ValueTooLong | Reason::FieldInvalid,
+            Reason::KeyEmpty
+            | Reason::KeyTooLong
+            | Reason::ValueTooLong
+            | Reason::SchemaViolated
+            | Reason::FieldInvalid,
         ) => false,
         Some(
             Reason::KeyspaceNotFound

@@ -116,6 +116,8 @@ reasons! {
     Overloaded = "OVERLOADED",
     /// The keyspace's quota is used up.
     QuotaExceeded = "QUOTA_EXCEEDED",
+    /// A value does not fit the schema of its prefix.
+    SchemaViolated = "SCHEMA_VIOLATED",
     /// The sequence number lies below the floor of the exactly-once window.
     BelowWindow = "BELOW_WINDOW",
     /// The node's clock, or a time that was sent, is too far from the others'.

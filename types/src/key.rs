@@ -17,6 +17,9 @@ use crate::ids::KeyspaceId;
 use crate::limits::PARTITIONS_MAX;
 use crate::stable_hash::stable_hash;
 
+/// User keys that start with it are Quorate's own: the steps of configuration, their contents.
+pub const RESERVED_PREFIX: &str = ".quorate/";
+
 const KEYSPACE_BYTES: usize = size_of::<u32>();
 const BUCKET_BYTES: usize = size_of::<u16>();
 

@@ -27,8 +27,8 @@ pub use duration::{format_duration, parse_duration};
 pub use error::{Effect, FieldError, ParseError, Reason, chain};
 pub use ids::{ClientId, KeyspaceId, LeaseId, NodeId, RangeId, RequestHandle, RequestId};
 pub use key::{
-    KeyInterval, Partitioning, decode_key, encode_key, keyspace_interval, partition_interval,
-    prefix_end, user_interval,
+    KeyInterval, Partitioning, RESERVED_PREFIX, decode_key, encode_key, keyspace_interval,
+    partition_interval, prefix_end, user_interval,
 };
 pub use ladder::{Ladder, Rung};
 pub use level::{Ack, Copies, Level, LevelError, ReadLevel, WriteLevel};

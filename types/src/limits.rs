@@ -26,8 +26,10 @@ pub const SCAN_BYTES_MAX: usize = 4 << 20;
 /// Most operations in one batch.
 pub const BATCH_OPERATIONS_MAX: usize = 4096;
 
-/// Most operations in one branch of a transaction, and most compares in it.
-pub const TXN_OPERATIONS_MAX: usize = 1024;
+/// Most operations in one branch of a transaction, and most compares in it: a folder of
+/// configuration with thousands of files changes in one step. What it may carry in bytes is
+/// limited by the message.
+pub const TXN_OPERATIONS_MAX: usize = 10_000;
 
 /// Longest time that a request may ask to be given.
 pub const TIMEOUT_MAX_SECONDS: u64 = 3600;
@@ -70,6 +72,12 @@ pub const KEEP_ALIVES_MAX: usize = 4096;
 
 /// Most partitions of a keyspace with `hash(n)`.
 pub const PARTITIONS_MAX: u16 = 4096;
+
+/// Most schemas of one keyspace: the catalog, which all nodes hold, keeps them.
+pub const SCHEMAS_MAX: usize = 64;
+
+/// Longest schema.
+pub const SCHEMA_MAX_BYTES: usize = 64 << 10;
 
 /// Longest keyspace name.
 pub const KEYSPACE_NAME_MAX_BYTES: usize = 128;

@@ -3,6 +3,7 @@
 //! Not here: which levels a mode serves (see `served`), and where options are kept (the
 //! catalog).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use crate::error::{FieldError, ParseError};
 use crate::key::Partitioning;
 use crate::limits::{
     HISTORY_DEFAULT, HISTORY_MAX, KEY_MAX_BYTES, KEYSPACE_NAME_MAX_BYTES, PARTITIONS_MAX,
-    REPLICATION_DEFAULT, REPLICATION_MAX, TTL_MAX, VALUE_MAX_BYTES_CAP, VALUE_MAX_BYTES_DEFAULT,
+    REPLICATION_DEFAULT, REPLICATION_MAX, SCHEMA_MAX_BYTES, SCHEMAS_MAX, TTL_MAX,
+    VALUE_MAX_BYTES_CAP, VALUE_MAX_BYTES_DEFAULT,
 };
 
 /// Gives an enum of plain words its text form, in both directions.
@@ -134,6 +136,9 @@ pub struct KeyspaceOptions {
     pub value_max_bytes: u32,
     /// Most bytes of keys and values in all; none: no limit.
     pub quota_bytes: Option<u64>,
+    /// By prefix, the JSON Schema that values of its keys must fit.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub schemas: BTreeMap<String, String>,
 }
 
 impl Default for KeyspaceOptions {
@@ -148,6 +153,7 @@ impl Default for KeyspaceOptions {
             key_max_bytes: KEY_MAX_BYTES as u32,
             value_max_bytes: VALUE_MAX_BYTES_DEFAULT as u32,
             quota_bytes: None,
+            schemas: BTreeMap::new(),
         }
     }
 }
@@ -185,7 +191,30 @@ impl KeyspaceOptions {
         if let Some(quota) = self.quota_bytes {
             in_limits("quota_bytes", quota, u64::MAX)?;
         }
+        self.validate_schemas()?;
         self.validate_times()
+    }
+
+    /// Their number and size; what they say is for whoever checks values by them.
+    fn validate_schemas(&self) -> Result<(), FieldError> {
+        if self.schemas.is_empty() {
+            return Ok(());
+        }
+        let count = self.schemas.len();
+        let longest = self.schemas.values().map(String::len).max().unwrap_or(0);
+        let problem = if self.conflict.is_typed() {
+            format!(
+                "a keyspace of {}s has no values that a schema could fit",
+                self.conflict
+            )
+        } else if count > SCHEMAS_MAX {
+            format!("{count} are more than {SCHEMAS_MAX}")
+        } else if longest > SCHEMA_MAX_BYTES {
+            format!("one of {longest} bytes; at most {SCHEMA_MAX_BYTES}")
+        } else {
+            return Ok(());
+        };
+        Err(FieldError::new("schemas", problem))
     }
 
     fn validate_times(&self) -> Result<(), FieldError> {

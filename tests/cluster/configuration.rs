@@ -1,0 +1,415 @@
+//! `quorate config` as a user types it: bundles of thousands of files in one step, changes made
+//! meanwhile, the way back, and kills at any moment.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use quorate_client::ScanOptions;
+use tempfile::TempDir;
+
+use crate::harness::{Cluster, Ran, rounds};
+
+/// Files of the acceptance.
+const FILES: usize = 2000;
+/// Files of a bundle that is killed often.
+const FILES_KILLED: usize = 300;
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+fn name(number: usize) -> String {
+    format!("service-{}/config-{number}.yaml", number % 40)
+}
+
+fn yaml_tree(files: usize) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..files {
+        let text = format!("replicas: {number}\nimage: \"app:{number}\"\nlimits:\n  cpu: 2\n");
+        write(folder.path(), &name(number), &text);
+    }
+    folder
+}
+
+fn tree_of(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = walkdir::WalkDir::new(folder).into_iter();
+    let files = files
+        .map(Result::unwrap)
+        .filter(|it| it.file_type().is_file());
+    files
+        .map(|file| {
+            let name = file.path().strip_prefix(folder).unwrap();
+            let bytes = std::fs::read(file.path()).unwrap();
+            (name.to_str().unwrap().to_owned(), bytes)
+        })
+        .collect()
+}
+
+fn counts(ran: &Ran) -> (u64, u64, u64) {
+    let object = ran.json();
+    let count = |name: &str| object[name].as_u64().unwrap();
+    (count("added"), count("changed"), count("removed"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_files_are_one_step_and_come_back_byte_for_byte() {
+    let cluster = Cluster::start(3).await;
+    let tree = yaml_tree(FILES);
+    let dir = tree.path().to_str().unwrap();
+    let before = tree_of(tree.path());
+    let first = cluster
+        .expect(
+            0,
+            &[
+                "config", "apply", "app", dir, "--output", "json", "-m", "first",
+            ],
+        )
+        .await;
+    assert_eq!(counts(&first), (FILES as u64, 0, 0));
+    let revision = first.json()["revision"].as_u64().unwrap();
+    let mut all = Box::pin(cluster.client().scan_all(ScanOptions::prefix("app/")));
+    let mut found = 0;
+    while let Some(entry) = all.try_next().await.unwrap() {
+        assert_eq!(entry.revision.0, revision, "one step, one revision");
+        found += 1;
+    }
+    assert_eq!(found, FILES);
+
+    for number in 0..10 {
+        write(tree.path(), &name(number * 7), "replicas: 0\n");
+    }
+    let diff = cluster
+        .expect(
+            4,
+            &[
+                "config",
+                "diff",
+                "app/",
+                dir,
+                "--exit-code",
+                "--output",
+                "json",
+            ],
+        )
+        .await;
+    assert_eq!(diff.lines().len(), 10);
+    let second = ["config", "apply", "app/", dir, "--output", "json"];
+    assert_eq!(counts(&cluster.expect(0, &second).await), (0, 10, 0));
+    // Nothing differs, and no step is made of it.
+    let again = cluster.expect(0, &second).await.json();
+    assert!(again["step"].is_null(), "{again}");
+
+    let back = ["config", "rollback", "app", "1", "--output", "json"];
+    assert_eq!(counts(&cluster.expect(0, &back).await), (0, 10, 0));
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().join("out");
+    let export = ["config", "export", "app", out.to_str().unwrap()];
+    cluster.expect(0, &export).await;
+    assert_eq!(tree_of(&out), before);
+    let history = ["config", "history", "app", "--output", "json"];
+    let history = cluster.expect(0, &history).await.lines();
+    let kinds: Vec<_> = history
+        .iter()
+        .map(|step| step["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["rollback", "apply", "apply"]);
+    assert_eq!(history[2]["message"], "first");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_are_not_in_the_bundle_stay_until_they_are_pruned() {
+    let cluster = Cluster::start(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a", "1");
+    write(folder.path(), "b/c", "\u{0}\u{1}");
+    let dir = folder.path().to_str().unwrap();
+    cluster.expect(0, &["put", "app/by-hand", "mine"]).await;
+    cluster.expect(0, &["put", "apple", "another"]).await;
+    cluster.expect(0, &["config", "apply", "app", dir]).await;
+    assert_eq!(
+        cluster.expect(0, &["get", "app/by-hand"]).await.text(),
+        "mine"
+    );
+
+    std::fs::remove_file(folder.path().join("a")).unwrap();
+    let kept = ["config", "apply", "app", dir, "--output", "json"];
+    assert!(cluster.expect(0, &kept).await.json()["step"].is_null());
+    let pruned = ["config", "apply", "app", dir, "--prune", "--output", "json"];
+    assert_eq!(counts(&cluster.expect(0, &pruned).await), (0, 0, 2));
+    cluster.expect(3, &["get", "app/by-hand"]).await;
+    assert_eq!(cluster.expect(0, &["get", "apple"]).await.text(), "another");
+
+    // What came by hand is as safe as what came with a bundle.
+    cluster.expect(0, &["config", "rollback", "app"]).await;
+    assert_eq!(
+        cluster.expect(0, &["get", "app/by-hand"]).await.text(),
+        "mine"
+    );
+    assert_eq!(cluster.expect(0, &["get", "app/a"]).await.text(), "1");
+    let shown = cluster
+        .expect(0, &["config", "show", "app", "--step", "2"])
+        .await;
+    assert_eq!(shown.text(), "b/c = \u{0}\u{1}");
+    cluster.expect(3, &["config", "rollback", "app", "9"]).await;
+    cluster.expect(3, &["config", "rollback", "none"]).await;
+    cluster.expect(3, &["config", "history", "none"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changed_since_the_preview_is_not_overwritten() {
+    let cluster = Cluster::start(1).await;
+    let bundle = |value: &'static str| {
+        let keys = ["a", "b"].map(|key| (key.into(), value.into()));
+        BTreeMap::from(keys)
+    };
+    let client = cluster.client();
+    let config = client.config("app").unwrap();
+    let plan = config.plan(bundle("1"), false).await.unwrap();
+    client.put("app/a", "0").await.unwrap();
+    let moved = config.apply(&plan, "me", "").await.unwrap_err();
+    assert!(moved.to_string().contains("app/a"), "{moved}");
+    assert!(client.get("app/b").await.unwrap().entry.is_none());
+
+    // Two plans of one state: the second is refused, also where it names other keys.
+    let one = config.plan(bundle("1"), false).await.unwrap();
+    let other = BTreeMap::from([("z".into(), "1".into())]);
+    let two = config.plan(other, false).await.unwrap();
+    config.apply(&one, "me", "").await.unwrap();
+    let moved = config.apply(&two, "me", "").await.unwrap_err();
+    assert!(moved.to_string().contains("step 1 by me"), "{moved}");
+
+    // An unchanged key of the bundle that changes meanwhile would make the bundle untrue.
+    let keys = BTreeMap::from([("a".into(), "1".into()), ("b".into(), "2".into())]);
+    let plan = config.plan(keys, false).await.unwrap();
+    client.put("app/a", "other").await.unwrap();
+    config.apply(&plan, "me", "").await.unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_are_keys_and_bad_bundles_change_nothing() {
+    let cluster = Cluster::start(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    write(
+        folder.path(),
+        "app.yaml",
+        "db:\n  host: h\n  port: 5432\ntags: [a, b]\n",
+    );
+    let yaml = folder.path().join("app.yaml");
+    cluster
+        .expect(0, &["config", "apply", "app", yaml.to_str().unwrap()])
+        .await;
+    assert_eq!(
+        cluster.expect(0, &["get", "app/db/port"]).await.text(),
+        "5432"
+    );
+    let json = folder.path().join("out.json");
+    let export = ["config", "export", "app", json.to_str().unwrap()];
+    cluster.expect(0, &export).await;
+    let document: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let expected = serde_json::json!({"db": {"host": "h", "port": 5432}, "tags": ["a", "b"]});
+    assert_eq!(document, expected);
+
+    for (name, text, code, words) in [
+        ("bad.yaml", "a: 1\nb: [1\n", 2, "line "),
+        ("twice.json", "{\"a/b\": 1, \"a\": {\"b\": 2}}", 2, "a/b"),
+        ("empty.toml", "", 2, "empty"),
+        ("own.json", "{\".quorate\": {\"x\": 1}}", 2, ".quorate/"),
+    ] {
+        write(folder.path(), name, text);
+        let path = folder.path().join(name);
+        let ran = cluster
+            .expect(code, &["config", "apply", "", path.to_str().unwrap()])
+            .await;
+        assert!(ran.stderr.contains(words), "{name}: {ran:?}");
+    }
+    let one = tempfile::tempdir().unwrap();
+    write(one.path(), "fits", "x");
+    write(one.path(), "large", &"x".repeat((1 << 20) + 1));
+    let one = one.path().to_str().unwrap();
+    let ran = cluster.expect(2, &["config", "apply", "app", one]).await;
+    assert!(ran.stderr.contains("app/large: "), "{ran:?}");
+    let spread = [
+        "keyspace",
+        "create",
+        "spread",
+        "--partitioning",
+        "hash(4)",
+        "--replication",
+        "1",
+    ];
+    cluster.expect(0, &spread).await;
+    let ran = cluster
+        .expect(
+            2,
+            &[
+                "config",
+                "apply",
+                "app",
+                yaml.to_str().unwrap(),
+                "--keyspace",
+                "spread",
+            ],
+        )
+        .await;
+    assert!(ran.stderr.contains("hash(4)"), "{ran:?}");
+    let scan = ["scan", "--keyspace", "spread", "--keys-only"];
+    assert_eq!(
+        cluster.expect(0, &scan).await.text(),
+        "",
+        "something was stored"
+    );
+    let large = tempfile::tempdir().unwrap();
+    for number in 0..24 {
+        write(large.path(), &number.to_string(), &"x".repeat(1 << 20));
+    }
+    let ran = cluster
+        .expect(
+            2,
+            &["config", "apply", "app", large.path().to_str().unwrap()],
+        )
+        .await;
+    assert!(ran.stderr.contains("limit"), "{ran:?}");
+    let steps = ["config", "history", "app", "--output", "json"];
+    assert_eq!(cluster.expect(0, &steps).await.lines().len(), 1);
+}
+
+/// Values of all keys under `app/`, and how many have which.
+async fn generations(cluster: &Cluster) -> BTreeMap<String, usize> {
+    let mut all = Box::pin(cluster.client().scan_all(ScanOptions::prefix("app/")));
+    let mut found = BTreeMap::new();
+    while let Some(entry) = all.try_next().await.unwrap() {
+        let value = String::from_utf8(entry.value.to_vec()).unwrap();
+        *found.entry(value).or_default() += 1;
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_is_killed_is_there_as_a_whole_or_not_at_all() {
+    let mut cluster = Cluster::start(3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let fill = |generation: usize| {
+        for number in 0..FILES_KILLED {
+            write(folder.path(), &number.to_string(), &generation.to_string());
+        }
+    };
+    let dir = folder.path().to_str().unwrap();
+    fill(0);
+    let started = std::time::Instant::now();
+    cluster.expect(0, &["config", "apply", "app", dir]).await;
+    let usual = started.elapsed();
+    let kills = rounds("QUORATE_CONFIG_KILLS", 25);
+    let (mut made, mut not_made) = (0, 0);
+    for round in 1..=kills {
+        fill(round);
+        let mut command = cluster.command();
+        command.args(["config", "apply", "app", dir]);
+        command.stdout(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        // Spread over all of its time, the moment before its end included.
+        let share = u32::try_from(round * 7 % 20).unwrap();
+        tokio::time::sleep(usual * share / 16).await;
+        if round % 8 == 0 {
+            let leader = cluster.leader().await;
+            cluster.node(leader).kill();
+            child.wait().await.unwrap();
+            cluster.node(leader).start();
+            cluster.ready().await;
+        } else {
+            child.kill().await.unwrap();
+        }
+        let found = generations(&cluster).await;
+        assert_eq!(found.len(), 1, "round {round}: half a step: {found:?}");
+        assert_eq!(found.values().sum::<usize>(), FILES_KILLED);
+        match found.contains_key(&round.to_string()) {
+            true => made += 1,
+            false => not_made += 1,
+        }
+    }
+    assert!(
+        made > 0 && not_made > 0,
+        "{made} made, {not_made} not: no kill struck"
+    );
+    // Whatever the kills have left, the next step is made of it.
+    fill(kills + 1);
+    tokio::time::timeout(
+        Duration::from_secs(60),
+        cluster.expect(0, &["config", "apply", "app", dir]),
+    )
+    .await
+    .unwrap();
+    assert_eq!(generations(&cluster).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layers_are_read_as_one_and_say_where_values_come_from() {
+    let cluster = Cluster::start(1).await;
+    for (key, value) in [
+        ("app/base/db", "local"),
+        ("app/base/log", "info"),
+        ("app/env/prod/db", "prod"),
+        ("app/host/web-1/log", "debug"),
+    ] {
+        cluster.expect(0, &["put", key, value]).await;
+    }
+    let show = [
+        "config",
+        "show",
+        "app",
+        "--layers",
+        "base,env/prod,host/web-1",
+    ];
+    let plain = cluster.expect(0, &show).await;
+    assert_eq!(plain.text(), "db = prod\nlog = debug");
+    let explain = [&show[..], &["--explain", "--output", "json"]].concat();
+    let lines = cluster.expect(0, &explain).await.lines();
+    assert_eq!(lines[0]["layer"], "env/prod");
+    assert_eq!(lines[0]["hidden"][0]["value"], "local");
+    assert_eq!(lines[1]["layer"], "host/web-1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn siblings_of_json_are_merged_by_what_each_has_changed() {
+    let cluster = Cluster::start(1).await;
+    let base = r#"{"host":"h","port":1,"tags":["a"]}"#;
+    let first = cluster.expect(0, &["put", "app.json", base]).await.text();
+    // Two writers who have read that, and not each other.
+    let seen = cluster.dir().join("seen");
+    let seen = seen.to_str().unwrap();
+    cluster
+        .expect(
+            0,
+            &[
+                "get",
+                "app.json",
+                "--level",
+                "eventual:one",
+                "--context",
+                seen,
+            ],
+        )
+        .await;
+    let other = cluster.dir().join("other");
+    std::fs::copy(seen, &other).unwrap();
+    let other = other.to_str().unwrap();
+    let level = ["--level", "eventual:one", "--context"];
+    let write = async |value: &str, context: &str| {
+        let put = [&["put", "app.json", value][..], &level, &[context]].concat();
+        cluster.expect(0, &put).await;
+    };
+    write(r#"{"host":"new","port":1,"tags":["a"]}"#, seen).await;
+    write(r#"{"host":"h","port":2,"tags":["a"]}"#, other).await;
+    let merge = ["resolve", "app.json", "--merge", "--base", &first];
+    let eventual = ["--level", "eventual:one"];
+    cluster.expect(0, &[&merge[..], &eventual].concat()).await;
+    let got = cluster
+        .expect(0, &[&["get", "app.json"][..], &eventual].concat())
+        .await;
+    assert_eq!(got.json()["port"], 2);
+    assert_eq!(got.json()["host"], "new");
+}
