@@ -148,6 +148,8 @@ pub struct Faults {
     pub half_batches: bool,
     /// Those who follow a range are not told that a snapshot has taken the place of its state.
     pub feed_over_snapshot: bool,
+    /// Do not store the counter of an etcd keyspace.
+    pub forget_revisions: bool,
 }
 
 /// The seams that a node stands on.

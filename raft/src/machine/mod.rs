@@ -156,7 +156,7 @@ impl Machine {
             records.push((ExpiryIndex::meta_key(at, &key), present.then(Bytes::new)));
         }
         records.extend(self.leases.take_meta());
-        if let Some(revisions) = &mut self.etcd {
+        if let (Some(revisions), false) = (&mut self.etcd, self.faults.forget_revisions) {
             records.extend(revisions.take_meta());
         }
         records
