@@ -426,6 +426,7 @@ fn options_to_wire(options: &KeyspaceOptions) -> v1::KeyspaceOptions {
         value_max_bytes: Some(options.value_max_bytes),
         quota_bytes: options.quota_bytes,
         schemas: schemas_to_wire(options.schemas.clone()),
+        api: options.api.to_string(),
     }
 }
 

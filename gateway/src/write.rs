@@ -500,6 +500,7 @@ fn replaced_unseen(proposed: &Proposed) -> u32 {
         ApplyOutcome::Compared { .. }
         | ApplyOutcome::Transacted { .. }
         | ApplyOutcome::Renewed(_)
+        | ApplyOutcome::Etcd(_)
         | ApplyOutcome::Refused(_)
         | ApplyOutcome::Nothing => 0,
     };
@@ -547,6 +548,7 @@ fn deleted(
         ApplyOutcome::Remembered { deleted, .. } => *deleted,
         ApplyOutcome::Transacted { .. }
         | ApplyOutcome::Renewed(_)
+        | ApplyOutcome::Etcd(_)
         | ApplyOutcome::Refused(_)
         | ApplyOutcome::Nothing => {
             return Err(strange(&decided.proposed));
@@ -577,6 +579,7 @@ fn compared(
         ApplyOutcome::Written { .. }
         | ApplyOutcome::Transacted { .. }
         | ApplyOutcome::Renewed(_)
+        | ApplyOutcome::Etcd(_)
         | ApplyOutcome::Refused(_)
         | ApplyOutcome::Nothing => return Err(strange(&decided.proposed)),
     };

@@ -68,6 +68,11 @@ impl Leases {
         self.kept.len()
     }
 
+    /// Those that are kept here.
+    pub fn ids(&self) -> impl Iterator<Item = LeaseId> {
+        self.kept.keys().copied()
+    }
+
     /// A lease that is kept here.
     pub fn get(&self, id: LeaseId) -> Option<&Lease> {
         self.kept.get(&id)
@@ -404,6 +409,9 @@ impl Machine {
         let mut deleted = 0;
         for key in keys {
             deleted += u64::from(self.remove(revision, key, store)?);
+        }
+        if deleted > 0 {
+            self.etcd_changed(revision);
         }
         Ok(deleted)
     }

@@ -13,6 +13,7 @@
 mod bank;
 mod clients;
 mod damage;
+mod etcd;
 mod history;
 mod leases;
 mod liveness;
