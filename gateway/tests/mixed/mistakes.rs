@@ -59,5 +59,5 @@ fn a_snapshot_without_the_clock_is_noticed() {
         raft,
         ..Settings::default()
     };
-    must_be_found(300, &settings, |world| storm(world, Storm::ALL));
+    must_be_found(1_000, &settings, |world| storm(world, Storm::ALL));
 }

@@ -20,7 +20,7 @@ use crate::caller::{Ask, Caller, Told};
 
 const STRAYS_PERCENT: usize = 15;
 const LOCK: &str = "lock";
-const LIST: &str = "lock/list";
+pub(super) const LIST: &str = "lock/list";
 /// Shorter than calls may hang.
 const LEASE: Duration = Duration::from_millis(400);
 /// How long a holder takes between reading and writing.
@@ -102,21 +102,22 @@ impl Lock {
             false => Told::Refused,
         })
     }
+}
 
-    async fn read(&self, caller: &mut Caller) {
-        let client = caller.client(STRAYS_PERCENT);
-        let ask = Ask {
-            f: "read",
-            key: None,
-            value: Json::Null,
-        };
-        let read = caller.call(ask, async {
-            let entry = client.get(LIST).await?.entry;
-            let list = entry.as_ref().map(list).unwrap_or_default();
-            Ok(Told::Done(json!(list), ()))
-        });
-        read.await;
-    }
+/// Reads the list at some node.
+pub(super) async fn read(caller: &mut Caller, strays_percent: usize) {
+    let client = caller.client(strays_percent);
+    let ask = Ask {
+        f: "read",
+        key: None,
+        value: Json::Null,
+    };
+    let read = caller.call(ask, async {
+        let entry = client.get(LIST).await?.entry;
+        let list = entry.as_ref().map(list).unwrap_or_default();
+        Ok(Told::Done(json!(list), ()))
+    });
+    read.await;
 }
 
 fn usual() -> WriteOptions {
@@ -128,7 +129,7 @@ fn until(entry: &Entry) -> u64 {
     text.parse().unwrap_or(FREE)
 }
 
-fn list(entry: &Entry) -> Vec<i64> {
+pub(super) fn list(entry: &Entry) -> Vec<i64> {
     // What cannot be read is told as an element that nobody added.
     serde_json::from_slice(&entry.value).unwrap_or_else(|_| vec![i64::MIN])
 }
@@ -137,7 +138,7 @@ fn list(entry: &Entry) -> Vec<i64> {
 impl Workload for Lock {
     async fn step(&self, caller: &mut Caller) {
         if caller.random.percent(10) {
-            return self.read(caller).await;
+            return read(caller, STRAYS_PERCENT).await;
         }
         let client = caller.client(STRAYS_PERCENT);
         // Who does not get the lock does nothing that could be right or wrong.
@@ -162,14 +163,19 @@ impl Workload for Lock {
     }
 
     async fn finish(&self, caller: &mut Caller) {
-        self.read(caller).await;
+        read(caller, STRAYS_PERCENT).await;
     }
 
     fn model(&self) -> (Model, Options) {
-        let options = Options {
-            consistency: Some("linearizable".to_owned()),
-            ..Options::default()
-        };
-        (Model::SetFull, options)
+        set_without_stale_reads()
     }
+}
+
+/// Nothing that was added is lost, and each read is as of a moment while it was under way.
+pub(super) fn set_without_stale_reads() -> (Model, Options) {
+    let options = Options {
+        consistency: Some("linearizable".to_owned()),
+        ..Options::default()
+    };
+    (Model::SetFull, options)
 }

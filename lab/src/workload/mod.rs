@@ -14,6 +14,7 @@ mod fence;
 mod foreign;
 mod keys;
 mod ladders;
+mod lease_lock;
 mod lock;
 mod mixed;
 mod register;
@@ -73,11 +74,15 @@ pub enum WorkloadKind {
     Lock,
     /// The same without tokens: the control, which is to be found guilty.
     LockControl,
+    /// The client library's lock, on a lease, and its fencing tokens around a list.
+    LeaseLock,
+    /// The same without tokens: the control, which is to be found guilty.
+    LeaseLockControl,
 }
 
 impl WorkloadKind {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Register,
         Self::Append,
         Self::Batch,
@@ -95,6 +100,8 @@ impl WorkloadKind {
         Self::Ladders,
         Self::Lock,
         Self::LockControl,
+        Self::LeaseLock,
+        Self::LeaseLockControl,
     ];
 
     /// Its name on the command line.
@@ -117,13 +124,18 @@ impl WorkloadKind {
             Self::Ladders => "ladders",
             Self::Lock => "lock",
             Self::LockControl => "lock-control",
+            Self::LeaseLock => "lease-lock",
+            Self::LeaseLockControl => "lease-lock-control",
         }
     }
 
     /// Whether it breaks the promise by intent, to show that a breach is seen.
     pub const fn is_control(self) -> bool {
         match self {
-            Self::SessionsControl | Self::FenceControl | Self::LockControl => true,
+            Self::SessionsControl
+            | Self::FenceControl
+            | Self::LockControl
+            | Self::LeaseLockControl => true,
             Self::Register
             | Self::Append
             | Self::Batch
@@ -137,7 +149,8 @@ impl WorkloadKind {
             | Self::Mixed
             | Self::Fence
             | Self::Ladders
-            | Self::Lock => false,
+            | Self::Lock
+            | Self::LeaseLock => false,
         }
     }
 
@@ -156,7 +169,9 @@ impl WorkloadKind {
             | Self::FenceControl
             | Self::Ladders
             | Self::Lock
-            | Self::LockControl => "its own levels only",
+            | Self::LockControl
+            | Self::LeaseLock
+            | Self::LeaseLockControl => "its own levels only",
         }
     }
 
@@ -178,7 +193,9 @@ impl WorkloadKind {
             | Self::Fence
             | Self::FenceControl
             | Self::Lock
-            | Self::LockControl => None,
+            | Self::LockControl
+            | Self::LeaseLock
+            | Self::LeaseLockControl => None,
         }
     }
 
@@ -198,7 +215,9 @@ impl WorkloadKind {
             | Self::FenceControl
             | Self::Ladders
             | Self::Lock
-            | Self::LockControl => false,
+            | Self::LockControl
+            | Self::LeaseLock
+            | Self::LeaseLockControl => false,
         }
     }
 
@@ -214,6 +233,8 @@ impl WorkloadKind {
             | Self::Expiring
             | Self::Lock
             | Self::LockControl => &[Mode::Mixed, Mode::Strong],
+            // Leases are for keyspaces of this mode.
+            Self::LeaseLock | Self::LeaseLockControl => &[Mode::Strong],
             Self::Set | Self::Counter if eventual => &[Mode::Mixed, Mode::Eventual],
             Self::Set => &[Mode::Mixed, Mode::Strong],
             Self::Sessions | Self::SessionsControl if eventual => &[Mode::Mixed],
@@ -308,12 +329,18 @@ impl WorkloadKind {
                 | Self::FenceControl
                 | Self::Ladders
                 | Self::Lock
-                | Self::LockControl => ConflictPolicy::Siblings,
+                | Self::LockControl
+                | Self::LeaseLock
+                | Self::LeaseLockControl => ConflictPolicy::Siblings,
             },
             partitioning: match self {
-                Self::Append | Self::Batch | Self::Bank | Self::Lock | Self::LockControl => {
-                    defaults.partitioning
-                }
+                Self::Append
+                | Self::Batch
+                | Self::Bank
+                | Self::Lock
+                | Self::LockControl
+                | Self::LeaseLock
+                | Self::LeaseLockControl => defaults.partitioning,
                 Self::Register
                 | Self::Set
                 | Self::Counter
@@ -355,6 +382,8 @@ impl WorkloadKind {
             Self::FenceControl => Arc::new(fence::Fence::new(false)),
             Self::Lock => Arc::new(lock::Lock::new(true)),
             Self::LockControl => Arc::new(lock::Lock::new(false)),
+            Self::LeaseLock => Arc::new(lease_lock::LeaseLock::new(true)),
+            Self::LeaseLockControl => Arc::new(lease_lock::LeaseLock::new(false)),
             Self::Ladders => Arc::new(ladders::Ladders::new(self.keyspace(options)?.replication)),
         })
     }
