@@ -9,6 +9,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "quorate/v1/admin.proto",
         "quorate/v1/watch.proto",
         "quorate/v1/lease.proto",
+        "etcd/rpc.proto",
+        "etcd/lock.proto",
+        "etcd/election.proto",
         "quorate/internal/v1/eventual.proto",
         "quorate/internal/v1/log.proto",
         "quorate/internal/v1/peer.proto",
@@ -21,6 +24,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(
         out.join("quorate_v1.bin"),
         prost::Message::encode_to_vec(&public),
+    )?;
+    let etcd = protox::compile(&files[4..7], [root])?;
+    std::fs::write(
+        out.join("etcd_v3.bin"),
+        prost::Message::encode_to_vec(&etcd),
     )?;
     tonic_prost_build::configure()
         .bytes(".")
