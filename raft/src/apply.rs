@@ -37,6 +37,9 @@ const FAULTY_ENTRIES: usize = 30;
 const FAULTY_PROMISE_MICROSECONDS: u64 = 500_000;
 /// Rows of one page of the walk that counts a range's bytes.
 const COUNT_PAGE_ROWS: usize = 1_000;
+/// Rows of one page of a scan by the machine, and the bytes that end it.
+const SCAN_PAGE_ROWS: usize = 1_000;
+const SCAN_PAGE_BYTES: usize = 4 << 20;
 /// Name of the membership record in the range's metadata.
 const META_MEMBERSHIP: &[u8] = b"M";
 
@@ -400,6 +403,33 @@ impl Store for Staged<'_> {
             next = page.resume;
         }
         Ok(keys)
+    }
+
+    fn scan(
+        &mut self,
+        start: &Bytes,
+        end: &Bytes,
+        at: Option<Revision>,
+        see: &mut dyn FnMut(Bytes, Version),
+    ) -> Result<(), EngineError> {
+        self.publish();
+        let mut next = Some(start.clone());
+        while let Some(start) = next {
+            let page = self.table.scan(&ScanRequest {
+                start,
+                end: end.clone(),
+                reverse: false,
+                at: at.map(|at| at.0),
+                rows_max: SCAN_PAGE_ROWS,
+                bytes_max: SCAN_PAGE_BYTES,
+                keys_only: false,
+            })?;
+            page.rows
+                .into_iter()
+                .for_each(|(key, version)| see(key, version));
+            next = page.resume;
+        }
+        Ok(())
     }
 
     fn stored_bytes(&mut self) -> Result<u64, EngineError> {

@@ -220,6 +220,18 @@ mod tests {
         fn keys(&mut self, _: &Bytes, _: &Bytes, _: usize) -> Result<Vec<Bytes>, EngineError> {
             Ok(self.0.keys().cloned().collect())
         }
+        fn scan(
+            &mut self,
+            start: &Bytes,
+            end: &Bytes,
+            _: Option<Revision>,
+            see: &mut dyn FnMut(Bytes, Version),
+        ) -> Result<(), EngineError> {
+            for (key, version) in self.0.range(start.clone()..end.clone()) {
+                see(key.clone(), version.clone());
+            }
+            Ok(())
+        }
         fn stored_bytes(&mut self) -> Result<u64, EngineError> {
             Ok(0)
         }

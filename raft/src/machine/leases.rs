@@ -405,6 +405,9 @@ impl Machine {
         for key in keys {
             deleted += u64::from(self.remove(revision, key, store)?);
         }
+        if deleted > 0 {
+            self.etcd_changed(revision);
+        }
         Ok(deleted)
     }
 

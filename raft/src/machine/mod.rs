@@ -4,6 +4,7 @@
 //! the range's keys through [`Store`]. Who stores its metadata, and when, is decided in `apply`.
 
 mod causal;
+pub mod etcd;
 pub mod expiry;
 pub mod leases;
 mod operations;
@@ -46,6 +47,7 @@ pub struct Machine {
     windows: Windows,
     expiry: ExpiryIndex,
     leases: Leases,
+    etcd: Option<Box<etcd::Revisions>>,
     usage: quota::Usage,
     causal: Committed,
     faults: Faults,
@@ -67,6 +69,7 @@ impl Default for Machine {
             windows: Windows::default(),
             expiry: ExpiryIndex::default(),
             leases: Leases::default(),
+            etcd: None,
             usage: quota::Usage::default(),
             causal: Committed::default(),
             faults: Faults::default(),
@@ -106,7 +109,9 @@ impl Machine {
                 windows.push(ClientWindow::decode(value).map_err(|_| corrupt())?);
             } else if let Some(entry) = ExpiryIndex::parse_meta_key(&name) {
                 expiries.push(entry);
-            } else if machine.leases.restore(&name, &value)? {
+            } else if machine.leases.restore(&name, &value)?
+                || machine.restore_etcd(&name, &value)?
+            {
                 continue;
             } else {
                 causal.take(&name, &value)?;
@@ -151,6 +156,9 @@ impl Machine {
             records.push((ExpiryIndex::meta_key(at, &key), present.then(Bytes::new)));
         }
         records.extend(self.leases.take_meta());
+        if let Some(revisions) = &mut self.etcd {
+            records.extend(revisions.take_meta());
+        }
         records
     }
 
@@ -272,6 +280,7 @@ impl Machine {
     pub fn validate(&self) -> Result<(), String> {
         self.windows.validate()?;
         self.leases.validate()?;
+        self.etcd.as_ref().map_or(Ok(()), |etcd| etcd.validate())?;
         if self.floor > self.last_revision {
             return Err(format!("floor {} above {}", self.floor, self.last_revision));
         }

@@ -69,6 +69,8 @@ impl Machine {
                 }
             }
             Operation::Expire(expire) => self.expire(revision, expire, store)?,
+            // Of an etcd keyspace nothing goes that was not compacted.
+            Operation::CollectBelow(_) if self.etcd.is_some() => ApplyOutcome::Nothing,
             Operation::CollectBelow(floor) => {
                 self.floor = self.floor.max(Revision(floor.min(revision.0)));
                 store.collect_below(self.floor);
@@ -93,6 +95,7 @@ impl Machine {
             Operation::LeaseExpire(expire) => self.expire_leases(revision, expire, store)?,
             Operation::LeaseCheckpoint(checkpoint) => self.checkpoint(&checkpoint),
             Operation::LeaseCut(cut) => self.cut_leases(revision, cut, store)?,
+            Operation::Etcd(command) => self.etcd_command(revision, command, store)?,
             Operation::CloseRequest(_) => ApplyOutcome::Nothing, // handled before
         };
         if let Some(touched) = touched {

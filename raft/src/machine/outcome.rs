@@ -4,6 +4,7 @@ use bytes::Bytes;
 use quorate_storage::engine::Version;
 use quorate_types::Revision;
 
+use super::etcd::EtcdOutcome;
 use super::window::Remembered;
 
 /// The result of one applied entry.
@@ -53,6 +54,8 @@ pub enum ApplyOutcome {
     },
     /// Keep-alives: for each lease how long it lives from here on, microseconds; 0: there is none.
     Renewed(Vec<u64>),
+    /// A change of an etcd keyspace, or its refusal.
+    Etcd(Box<EtcdOutcome>),
     /// It was not done.
     Refused(ApplyRefusal),
     /// It changed no key.
@@ -133,9 +136,10 @@ impl Applied {
             ApplyOutcome::Remembered {
                 succeeded, deleted, ..
             } => (*succeeded, *deleted),
-            ApplyOutcome::Renewed(_) | ApplyOutcome::Refused(_) | ApplyOutcome::Nothing => {
-                (false, 0)
-            }
+            ApplyOutcome::Renewed(_)
+            | ApplyOutcome::Etcd(_)
+            | ApplyOutcome::Refused(_)
+            | ApplyOutcome::Nothing => (false, 0),
         };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         Remembered {

@@ -82,7 +82,9 @@ impl Machine {
             | Operation::LeaseGrant(_)
             | Operation::LeaseRenew(_)
             | Operation::LeaseCheckpoint(_)
-            | Operation::Options(_) => Vec::new(),
+            | Operation::Options(_)
+            // What is kept until it is compacted has no quota.
+            | Operation::Etcd(_) => Vec::new(),
         };
         keys.sort_unstable();
         keys.dedup();
@@ -186,6 +188,18 @@ mod tests {
                 .take(limit)
                 .map(|(key, _)| key.clone())
                 .collect())
+        }
+        fn scan(
+            &mut self,
+            start: &Bytes,
+            end: &Bytes,
+            _: Option<Revision>,
+            see: &mut dyn FnMut(Bytes, Version),
+        ) -> Result<(), EngineError> {
+            for (key, version) in self.0.range(start.clone()..end.clone()) {
+                see(key.clone(), version.clone());
+            }
+            Ok(())
         }
         fn stored_bytes(&mut self) -> Result<u64, EngineError> {
             Ok(self

@@ -11,6 +11,15 @@ pub trait Store {
     /// The first `limit` live keys of `[start, end)`; an empty `end` is unbounded.
     fn keys(&mut self, start: &Bytes, end: &Bytes, limit: usize)
     -> Result<Vec<Bytes>, EngineError>;
+    /// All live keys of `[start, end)` in their order, with their versions: as of now, or as they
+    /// were at a revision that is not collected.
+    fn scan(
+        &mut self,
+        start: &Bytes,
+        end: &Bytes,
+        at: Option<Revision>,
+        see: &mut dyn FnMut(Bytes, Version),
+    ) -> Result<(), EngineError>;
     /// Bytes of all live keys and values.
     fn stored_bytes(&mut self) -> Result<u64, EngineError>;
     /// Writes a key.
