@@ -416,6 +416,7 @@ fn options_to_wire(options: &KeyspaceOptions) -> v1::KeyspaceOptions {
         key_max_bytes: Some(options.key_max_bytes),
         value_max_bytes: Some(options.value_max_bytes),
         quota_bytes: options.quota_bytes,
+        api: options.api.to_string(),
     }
 }
 

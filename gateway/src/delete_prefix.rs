@@ -196,6 +196,7 @@ fn removed(decided: Decided<'_>) -> Result<v1::DeleteResponse, GatewayError> {
         ApplyOutcome::Compared { .. }
         | ApplyOutcome::Transacted { .. }
         | ApplyOutcome::Renewed(_)
+        | ApplyOutcome::Etcd(_)
         | ApplyOutcome::Refused(_)
         | ApplyOutcome::Nothing => return Err(strange(&decided.proposed)),
     };

@@ -13,7 +13,7 @@ use quorate_types::{Mode, NodeId, Timestamp, per_mille};
 
 use crate::costs::Kind;
 use crate::errors::GatewayError;
-use crate::gateway::{Gateway, keyspace};
+use crate::gateway::{Gateway, any_keyspace};
 use crate::receipt::as_micros;
 
 /// The bound that stands for all of `bounded`.
@@ -200,7 +200,7 @@ impl Gateway {
         request: &v1::ExplainRequest,
     ) -> Result<v1::ExplainResponse, GatewayError> {
         let catalog = self.node().catalog();
-        let keyspace = keyspace(&catalog, &request.keyspace)?;
+        let keyspace = any_keyspace(&catalog, &request.keyspace)?;
         let ranges: Vec<&RangeView> = match &request.key {
             Some(key) => vec![keyspace.route(key).0],
             None => keyspace.ranges.iter().collect(),

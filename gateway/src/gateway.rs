@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use quorate_eventual::EventualNode;
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
 use quorate_raft::{CatalogView, KeyspaceView, RaftNode, RangeView};
-use quorate_types::{ClientId, NodeId, RangeId};
+use quorate_types::{Api, ClientId, NodeId, RangeId};
 use tokio::sync::watch;
 
 use crate::admission::{Admission, Admitted, Limits};
@@ -324,8 +324,34 @@ fn request_bytes(request: &Request) -> usize {
     }
 }
 
-/// The keyspace of a request.
+/// The keyspace of a request for keys.
+///
+/// # Errors
+///
+/// `KEYSPACE_NOT_FOUND`; a field where the keyspace serves other clients than ours.
 pub(crate) fn keyspace<'a>(
+    catalog: &'a CatalogView,
+    name: &str,
+) -> Result<&'a KeyspaceView, GatewayError> {
+    let keyspace = any_keyspace(catalog, name)?;
+    match keyspace.options.api {
+        Api::Quorate => Ok(keyspace),
+        Api::Etcd => {
+            let problem = format!(
+                "keyspace `{name}` serves etcd's clients alone: use one of these, such as etcdctl, \
+                 at the node's --etcd-listen address; `quorate keyspace create NAME` makes one for ours"
+            );
+            Err(GatewayError::field("keyspace", problem))
+        }
+    }
+}
+
+/// A keyspace of any kind.
+///
+/// # Errors
+///
+/// `KEYSPACE_NOT_FOUND`.
+pub(crate) fn any_keyspace<'a>(
     catalog: &'a CatalogView,
     name: &str,
 ) -> Result<&'a KeyspaceView, GatewayError> {

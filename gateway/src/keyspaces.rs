@@ -13,7 +13,7 @@ use quorate_types::{Effect, KeyspaceOptions, validate_keyspace_name};
 use tokio::time::Instant;
 
 use crate::errors::GatewayError;
-use crate::gateway::{Gateway, keyspace};
+use crate::gateway::{Gateway, any_keyspace};
 
 /// How long a new keyspace's answer waits for its ranges to have leaders.
 const LEADERS_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -39,7 +39,7 @@ impl Gateway {
         let catalog = self
             .change(deadline, name, |base| with_keyspace(base, name, &options))
             .await?;
-        let made = keyspace(&catalog, name)?;
+        let made = any_keyspace(&catalog, name)?;
         self.await_leaders(made, deadline.min(Instant::now() + LEADERS_WAIT_MAX))
             .await;
         Ok(v1::CreateKeyspaceResponse {
@@ -58,7 +58,7 @@ impl Gateway {
         deadline: Instant,
     ) -> Result<v1::AlterKeyspaceResponse, GatewayError> {
         let catalog = self.node().catalog();
-        let present = keyspace(&catalog, &request.name)?;
+        let present = any_keyspace(&catalog, &request.name)?;
         let wire = request.options.unwrap_or_default();
         let next = from_wire(&wire, present.options.clone()).map_err(bad_options)?;
         unchangeable(&present.options, &next)?;
@@ -72,7 +72,7 @@ impl Gateway {
                 with_options(base, name, &from_wire(&wire, present)?)
             })
             .await?;
-        let keyspace = keyspace(&catalog, name)?;
+        let keyspace = any_keyspace(&catalog, name)?;
         Ok(v1::AlterKeyspaceResponse {
             keyspace: Some(shown(keyspace)),
         })
@@ -89,7 +89,7 @@ impl Gateway {
         deadline: Instant,
     ) -> Result<v1::DropKeyspaceResponse, GatewayError> {
         let catalog = self.node().catalog();
-        let name = keyspace(&catalog, &request.name)?.name.as_str();
+        let name = any_keyspace(&catalog, &request.name)?.name.as_str();
         self.change(deadline, name, |base| without_keyspace(base, name))
             .await?;
         Ok(v1::DropKeyspaceResponse {})
@@ -108,7 +108,7 @@ impl Gateway {
         let keyspaces = if request.name.is_empty() {
             catalog.keyspaces().iter().map(shown).collect()
         } else {
-            vec![shown(keyspace(&catalog, &request.name)?)]
+            vec![shown(any_keyspace(&catalog, &request.name)?)]
         };
         Ok(v1::ListKeyspacesResponse { keyspaces })
     }
@@ -202,6 +202,7 @@ fn unchangeable(present: &KeyspaceOptions, next: &KeyspaceOptions) -> Result<(),
         ("mode", present.mode == next.mode),
         ("conflict", present.conflict == next.conflict),
         ("partitioning", present.partitioning == next.partitioning),
+        ("api", present.api == next.api),
         ("replication", present.replication == next.replication),
     ];
     match fixed.iter().find(|(_, same)| !same) {

@@ -19,7 +19,7 @@ use quorate_types::{LeaseId, Mode, RangeId, Reason, Revision, format_duration};
 
 use crate::context::Context;
 use crate::errors::GatewayError;
-use crate::gateway::{Gateway, keyspace};
+use crate::gateway::{Gateway, any_keyspace};
 use crate::level;
 use crate::names::WriteName;
 use crate::receipt::{Spent, receipt};
@@ -81,6 +81,7 @@ impl Gateway {
             ApplyOutcome::Written { .. }
             | ApplyOutcome::Transacted { .. }
             | ApplyOutcome::Renewed(_)
+            | ApplyOutcome::Etcd(_)
             | ApplyOutcome::Refused(_)
             | ApplyOutcome::Nothing => Err(strange(&decided.proposed)),
         };
@@ -123,6 +124,7 @@ impl Gateway {
                 }
                 ApplyOutcome::Transacted { .. }
                 | ApplyOutcome::Renewed(_)
+                | ApplyOutcome::Etcd(_)
                 | ApplyOutcome::Refused(_)
                 | ApplyOutcome::Nothing => return Err(strange(&decided.proposed)),
             };
@@ -470,7 +472,7 @@ fn leased<'a>(
     catalog: &'a quorate_raft::CatalogView,
     name: &str,
 ) -> Result<&'a KeyspaceView, GatewayError> {
-    let keyspace = keyspace(catalog, name)?;
+    let keyspace = any_keyspace(catalog, name)?;
     only_strong(keyspace)?;
     Ok(keyspace)
 }

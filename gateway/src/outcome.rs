@@ -83,6 +83,7 @@ impl Gateway {
                 | ApplyRefusal::LeasesMany,
             )
             | ApplyOutcome::Renewed(_)
+            | ApplyOutcome::Etcd(_)
             | ApplyOutcome::Nothing
             | ApplyOutcome::Written { .. }
             | ApplyOutcome::Compared { .. }

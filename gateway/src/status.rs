@@ -10,7 +10,7 @@ use quorate_raft::{KeyspaceView, NodeView, RangeView};
 use quorate_types::{NodeId, Partitioning, RangeId};
 
 use crate::errors::GatewayError;
-use crate::gateway::{Gateway, keyspace};
+use crate::gateway::{Gateway, any_keyspace};
 
 /// What the meta range is called where a keyspace's name stands.
 const META_NAME: &str = "(meta)";
@@ -52,7 +52,7 @@ impl Gateway {
         let catalog = self.node().catalog();
         let all = request.keyspace.is_empty();
         if !all {
-            keyspace(&catalog, &request.keyspace)?;
+            any_keyspace(&catalog, &request.keyspace)?;
         }
         let reports = self.node().reports(request.hash, &request.keyspace).await;
         let mut by_range = by_range(reports);

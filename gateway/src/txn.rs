@@ -142,6 +142,7 @@ fn transacted(ready: &Ready, decided: Decided<'_>) -> Result<v1::TxnResponse, Ga
         ApplyOutcome::Written { .. }
         | ApplyOutcome::Compared { .. }
         | ApplyOutcome::Renewed(_)
+        | ApplyOutcome::Etcd(_)
         | ApplyOutcome::Refused(_)
         | ApplyOutcome::Nothing => return Err(strange(&decided.proposed)),
     };

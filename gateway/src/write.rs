@@ -496,6 +496,7 @@ fn replaced_unseen(proposed: &Proposed) -> u32 {
         ApplyOutcome::Compared { .. }
         | ApplyOutcome::Transacted { .. }
         | ApplyOutcome::Renewed(_)
+        | ApplyOutcome::Etcd(_)
         | ApplyOutcome::Refused(_)
         | ApplyOutcome::Nothing => 0,
     };
@@ -543,6 +544,7 @@ fn deleted(
         ApplyOutcome::Remembered { deleted, .. } => *deleted,
         ApplyOutcome::Transacted { .. }
         | ApplyOutcome::Renewed(_)
+        | ApplyOutcome::Etcd(_)
         | ApplyOutcome::Refused(_)
         | ApplyOutcome::Nothing => {
             return Err(strange(&decided.proposed));
@@ -573,6 +575,7 @@ fn compared(
         ApplyOutcome::Written { .. }
         | ApplyOutcome::Transacted { .. }
         | ApplyOutcome::Renewed(_)
+        | ApplyOutcome::Etcd(_)
         | ApplyOutcome::Refused(_)
         | ApplyOutcome::Nothing => return Err(strange(&decided.proposed)),
     };

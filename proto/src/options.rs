@@ -36,6 +36,7 @@ pub fn to_wire(options: &KeyspaceOptions) -> v1::KeyspaceOptions {
         key_max_bytes: Some(options.key_max_bytes),
         value_max_bytes: Some(options.value_max_bytes),
         quota_bytes: Some(options.quota_bytes.unwrap_or(0)),
+        api: options.api.to_string(),
     }
 }
 
@@ -53,6 +54,9 @@ pub fn from_wire(
     }
     if !wire.partitioning.is_empty() {
         options.partitioning = wire.partitioning.parse()?;
+    }
+    if !wire.api.is_empty() {
+        options.api = wire.api.parse()?;
     }
     if wire.replication != 0 {
         options.replication =

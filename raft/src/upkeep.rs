@@ -259,7 +259,13 @@ impl Inner {
     /// Raises the floor below which superseded versions go.
     fn collect(&self, group: &Arc<Group>) {
         let at = group.applied();
-        let history = group.shared.machine.lock().options().history;
+        let machine = group.shared.machine.lock();
+        // There clients say what may go.
+        if machine.etcd().is_some() {
+            return;
+        }
+        let history = machine.options().history;
+        drop(machine);
         let oldest = Revision(self.clock.now().0.saturating_sub(history));
         // Nothing is superseded after the last change: an idle range is collected once, and rests.
         let floor = oldest.min(at.last_change);

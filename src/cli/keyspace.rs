@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use quorate_client::{Client, KeyspaceChange};
 use quorate_proto::v1;
 use quorate_types::{
-    ConflictPolicy, KeyspaceOptions, Mode, Partitioning, format_duration, parse_duration,
+    Api, ConflictPolicy, KeyspaceOptions, Mode, Partitioning, format_duration, parse_duration,
 };
 use serde_json::{Value, json};
 
@@ -45,9 +45,12 @@ pub(super) enum KeyspaceCommand {
 pub(super) struct CreateArgs {
     /// 1 to 128 of a-z 0-9 . _ -
     name: String,
-    /// strong, mixed or eventual: which levels it serves
+    /// strong, mixed or eventual: which levels it serves [default: mixed; strong for etcd's API]
+    #[arg(long)]
+    mode: Option<Mode>,
+    /// quorate, or etcd: which clients it serves
     #[arg(long, default_value_t)]
-    mode: Mode,
+    api: Api,
     /// siblings, last_write_wins, counter, set or map: what concurrent writes become
     #[arg(long)]
     conflict: Option<ConflictPolicy>,
@@ -95,7 +98,11 @@ impl CreateArgs {
     fn options(&self) -> KeyspaceOptions {
         let defaults = KeyspaceOptions::default();
         KeyspaceOptions {
-            mode: self.mode,
+            mode: self.mode.unwrap_or(match self.api {
+                Api::Quorate => defaults.mode,
+                Api::Etcd => Mode::Strong,
+            }),
+            api: self.api,
             conflict: self.conflict.unwrap_or(defaults.conflict),
             partitioning: self.partitioning.unwrap_or(defaults.partitioning),
             replication: self.replication.unwrap_or(defaults.replication),
@@ -214,6 +221,7 @@ fn as_json(keyspace: &v1::Keyspace) -> Value {
         "conflict": options.conflict,
         "partitioning": options.partitioning,
         "replication": options.replication,
+        "api": api_of(&options),
         "history_ms": options.history_ms.unwrap_or(history_ms),
         "ttl_ms": options.ttl_ms.unwrap_or(0),
         "key_max_bytes": options.key_max_bytes.unwrap_or(defaults.key_max_bytes),
@@ -221,6 +229,13 @@ fn as_json(keyspace: &v1::Keyspace) -> Value {
         "quota_bytes": options.quota_bytes.unwrap_or(0),
         "ranges": keyspace.ranges,
     })
+}
+
+fn api_of(options: &v1::KeyspaceOptions) -> &str {
+    match options.api.as_str() {
+        "" => Api::Quorate.as_str(),
+        api => api,
+    }
 }
 
 /// One keyspace, line by line for people; `what` happened to it, if anything.
@@ -246,7 +261,8 @@ fn print_one(output: &mut Output, keyspace: &v1::Keyspace, what: &str) -> Result
         ("id", keyspace.id.to_string()),
         ("mode", options.mode),
         ("conflict", options.conflict),
-        ("partitioning", options.partitioning),
+        ("partitioning", options.partitioning.clone()),
+        ("api", api_of(&options).to_owned()),
         ("copies", options.replication.to_string()),
         ("history", history(options.history_ms)),
         ("ttl", or_none(options.ttl_ms)),
@@ -283,7 +299,7 @@ mod tests {
         assert_eq!(
             as_json(&keyspace),
             json!({"name":"orders","id":3,"mode":"strong","conflict":"siblings",
-                   "partitioning":"hash(2)","replication":3,"history_ms":0,"ttl_ms":0,
+                   "partitioning":"hash(2)","replication":3,"api":"quorate","history_ms":0,"ttl_ms":0,
                    "key_max_bytes":4096,"value_max_bytes":1_048_576,"quota_bytes":0,
                    "ranges":[4,5]})
         );

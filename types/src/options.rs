@@ -73,6 +73,19 @@ words!(
     Eventual = "eventual"
 );
 
+/// Which clients a keyspace serves. Fixed at its creation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Api {
+    /// Quorate's own.
+    #[default]
+    Quorate,
+    /// etcd's, and no others: one range, one counter of revisions.
+    Etcd,
+}
+
+words!(Api, "api", Quorate = "quorate", Etcd = "etcd");
+
 /// What happens to values written concurrently. Fixed at the keyspace's creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -134,6 +147,8 @@ pub struct KeyspaceOptions {
     pub value_max_bytes: u32,
     /// Most bytes of keys and values in all; none: no limit.
     pub quota_bytes: Option<u64>,
+    /// Which clients it serves.
+    pub api: Api,
 }
 
 impl Default for KeyspaceOptions {
@@ -148,6 +163,7 @@ impl Default for KeyspaceOptions {
             key_max_bytes: KEY_MAX_BYTES as u32,
             value_max_bytes: VALUE_MAX_BYTES_DEFAULT as u32,
             quota_bytes: None,
+            api: Api::default(),
         }
     }
 }
@@ -185,7 +201,30 @@ impl KeyspaceOptions {
         if let Some(quota) = self.quota_bytes {
             in_limits("quota_bytes", quota, u64::MAX)?;
         }
+        self.validate_api()?;
         self.validate_times()
+    }
+
+    /// etcd's clients count revisions over all keys, and read old ones until they are compacted.
+    fn validate_api(&self) -> Result<(), FieldError> {
+        let problem = match self.api {
+            Api::Quorate => return Ok(()),
+            Api::Etcd if self.mode != Mode::Strong => "etcd's API needs mode strong",
+            Api::Etcd if self.partitioning != Partitioning::Ordered => {
+                "etcd's API needs ordered partitioning: its revisions count over all keys"
+            }
+            Api::Etcd if self.history.is_zero() => {
+                "etcd's API needs history: old revisions are read until they are compacted"
+            }
+            Api::Etcd if self.ttl_default.is_some() => {
+                "keys of etcd's API expire with leases; leave out the ttl"
+            }
+            Api::Etcd if self.quota_bytes.is_some() => {
+                "a keyspace of etcd's API has no quota; leave it out"
+            }
+            Api::Etcd => return Ok(()),
+        };
+        Err(FieldError::new("api", problem))
     }
 
     fn validate_times(&self) -> Result<(), FieldError> {

@@ -111,7 +111,7 @@ impl Gateway {
         request: EventsRequest,
     ) -> Result<Page, GatewayError> {
         let catalog = self.node().catalog();
-        let keyspace = crate::gateway::keyspace(&catalog, &request.keyspace)?;
+        let keyspace = crate::gateway::any_keyspace(&catalog, &request.keyspace)?;
         let moved = GatewayError::RangeMoved { range };
         let view = keyspace.ranges.iter().find(|view| view.id == range);
         let (Some(view), Some(group)) = (view, self.node().group(range)) else {
