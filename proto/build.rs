@@ -40,6 +40,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .boxed(".quorate.internal.v1.Envelope.body.eventual_response")
         .boxed(".quorate.internal.v1.Envelope.body.events")
         .boxed(".quorate.internal.v1.Envelope.body.events_response")
+        .boxed(".quorate.internal.v1.Envelope.body.etcd")
+        .boxed(".quorate.internal.v1.Envelope.body.etcd_answer")
         .compile_fds(descriptors)?;
     Ok(())
 }

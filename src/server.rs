@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quorate_eventual::{EventualError, EventualNode, EventualOptions};
-use quorate_gateway::{Gateway, GatewayOptions, Limits, ServeError, start_eventual};
+use quorate_gateway::{EtcdOptions, Gateway, GatewayOptions, Limits, ServeError, start_eventual};
 use quorate_proto::internal::CatalogNode;
 use quorate_proto::internal::peer_server::PeerServer;
 use quorate_raft::peer::{GrpcTransport, PeerService, TransportOptions};
@@ -66,6 +66,10 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// Where it serves metrics and health over HTTP.
     pub http_listen: SocketAddr,
+    /// Where it serves etcd's clients; none: nowhere.
+    pub etcd_listen: Option<SocketAddr>,
+    /// The keyspace that these see.
+    pub etcd_keyspace: String,
     /// The other nodes.
     pub peers: Vec<PeerOptions>,
     /// Nodes that are dialled at a relay, by id.
@@ -216,6 +220,10 @@ struct Node {
 pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
     let grpc = listen(options.listen, options.insecure).await?;
     let http = listen(options.http_listen, options.insecure).await?;
+    let etcd = match options.etcd_listen {
+        Some(address) => Some(listen(address, options.insecure).await?),
+        None => None,
+    };
     let metrics = quorate_gateway::install_recorder()
         .map_err(|error| ServerError::Metrics(error.to_string()))?;
     let node = start(&options).await?;
@@ -241,6 +249,7 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
     let pages =
         quorate_gateway::serve_http(node.gateway.clone(), metrics, http, until(stopped.clone()));
     let pages = tokio::spawn(pages);
+    let etcd = etcd.map(|listener| serve_etcd(&options, &node, listener, until(stopped.clone())));
     tracing::info!(id = options.id, listen = %options.listen, http = %options.http_listen, "serving");
     let ended = tokio::select! {
         told = told_to_stop(options.stdin_watch) => told.map_err(ServerError::Signals),
@@ -267,9 +276,32 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
         }
     }
     pages.abort();
+    if let Some(etcd) = etcd {
+        etcd.abort();
+    }
     node.eventual.stop();
     node.raft.stop().await;
     ended
+}
+
+/// Serves etcd's clients beside ours.
+fn serve_etcd(
+    options: &ServerOptions,
+    node: &Node,
+    listener: TcpListener,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) -> tokio::task::JoinHandle<Result<(), ServeError>> {
+    let endpoint = options.etcd_listen.map(|address| address.to_string());
+    node.raft.set_etcd_endpoint(endpoint.unwrap_or_default());
+    let etcd = EtcdOptions {
+        keyspace: options.etcd_keyspace.clone(),
+    };
+    tokio::spawn(quorate_gateway::serve_etcd(
+        node.gateway.clone(),
+        etcd,
+        listener,
+        stopped,
+    ))
 }
 
 async fn listen(address: SocketAddr, insecure: bool) -> Result<TcpListener, ServerError> {

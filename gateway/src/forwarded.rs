@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use quorate_proto::internal::{EventsRequest, EventsResponse, Forward, ForwardResponse};
+use quorate_proto::internal::{
+    EtcdAnswer, EtcdCall, EventsRequest, EventsResponse, Forward, ForwardResponse,
+};
 use quorate_proto::v1::{self, pipeline_response::Response};
 use quorate_raft::ForwardHandler;
 use quorate_types::{NodeId, RangeId};
@@ -67,6 +69,13 @@ impl ForwardHandler for Handler {
             };
         };
         gateway.events_for_peer(range, request).await
+    }
+
+    async fn etcd(&self, range: RangeId, call: EtcdCall) -> EtcdAnswer {
+        match self.gateway.upgrade() {
+            Some(gateway) => gateway.etcd_for_peer(range, call).await,
+            None => EtcdAnswer::default(),
+        }
     }
 }
 

@@ -27,6 +27,7 @@ mod costs;
 mod deadline;
 mod delete_prefix;
 mod errors;
+mod etcd;
 mod eventual;
 mod eventual_errors;
 mod explain;
@@ -75,6 +76,7 @@ pub use context::{Context, Forwarded};
 pub use delete_prefix::STEP_KEYS_MAX;
 pub use errors::{ERROR_DOMAIN, GatewayError, status_of};
 #[doc(hidden)]
+pub use etcd::{EtcdOptions, serve_etcd};
 pub use faults::Faults;
 pub use gateway::{Gateway, GatewayOptions};
 pub use http::{HTTP_CONNECTIONS_MAX, router, serve_http};

@@ -23,6 +23,7 @@ use crate::feed::Follower;
 use crate::hybrid::NodeClock;
 use crate::leases::{Due, LeaseTimer};
 use crate::machine::Applied;
+use crate::machine::etcd::Revisions;
 use crate::machine::leases::{Lease, LeaseName};
 use crate::network::Acknowledged;
 use crate::node::Faults;
@@ -34,6 +35,8 @@ pub(crate) type RangeRaft = Raft<Consensus, RangeMachine>;
 
 /// Pause before a leader that has its quorum's ear, and yet refused twice, is asked again.
 const LEASE_RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// How often it is looked whether a leader that hands over has done so.
+const MOVE_POLL: Duration = Duration::from_millis(10);
 /// Enough for a refusal, too little for a majority: see [`Faults`].
 const FAULTY_PATIENCE: Duration = Duration::from_micros(50);
 
@@ -397,6 +400,19 @@ impl Group {
         machine.leases().keys_of(name).cloned().collect()
     }
 
+    /// Looks at the counter of an etcd keyspace. What is visible in the table is counted by then.
+    pub fn etcd<T>(&self, look: impl FnOnce(&Revisions) -> T) -> T {
+        match self.shared.machine.lock().etcd() {
+            Some(revisions) => look(revisions),
+            None => look(&Revisions::default()),
+        }
+    }
+
+    /// All leases that this range keeps, as far as is applied here.
+    pub fn lease_ids(&self) -> Vec<LeaseId> {
+        self.shared.machine.lock().leases().ids().collect()
+    }
+
     /// Up to `limit` leases that other ranges keep and that keys of this one are attached to, from
     /// the first behind `after` on.
     pub fn foreign_leases(&self, after: Option<LeaseName>, limit: usize) -> Vec<LeaseName> {
@@ -419,6 +435,24 @@ impl Group {
     /// Whether the replica's ticks are off, since nobody uses the range.
     pub fn is_quiet(&self) -> bool {
         self.quiet.load(Ordering::Relaxed)
+    }
+
+    /// Has another voter lead, and waits until this replica does not any more.
+    ///
+    /// # Errors
+    ///
+    /// [`ProposeError::Unknown`]: it leads still.
+    pub async fn move_leader(&self, to: NodeId, deadline: Instant) -> Result<(), ProposeError> {
+        self.wake();
+        let asked = self.raft.trigger().transfer_leader(to.0).await;
+        asked.map_err(|_| ProposeError::Stopped)?;
+        while self.is_leader() {
+            if Instant::now() >= deadline {
+                return Err(ProposeError::Unknown);
+            }
+            tokio::time::sleep(MOVE_POLL).await;
+        }
+        Ok(())
     }
 
     /// Marks the group as used. A leader's ticks start again if they had stopped; a follower's

@@ -36,6 +36,8 @@ pub trait ForwardHandler: Send + Sync {
 
     /// Reads, or waits for, the events of a range.
     async fn events(&self, range: RangeId, request: wire::EventsRequest) -> wire::EventsResponse;
+    /// Serves a call to an etcd keyspace.
+    async fn etcd(&self, range: RangeId, call: wire::EtcdCall) -> wire::EtcdAnswer;
 }
 
 /// Sends an answer to a request of the eventual path. Does not block.
@@ -167,7 +169,7 @@ impl Inner {
                 self.meet(from, &update);
                 self.serve_node(from, range, id, Body::CatalogUpdate(update));
             }
-            Body::Forward(_) | Body::Status(_) | Body::Events(_) => {
+            Body::Forward(_) | Body::Status(_) | Body::Events(_) | Body::Etcd(_) => {
                 self.serve_node(from, range, id, body)
             }
             Body::Eventual(request) => self.serve_eventual(from, range, id, *request),
@@ -182,6 +184,7 @@ impl Inner {
             | Body::ReplaceVoterResponse(_)
             | Body::EventualResponse(_)
             | Body::EventsResponse(_)
+            | Body::EtcdAnswer(_)
             | Body::Failure(_) => {
                 tracing::warn!(%from, "an answer that was sent as a question");
             }
@@ -248,7 +251,7 @@ impl Inner {
 
     fn serve_node(&self, from: NodeId, range: RangeId, id: u64, body: Body) {
         let Some(inner) = self.this() else { return };
-        let large = matches!(&body, Body::Status(_) | Body::Events(_));
+        let large = matches!(&body, Body::Status(_) | Body::Events(_) | Body::Etcd(_));
         let class = if large { Class::Bulk } else { Class::Consensus };
         tokio::spawn(async move {
             let answer = inner.serve_request(from, range, body).await;
@@ -301,6 +304,10 @@ impl Inner {
 
     async fn serve_request(self: &Arc<Self>, from: NodeId, range: RangeId, body: Body) -> Body {
         match body {
+            Body::Etcd(call) => match self.forward.get() {
+                Some(handler) => Body::EtcdAnswer(Box::new(handler.etcd(range, *call).await)),
+                None => failure("no gateway"),
+            },
             Body::Events(request) => match self.forward.get() {
                 Some(handler) => {
                     Body::EventsResponse(Box::new(handler.events(range, *request).await))

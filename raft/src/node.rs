@@ -223,6 +223,8 @@ pub(crate) struct Inner {
     pub(crate) feeds: crate::feed::Room,
     pub(crate) forward: OnceLock<Arc<dyn ForwardHandler>>,
     pub(crate) eventual: OnceLock<Arc<dyn EventualHandler>>,
+    /// Where this node serves etcd's clients.
+    pub(crate) etcd_endpoint: OnceLock<String>,
     pub(crate) started: u64,
     pub(crate) started_at: Instant,
     pub(crate) tasks: Mutex<Vec<AbortHandle>>,
@@ -286,6 +288,7 @@ impl RaftNode {
                 feeds: crate::feed::Room::new(options.followed_events_max),
                 forward: OnceLock::new(),
                 eventual: OnceLock::new(),
+                etcd_endpoint: OnceLock::new(),
                 started: seams.randomness.next(),
                 started_at: Instant::now(),
                 tasks: Mutex::default(),
@@ -419,6 +422,35 @@ impl RaftNode {
         let calls = &self.inner.calls;
         match calls.call(to, Class::Bulk, range.0, body, timeout).await? {
             Body::EventsResponse(response) => Ok(*response),
+            _ => Err(CallError::Refused("an answer of another kind".to_string())),
+        }
+    }
+
+    /// Where this node serves etcd's clients, `HOST:PORT`, for others to be told. Set once.
+    pub fn set_etcd_endpoint(&self, endpoint: String) {
+        // A second one is ignored.
+        let _ = self.inner.etcd_endpoint.set(endpoint);
+    }
+
+    /// Calls a replica of an etcd keyspace's range.
+    ///
+    /// # Errors
+    /// [`CallError`], which says whether the peer may have done it.
+    pub async fn ask_etcd(
+        &self,
+        to: NodeId,
+        range: RangeId,
+        call: wire::EtcdCall,
+        timeout: Duration,
+    ) -> Result<wire::EtcdAnswer, CallError> {
+        let class = match &call.call {
+            Some(wire::etcd_call::Call::Range(_)) => Class::Bulk,
+            Some(_) | None => Class::Consensus,
+        };
+        let body = Body::Etcd(Box::new(call));
+        let calls = &self.inner.calls;
+        match calls.call(to, class, range.0, body, timeout).await? {
+            Body::EtcdAnswer(answer) => Ok(*answer),
             _ => Err(CallError::Refused("an answer of another kind".to_string())),
         }
     }

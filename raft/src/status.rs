@@ -114,6 +114,7 @@ impl Inner {
             id: self.node.0,
             endpoint: self.options.node.endpoint.clone(),
             http: self.options.node.http.clone(),
+            etcd: self.etcd_endpoint.get().cloned().unwrap_or_default(),
             zone: self.options.node.zone.clone(),
             weight: self.options.node.weight,
             reachable: true,

@@ -14,6 +14,9 @@ use crate::dev::{self, Console, DevOptions, Topology};
 /// The endpoint that commands use when none is given.
 const ENDPOINT_DEFAULT: &str = "127.0.0.1:7450";
 
+/// Where etcd's clients look for it.
+const ETCD_PORT_DEFAULT: u16 = 2379;
+
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
   quorate dev
@@ -31,6 +34,10 @@ pub(super) struct DevArgs {
     /// The first port; 0: any that are free
     #[arg(long, value_name = "PORT", default_value = "7450")]
     port: u16,
+    /// The first port for etcd's clients, node N's is PORT+2(N-1); 0: any that are free
+    /// [default: 2379; 0 where --port is 0]
+    #[arg(long, value_name = "PORT")]
+    etcd_port: Option<u16>,
     /// Written when a linearizable put has succeeded: endpoints and nodes as JSON
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -43,6 +50,10 @@ pub(super) async fn run(args: DevArgs) -> Result<(), CliError> {
         nodes: args.nodes,
         dir: args.dir,
         port: args.port,
+        etcd_port: args.etcd_port.unwrap_or(match args.port {
+            0 => 0,
+            _ => ETCD_PORT_DEFAULT,
+        }),
         ready_file: args.ready_file,
     };
     let told_to_stop = || {
@@ -75,22 +86,27 @@ fn welcome(topology: &Topology, pids: &[u32], program: &str) -> String {
             node.id.to_string(),
             node.listen.to_string(),
             node.http.to_string(),
+            node.etcd.map_or("-".to_owned(), |etcd| etcd.to_string()),
             pid.to_string(),
             node.dir.display().to_string(),
         ]
     });
-    let table = super::table::table(&["node", "grpc", "http", "pid", "dir"], rows);
+    let table = super::table::table(&["node", "grpc", "http", "etcd", "pid", "dir"], rows);
     let endpoints = topology.endpoints().join(",");
     let flag = match topology.endpoints().first() {
         Some(first) if first == ENDPOINT_DEFAULT => String::new(),
         _ => format!(" --endpoints {endpoints}"),
+    };
+    let etcd = match topology.etcd_endpoints().first() {
+        Some(first) => format!("  etcdctl --endpoints {first} put greeting hello\n"),
+        None => String::new(),
     };
     format!(
         "Quorate is ready: {} node(s)\n\n{table}\n\n\
          Try, in another terminal:\n  \
          {program} put greeting hello{flag}\n  \
          {program} get greeting{flag}\n  \
-         {program} status{flag}\n\
+         {program} status{flag}\n{etcd}\
          To keep on when a node is lost: export QUORATE_ENDPOINTS={endpoints}\n\n\
          Ctrl-C stops all nodes; the data stays.\n",
         topology.nodes.len(),
@@ -106,7 +122,7 @@ mod tests {
 
     #[test]
     fn examples_name_endpoints_that_are_not_the_default() {
-        let topology = Topology::plan(1, 0, &[], Path::new("d")).unwrap();
+        let topology = Topology::plan(1, 0, 0, &[], Path::new("d")).unwrap();
         let endpoint = topology.endpoints()[0].clone();
         let text = welcome(&topology, &[7], "quorate");
         let expected = format!("quorate get greeting --endpoints {endpoint}");

@@ -252,6 +252,7 @@ fn print_one(output: &mut Output, keyspace: &v1::Keyspace, what: &str) -> Result
         0 => "none".to_owned(),
         millis => format_duration(Duration::from_millis(millis)),
     };
+    let api = api_of(&options).to_owned();
     let quota = match options.quota_bytes.unwrap_or(0) {
         0 => "none".to_owned(),
         bytes => super::table::bytes(bytes),
@@ -261,8 +262,8 @@ fn print_one(output: &mut Output, keyspace: &v1::Keyspace, what: &str) -> Result
         ("id", keyspace.id.to_string()),
         ("mode", options.mode),
         ("conflict", options.conflict),
-        ("partitioning", options.partitioning.clone()),
-        ("api", api_of(&options).to_owned()),
+        ("partitioning", options.partitioning),
+        ("api", api),
         ("copies", options.replication.to_string()),
         ("history", history(options.history_ms)),
         ("ttl", or_none(options.ttl_ms)),

@@ -30,6 +30,8 @@ pub struct DevOptions {
     pub dir: PathBuf,
     /// The first port; 0: any free ones.
     pub port: u16,
+    /// The first port for etcd's clients; 0: any free ones.
+    pub etcd_port: u16,
     /// Written when the cluster is ready, removed when it stops.
     pub ready_file: Option<PathBuf>,
 }
@@ -56,7 +58,13 @@ pub async fn run<F: Future<Output = ()>>(
     let dir = path::absolute(&options.dir)
         .map_err(|error| DevError::file("find", &options.dir, error))?;
     let last = folder::last_ports(&dir);
-    let topology = Topology::plan(options.nodes, options.port, &last, &dir)?;
+    let topology = Topology::plan(options.nodes, options.port, options.etcd_port, &last, &dir)?;
+    for node in topology.nodes.iter().filter(|node| node.etcd.is_none()) {
+        console.warn(&format!(
+            "node {} serves no etcd clients: its port is in use; --etcd-port chooses others",
+            node.id
+        ));
+    }
     let _folder = Folder::open(&dir, options.nodes, topology.ports())?;
     remove_ready_file(&options);
     let mut cluster = Cluster::start(topology, console)?;

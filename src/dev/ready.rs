@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use quorate_client::{Client, ClientError, ClientOptions, ReadOptions, WriteOptions};
-use quorate_types::{Ladder, Level};
+use quorate_types::{Api, KeyspaceOptions, Ladder, Level, Mode};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::error::DevError;
 use super::folder::write_atomically;
 use super::topology::Topology;
+use crate::cli::server::ETCD_KEYSPACE_DEFAULT;
 
 /// Time of one try of the put; it is repeated until it succeeds.
 const TRY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -31,6 +32,7 @@ pub(super) async fn wait(topology: &Topology) -> Vec<u64> {
     while put_once(&topology.endpoints()).await.is_err() {
         sleep(TRY_PAUSE).await;
     }
+    make_etcd_keyspace(topology).await;
     let asked = topology.nodes.iter().map(|node| async {
         let answers = timeout(NODE_TIMEOUT, answers(node.listen.to_string()));
         (node.id, answers.await.is_ok())
@@ -61,6 +63,34 @@ async fn put_once(endpoints: &[String]) -> Result<(), ClientError> {
     client.put_with(KEY, "", options.clone()).await?;
     client.delete_with(KEY, options).await?;
     Ok(())
+}
+
+/// What etcd's clients see is there from the beginning, or from an earlier run.
+async fn make_etcd_keyspace(topology: &Topology) {
+    if topology.etcd_endpoints().is_empty() {
+        return;
+    }
+    let replication = u8::try_from(topology.nodes.len()).unwrap_or(u8::MAX);
+    let options = KeyspaceOptions {
+        mode: Mode::Strong,
+        api: Api::Etcd,
+        replication: replication.min(KeyspaceOptions::default().replication),
+        ..KeyspaceOptions::default()
+    };
+    let make = async || {
+        let client = client(topology.endpoints())?;
+        match client.admin().keyspace(ETCD_KEYSPACE_DEFAULT).await? {
+            Some(_) => Ok(()),
+            None => {
+                let admin = client.admin();
+                let made = admin.create_keyspace(ETCD_KEYSPACE_DEFAULT, &options);
+                made.await.map(|_| ())
+            }
+        }
+    };
+    while make().await.is_err() {
+        sleep(TRY_PAUSE).await;
+    }
 }
 
 async fn answers(endpoint: String) {
@@ -94,8 +124,7 @@ fn description(topology: &Topology, pids: &[u32]) -> Value {
     });
     json!({
         "endpoints": topology.endpoints(),
-        // No node speaks etcd's protocol.
-        "etcd": [],
+        "etcd": topology.etcd_endpoints(),
         "nodes": nodes.collect::<Vec<_>>(),
     })
 }
@@ -108,13 +137,13 @@ mod tests {
 
     #[test]
     fn the_ready_file_has_the_fields_of_the_interface() {
-        let topology = Topology::plan(2, 0, &[], Path::new("/data")).unwrap();
+        let topology = Topology::plan(2, 0, 0, &[], Path::new("/data")).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ready.json");
         write_file(&path, &topology, &[11, 12]).unwrap();
         let read: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(read["endpoints"].as_array().unwrap().len(), 2);
-        assert_eq!(read["etcd"], json!([]));
+        assert_eq!(read["etcd"].as_array().unwrap().len(), 2);
         assert_eq!(read["nodes"][1]["id"], 2);
         assert_eq!(read["nodes"][1]["pid"], 12);
         assert_eq!(read["nodes"][1]["dir"], "/data/node-2");

@@ -24,6 +24,8 @@ pub struct NodePlan {
     pub listen: SocketAddr,
     /// Where it serves HTTP.
     pub http: SocketAddr,
+    /// Where it serves etcd's clients; none: the port was not free.
+    pub etcd: Option<SocketAddr>,
     /// Its data folder.
     pub dir: PathBuf,
 }
@@ -36,14 +38,21 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Plans `nodes` nodes below `dir`, from `port` on, or on free ports if it is 0: those of
+    /// Plans `nodes` nodes below `dir`, with etcd's clients at every other port from `etcd_port` on
+    /// (where that is free; 0: at any), and the rest from `port` on, or on free ports if it is 0: those of
     /// `last` if all of them are free, so that who knows an address can keep it. All ports
     /// were free a moment ago.
     ///
     /// # Errors
     ///
     /// [`DevError::NodeCount`], [`DevError::PortsPastEnd`], [`DevError::PortInUse`].
-    pub fn plan(nodes: u16, port: u16, last: &[u16], dir: &Path) -> Result<Self, DevError> {
+    pub fn plan(
+        nodes: u16,
+        port: u16,
+        etcd_port: u16,
+        last: &[u16],
+        dir: &Path,
+    ) -> Result<Self, DevError> {
         if nodes == 0 || nodes > DEV_NODES_MAX {
             return Err(DevError::NodeCount { nodes });
         }
@@ -60,13 +69,16 @@ impl Topology {
             Ok(held) if again => held,
             Ok(_) | Err(_) => hold_all(&wanted)?,
         };
+        let etcd = hold_for_etcd(nodes, etcd_port);
         let plans = held
             .chunks_exact(usize::from(PORTS_PER_NODE))
+            .zip(etcd.iter())
             .zip(1..)
-            .map(|(pair, id)| NodePlan {
+            .map(|((pair, etcd), id)| NodePlan {
                 id,
                 listen: pair[0].1,
                 http: pair[1].1,
+                etcd: etcd.as_ref().map(|held| held.1),
                 dir: dir.join(format!("node-{id}")),
             });
         Ok(Self {
@@ -87,6 +99,12 @@ impl Topology {
             .collect()
     }
 
+    /// Where etcd's clients connect.
+    pub fn etcd_endpoints(&self) -> Vec<String> {
+        let served = self.nodes.iter().filter_map(|node| node.etcd);
+        served.map(|address| address.to_string()).collect()
+    }
+
     /// All ports, in the order of the nodes.
     pub fn ports(&self) -> Vec<u16> {
         self.nodes
@@ -105,6 +123,7 @@ impl Topology {
             format!("--http-listen={}", node.http),
             format!("--cluster={CLUSTER_NAME}"),
         ];
+        arguments.extend(node.etcd.map(|etcd| format!("--etcd-listen={etcd}")));
         let peers = self.nodes.iter().filter(|peer| peer.id != node.id);
         arguments.extend(peers.map(|peer| format!("--peer={}={}", peer.id, peer.listen)));
         arguments
@@ -114,6 +133,15 @@ impl Topology {
 /// All are held until the last is found: no port is given out twice.
 fn hold_all(ports: &[u16]) -> Result<Vec<(TcpListener, SocketAddr)>, DevError> {
     ports.iter().map(|port| hold(*port)).collect()
+}
+
+/// For each node a port for etcd's clients. One that is in use is done without.
+fn hold_for_etcd(nodes: u16, port: u16) -> Vec<Option<(TcpListener, SocketAddr)>> {
+    let ports = (0..nodes).map(|node| match port {
+        0 => Some(0),
+        port => port.checked_add(node * PORTS_PER_NODE),
+    });
+    ports.map(|port| hold(port?).ok()).collect()
 }
 
 fn hold(port: u16) -> Result<(TcpListener, SocketAddr), DevError> {
@@ -134,7 +162,7 @@ mod tests {
 
     #[test]
     fn any_free_ports_are_all_different() {
-        let topology = Topology::plan(3, 0, &[], Path::new("d")).unwrap();
+        let topology = Topology::plan(3, 0, 0, &[], Path::new("d")).unwrap();
         let mut ports = topology.ports();
         ports.sort_unstable();
         ports.dedup();
@@ -146,7 +174,7 @@ mod tests {
     fn ports_follow_each_other_and_one_in_use_is_named() {
         let holder = TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = holder.local_addr().unwrap();
-        match Topology::plan(1, taken.port(), &[], Path::new("d")) {
+        match Topology::plan(1, taken.port(), 0, &[], Path::new("d")) {
             Err(DevError::PortInUse { address, .. }) => assert_eq!(address, taken),
             other => panic!("{other:?}"),
         }
@@ -154,33 +182,35 @@ mod tests {
 
     #[test]
     fn ports_of_the_last_run_are_taken_again_if_all_are_free() {
-        let last = Topology::plan(2, 0, &[], Path::new("d")).unwrap().ports();
-        let again = Topology::plan(2, 0, &last, Path::new("d")).unwrap();
+        let last = Topology::plan(2, 0, 0, &[], Path::new("d"))
+            .unwrap()
+            .ports();
+        let again = Topology::plan(2, 0, 0, &last, Path::new("d")).unwrap();
         assert_eq!(again.ports(), last);
         let _holder = TcpListener::bind(("127.0.0.1", last[1])).unwrap();
-        let others = Topology::plan(2, 0, &last, Path::new("d")).unwrap();
+        let others = Topology::plan(2, 0, 0, &last, Path::new("d")).unwrap();
         assert!(!others.ports().contains(&last[1]));
     }
 
     #[test]
     fn counts_and_ports_have_bounds() {
         assert!(matches!(
-            Topology::plan(0, 0, &[], Path::new("d")),
+            Topology::plan(0, 0, 0, &[], Path::new("d")),
             Err(DevError::NodeCount { nodes: 0 })
         ));
         assert!(matches!(
-            Topology::plan(10, 0, &[], Path::new("d")),
+            Topology::plan(10, 0, 0, &[], Path::new("d")),
             Err(DevError::NodeCount { .. })
         ));
         assert!(matches!(
-            Topology::plan(3, 65_531, &[], Path::new("d")),
+            Topology::plan(3, 65_531, 0, &[], Path::new("d")),
             Err(DevError::PortsPastEnd { .. })
         ));
     }
 
     #[test]
     fn a_node_is_told_of_the_others() {
-        let topology = Topology::plan(3, 0, &[], Path::new("d")).unwrap();
+        let topology = Topology::plan(3, 0, 0, &[], Path::new("d")).unwrap();
         let arguments = topology.arguments(&topology.nodes[1]);
         let peers: Vec<_> = arguments
             .iter()

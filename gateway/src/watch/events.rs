@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message;
+use quorate_proto::etcd::mvccpb;
 use quorate_proto::internal::{EventsRequest, EventsResponse};
 use quorate_proto::v1;
 use quorate_raft::{
     AppliedAt, Event, Follower, Found, Group, KeyspaceView, Place, RangeView, ReadError, Wanted,
 };
 use quorate_types::limits::{CLOCK_OFFSET_MAX, MESSAGE_MAX_BYTES};
-use quorate_types::{KeyInterval, RangeId, Revision, Timestamp};
+use quorate_types::{Api, KeyInterval, RangeId, Revision, Timestamp};
 use tokio::time::Instant;
 
 use super::{MESSAGE_BYTES_MAX, interval_within, place_of, position_of};
@@ -40,28 +42,28 @@ const EVENT_BYTES_MAX: usize = MESSAGE_MAX_BYTES - (1 << 20);
 
 /// What is asked of one range.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// User keys; an empty end: none.
-    pub(super) start: Bytes,
-    pub(super) end: Bytes,
+    pub(crate) start: Bytes,
+    pub(crate) end: Bytes,
     /// None: from now on.
-    pub(super) after: Option<Place>,
-    pub(super) events_max: usize,
-    pub(super) bytes_max: usize,
-    pub(super) no_puts: bool,
-    pub(super) no_deletes: bool,
-    pub(super) previous: bool,
+    pub(crate) after: Option<Place>,
+    pub(crate) events_max: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) no_puts: bool,
+    pub(crate) no_deletes: bool,
+    pub(crate) previous: bool,
     /// How long to wait for the first event.
-    pub(super) wait: Duration,
+    pub(crate) wait: Duration,
 }
 
 /// Events of one range, and the place behind them.
 #[derive(Debug)]
-pub(super) struct Page {
-    pub(super) events: Vec<v1::WatchEvent>,
-    pub(super) place: Place,
+pub(crate) struct Page {
+    pub(crate) events: Vec<v1::WatchEvent>,
+    pub(crate) place: Place,
     /// The replica hears from no leader.
-    pub(super) is_cut_off: bool,
+    pub(crate) is_cut_off: bool,
 }
 
 /// A range and its keys that are read.
@@ -330,6 +332,9 @@ impl Gateway {
         };
         let user_key = user_key(reading.keyspace, &key);
         match event.version {
+            None if reading.keyspace.options.api == Api::Etcd => {
+                told.entry = Some(deleted_in_etcd(group, user_key.clone(), revision));
+            }
             None => {
                 told.entry = Some(v1::KeyValue {
                     key: user_key.clone(),
@@ -405,6 +410,20 @@ fn previous(
             Ok(0)
         }
         Err(error) => Err(stored(error)),
+    }
+}
+
+/// A delete in an etcd keyspace, whose clients count revisions in their own way.
+fn deleted_in_etcd(group: &Group, key: Bytes, revision: Revision) -> v1::KeyValue {
+    let row = mvccpb::KeyValue {
+        mod_revision: group.etcd(|revisions| revisions.at(revision)),
+        ..mvccpb::KeyValue::default()
+    };
+    v1::KeyValue {
+        key,
+        revision: revision.0,
+        value: row.encode_to_vec().into(),
+        ..v1::KeyValue::default()
     }
 }
 

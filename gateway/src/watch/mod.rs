@@ -35,6 +35,7 @@ use self::catch_up::CatchUp;
 use crate::errors::GatewayError;
 use crate::validate;
 
+pub(crate) use self::events::{Asked, Page};
 pub use self::stream::WatchService;
 
 /// Open watches on one connection.
@@ -62,7 +63,7 @@ struct Open {
 
 /// An open watch; given back when dropped.
 #[derive(Debug)]
-struct Opened {
+pub(crate) struct Opened {
     open: Arc<Mutex<Open>>,
     connection: Option<SocketAddr>,
 }
@@ -73,7 +74,7 @@ impl Watches {
     /// # Errors
     ///
     /// `OVERLOADED`: there are too many, here or on the connection.
-    fn open(&self, connection: Option<SocketAddr>) -> Result<Opened, GatewayError> {
+    pub(crate) fn open(&self, connection: Option<SocketAddr>) -> Result<Opened, GatewayError> {
         let refused = |what, limit: String| GatewayError::Overloaded {
             what,
             limit: limit.into(),
@@ -115,7 +116,7 @@ impl Drop for Opened {
 
 /// What a watch is of, as long as it lasts.
 #[derive(Clone, Debug)]
-struct Watched {
+pub(crate) struct Watched {
     keyspace: String,
     /// Another keyspace of the same name is another one.
     incarnation: u64,
@@ -132,6 +133,20 @@ struct Watched {
 type Begins = Vec<(RangeId, Option<Place>)>;
 
 impl Watched {
+    /// The keys that are asked for, of an etcd keyspace.
+    pub(crate) fn keys(keyspace: &KeyspaceView, asked: &Asked) -> Watched {
+        Watched {
+            keyspace: keyspace.name.clone(),
+            incarnation: keyspace.incarnation,
+            start: asked.start.clone(),
+            end: asked.end.clone(),
+            no_puts: asked.no_puts,
+            no_deletes: asked.no_deletes,
+            previous: asked.previous,
+            progress_interval: asked.wait,
+        }
+    }
+
     /// What a request asks for, and where its ranges begin.
     ///
     /// # Errors

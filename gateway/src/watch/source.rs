@@ -60,7 +60,7 @@ impl From<GatewayError> for Missed {
 impl Gateway {
     /// The next events of a range behind a place, from whichever replica has them. An empty page
     /// after a while: nothing has come.
-    pub(super) async fn next_page(
+    pub(crate) async fn next_page(
         &self,
         watched: &Watched,
         range: RangeId,

@@ -68,6 +68,11 @@ impl Leases {
         self.kept.len()
     }
 
+    /// Those that are kept here.
+    pub fn ids(&self) -> impl Iterator<Item = LeaseId> {
+        self.kept.keys().copied()
+    }
+
     /// A lease that is kept here.
     pub fn get(&self, id: LeaseId) -> Option<&Lease> {
         self.kept.get(&id)

@@ -21,6 +21,8 @@ pub(super) struct ServerFile {
     pub(super) dir: Option<PathBuf>,
     pub(super) listen: Option<SocketAddr>,
     pub(super) http_listen: Option<SocketAddr>,
+    pub(super) etcd_listen: Option<SocketAddr>,
+    pub(super) etcd_keyspace: Option<String>,
     #[serde(default)]
     pub(super) peers: Vec<PeerEntry>,
     pub(super) zone: Option<String>,

@@ -21,6 +21,8 @@ use crate::server::{PeerOptions, ServerOptions};
 pub const ZONE_DEFAULT: &str = "default";
 /// The cluster's name where none is given.
 pub const CLUSTER_DEFAULT: &str = "quorate";
+/// The keyspace that etcd's clients see.
+pub const ETCD_KEYSPACE_DEFAULT: &str = "etcd";
 const LISTEN_DEFAULT: &str = "127.0.0.1:7450";
 const ELECTION_DEFAULT_MS: u64 = 300;
 const ENGINE_MEMORY_DEFAULT_BYTES: u64 = 128 << 20;
@@ -58,6 +60,13 @@ pub struct ServerArgs {
     /// Address for metrics and health over HTTP [default: the gRPC port plus one]
     #[arg(long, value_name = "A:P")]
     pub http_listen: Option<SocketAddr>,
+    /// Address for etcd's clients, which see one keyspace [default: none]
+    #[arg(long, value_name = "A:P")]
+    pub etcd_listen: Option<SocketAddr>,
+    /// The keyspace that etcd's clients see; `keyspace create NAME --api etcd` makes it
+    /// [default: etcd]
+    #[arg(long, value_name = "NAME")]
+    pub etcd_keyspace: Option<String>,
     /// Another node, may be given many times
     #[arg(long = "peer", value_name = "ID=A:P[,zone=Z][,weight=W]", value_parser = parse_peer)]
     pub peers: Vec<PeerOptions>,
@@ -218,6 +227,11 @@ impl ServerArgs {
                 Some(address) => address,
                 None => next_port(listen)?,
             },
+            etcd_listen: self.etcd_listen.or(file.etcd_listen),
+            etcd_keyspace: self
+                .etcd_keyspace
+                .or(file.etcd_keyspace)
+                .unwrap_or_else(|| ETCD_KEYSPACE_DEFAULT.to_owned()),
             peers,
             detours: self.detours,
             clock_offset_file: self.clock_offset_file,
