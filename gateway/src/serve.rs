@@ -103,10 +103,20 @@ pub async fn serve_grpc(
     listener: TcpListener,
     stopped: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let incoming = Connections::new("grpc", CONNECTIONS_MAX).limit(incoming);
     let router = routes.into_axum_router();
     let routes = Routes::from(router.layer(map_response(name_refusal)));
+    serve_routes("grpc", routes, listener, stopped).await
+}
+
+/// Serves routes as they are.
+pub(crate) async fn serve_routes(
+    port: &'static str,
+    routes: Routes,
+    listener: TcpListener,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = Connections::new(port, CONNECTIONS_MAX).limit(incoming);
     Server::builder()
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -79,10 +79,11 @@ async fn make_etcd_keyspace(topology: &Topology) {
     };
     let make = async || {
         let client = client(topology.endpoints())?;
-        match client.admin().keyspace(ETCD_KEYSPACE_DEFAULT).await? {
-            Some(_) => Ok(()),
-            None => {
-                let admin = client.admin();
+        let admin = client.admin();
+        match admin.keyspace(ETCD_KEYSPACE_DEFAULT).await {
+            Ok(Some(_)) => Ok(()),
+            // One that is missing is an error, too.
+            Ok(None) | Err(_) => {
                 let made = admin.create_keyspace(ETCD_KEYSPACE_DEFAULT, &options);
                 made.await.map(|_| ())
             }

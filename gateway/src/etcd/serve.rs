@@ -17,7 +17,7 @@ use super::lease::LeaseService;
 use super::maintenance::MaintenanceService;
 use super::watch::WatchService;
 use crate::gateway::Gateway;
-use crate::serve::{ServeError, serve_grpc};
+use crate::serve::{ServeError, serve_routes};
 
 /// What etcd's port serves.
 #[derive(Clone, Debug)]
@@ -49,5 +49,5 @@ pub async fn serve_etcd(
         .add_service(ClusterServer::new(ClusterService(store.clone())))
         .add_service(MaintenanceServer::new(MaintenanceService(store.clone())))
         .add_service(AuthServer::new(AuthService(store)));
-    serve_grpc(routes, listener, stopped).await
+    serve_routes("etcd", routes, listener, stopped).await
 }
