@@ -102,6 +102,8 @@ const CALLS: &[(&str, Kind)] = &[
 struct Seen<'a> {
     program: &'a Path,
     endpoint: String,
+    /// Of all nodes: only the leader moves its leadership.
+    all: String,
     dir: tempfile::TempDir,
     lease: String,
 }
@@ -111,9 +113,13 @@ impl Seen<'_> {
         let call = call
             .replace("LEASE", &self.lease)
             .replace("DIR", &self.dir.path().display().to_string());
+        let endpoints = match call.starts_with("move-leader") {
+            true => &self.all,
+            false => &self.endpoint,
+        };
         let mut command = Command::new(self.program);
         command
-            .args(["--endpoints", &self.endpoint])
+            .args(["--endpoints", endpoints])
             .args(call.split(' '))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -184,13 +190,14 @@ fn etcdctl_sees_no_difference() {
         return;
     };
     let (etcd, quorate) = (start_etcd(&etcd), start_quorate());
-    let seen = |endpoint: &str| Seen {
+    let seen = |endpoints: &[String]| Seen {
         program: &etcdctl,
-        endpoint: endpoint.to_owned(),
+        endpoint: endpoints[0].clone(),
+        all: endpoints.join(","),
         dir: tempfile::tempdir().unwrap(),
         lease: String::new(),
     };
-    let mut sides = [seen(&etcd.endpoints[0]), seen(&quorate.endpoints[0])];
+    let mut sides = [seen(&etcd.endpoints), seen(&quorate.endpoints)];
     let mut different = 0;
     for (call, kind) in CALLS {
         let [first, second] = &mut sides;

@@ -126,7 +126,11 @@ impl Store {
                 let request = CompactionRequest { revision, physical };
                 told(kv.compact(request).await, |a| mask(&mut a.header))
             }
-            Operation::Watch(create) => self.watch(create).await,
+            Operation::Watch(create) => {
+                // A watch begins with what its node knows: this has the node know everything.
+                drop(kv.range(all()).await);
+                self.watch(create).await
+            }
             lease => self.lease(lease).await,
         }
     }
