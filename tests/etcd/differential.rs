@@ -8,6 +8,8 @@
 //! - the time that a lease has left (`TTL` of TimeToLive), but for whether it has any;
 //! - the order of leases in LeaseLeases, and of keys in TimeToLive;
 //! - how a watch's events are spread over responses.
+//!
+//! Before a watch, the same node serves a linearizable read: it begins with what its node knows.
 
 use std::time::Instant;
 
