@@ -195,21 +195,35 @@ impl Dice {
         }
     }
 
+    /// Two things that only etcd lets through are left out (docs/ETCD.md): deletes to the end of
+    /// all keys beside puts, and keys that one inner transaction puts and the next deletes.
     fn branch(&mut self, depth: u64) -> Vec<RequestOp> {
         let many = self.below(4);
+        let mut inner = depth;
         (0..many)
             .map(|_| {
-                let request = match self.below(if depth > 0 { 8 } else { 7 }) {
+                let request = match self.below(if inner > 0 { 8 } else { 7 }) {
                     0..=2 => Request::RequestPut(self.put()),
                     3..=5 => Request::RequestRange(self.range()),
-                    6 => Request::RequestDeleteRange(self.delete()),
-                    _ => Request::RequestTxn(self.txn(depth - 1)),
+                    6 => Request::RequestDeleteRange(self.inner_delete()),
+                    _ => {
+                        inner = 0;
+                        Request::RequestTxn(self.txn(depth - 1))
+                    }
                 };
                 RequestOp {
                     request: Some(request),
                 }
             })
             .collect()
+    }
+
+    fn inner_delete(&mut self) -> DeleteRangeRequest {
+        let mut delete = self.delete();
+        if delete.range_end[..] == [0] {
+            delete.range_end = Bytes::new();
+        }
+        delete
     }
 
     fn watch(&mut self) -> WatchCreateRequest {

@@ -203,30 +203,20 @@ impl Store {
             // The other end lives as long as the answers, which are read next.
             let _ = requests.send(WatchRequest { request_union });
         };
+        let from = create.start_revision;
         ask(RequestUnion::CreateRequest(create));
         let requested = tokio_stream::wrappers::UnboundedReceiverStream::new(receiver);
         let mut answers = self.watch.clone().watch(requested).await?.into_inner();
         let mut text = String::new();
         let created = next(&mut answers).await?;
         let id = created.watch_id;
+        let now = created.header.as_ref().map_or(0, |header| header.revision);
         note(&mut text, created.clone());
         if created.canceled {
             return Ok(text);
         }
-        let mut events = Vec::new();
-        let over = loop {
-            ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
-            let answer = tokio::time::timeout(PROGRESS_INTERVAL, next(&mut answers)).await;
-            let Ok(answer) = answer else { continue };
-            let mut answer = answer?;
-            events.append(&mut answer.events);
-            if answer.watch_id == NO_WATCH || answer.canceled {
-                break answer;
-            }
-        };
-        text.push_str(&format!("{events:?}; "));
-        let was_cancelled = over.canceled;
-        note(&mut text, over);
+        // While a watch waits for a revision to come, etcd is silent about progress.
+        let was_cancelled = from <= now && self.catch_up(&ask, &mut answers, &mut text).await?;
         ask(RequestUnion::CancelRequest(WatchCancelRequest {
             watch_id: id,
         }));
@@ -241,6 +231,30 @@ impl Store {
             }
         }
         Ok(text)
+    }
+
+    /// Reads until the watch has caught up; whether it is over.
+    async fn catch_up(
+        &self,
+        ask: &impl Fn(RequestUnion),
+        answers: &mut Streaming<WatchResponse>,
+        text: &mut String,
+    ) -> Result<bool, Status> {
+        let mut events = Vec::new();
+        let over = loop {
+            ask(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+            let answer = tokio::time::timeout(PROGRESS_INTERVAL, next(answers)).await;
+            let Ok(answer) = answer else { continue };
+            let mut answer = answer?;
+            events.append(&mut answer.events);
+            if answer.watch_id == NO_WATCH || answer.canceled {
+                break answer;
+            }
+        };
+        text.push_str(&format!("{events:?}; "));
+        let is_over = over.canceled;
+        note(text, over);
+        Ok(is_over)
     }
 }
 
