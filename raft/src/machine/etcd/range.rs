@@ -166,6 +166,10 @@ impl<'a> RangeAnswer<'a> {
         if self.request.keys_only {
             for row in &mut self.held {
                 row.value = Bytes::new();
+                // etcd answers from its index, which knows no leases, where it needs no values.
+                if target != SortTarget::Value {
+                    row.lease = 0;
+                }
             }
         }
         RangeResponse {

@@ -278,6 +278,30 @@ fn what_is_refused_leaves_nothing_behind() {
 }
 
 #[test]
+fn keys_alone_come_without_leases_unless_values_were_compared() {
+    let mut keyspace = Keyspace::default();
+    let grant = LeaseGrant {
+        id: 77,
+        ttl: 5_000_000,
+    };
+    keyspace.apply(Operation::LeaseGrant(grant));
+    let leased = PutRequest {
+        lease: 77,
+        ..put("a", "1")
+    };
+    keyspace.ask(Request::Put(leased)).1.unwrap();
+    for (sort_target, lease) in [(0, 0), (1, 0), (4, 77)] {
+        let keys = keyspace.range(RangeRequest {
+            keys_only: true,
+            sort_target,
+            ..all()
+        });
+        assert_eq!(keys.kvs[0].lease, lease);
+        assert!(keys.kvs[0].value.is_empty());
+    }
+}
+
+#[test]
 fn of_a_missing_lease_and_a_missing_key_the_lease_is_named() {
     let mut keyspace = Keyspace::default();
     let both = PutRequest {
