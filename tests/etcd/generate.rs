@@ -116,7 +116,7 @@ impl Dice {
     }
 
     fn range(&mut self) -> RangeRequest {
-        RangeRequest {
+        let mut range = RangeRequest {
             key: self.key(),
             range_end: self.end(),
             limit: if self.one_in(3) {
@@ -134,7 +134,12 @@ impl Dice {
             max_mod_revision: self.maybe_revision(8),
             min_create_revision: self.maybe_revision(8),
             max_create_revision: self.maybe_revision(8),
+        };
+        // etcd sorts only the first keys then (docs/ETCD.md).
+        if range.sort_order == 0 && range.limit > 0 {
+            range.sort_target = 0;
         }
+        range
     }
 
     fn put(&mut self) -> PutRequest {
