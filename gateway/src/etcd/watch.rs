@@ -196,6 +196,8 @@ impl Session {
         self.answer(response.clone()).await;
         if create.start_revision > 0 && create.start_revision < looked.compacted {
             let canceled = WatchResponse {
+                // As etcd has it: of no revision.
+                header: Some(self.store.header(0, answered.term)),
                 created: false,
                 canceled: true,
                 compact_revision: looked.compacted,
@@ -461,7 +463,7 @@ impl One {
                 let looked = self.store.look(EtcdLook::default(), deadline).await;
                 Some(looked.map(|(answered, looked)| WatchResponse {
                     compact_revision: looked.compacted,
-                    ..over(answered.revision, answered.term)
+                    ..over(0, answered.term)
                 }))
             }
             Some(Reason::KeyspaceNotFound) => Some(Ok(WatchResponse {

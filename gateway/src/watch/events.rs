@@ -364,7 +364,7 @@ impl Gateway {
                 told.typed = shown.typed;
             }
         }
-        if reading.asked.previous {
+        if reading.asked.previous && !is_oldest_in_etcd(reading.keyspace, group, revision) {
             size += previous(group, &mut told, &key, size)?;
         }
         Ok((told, size))
@@ -411,6 +411,12 @@ fn previous(
         }
         Err(error) => Err(stored(error)),
     }
+}
+
+/// Whether what was there before an event is what etcd's clients have compacted.
+fn is_oldest_in_etcd(keyspace: &KeyspaceView, group: &Group, revision: Revision) -> bool {
+    keyspace.options.api == Api::Etcd
+        && group.etcd(|revisions| revisions.at(revision) <= revisions.compacted())
 }
 
 /// A delete in an etcd keyspace, whose clients count revisions in their own way.

@@ -136,15 +136,6 @@ impl<'a> RangeAnswer<'a> {
         )
     }
 
-    /// Rows that are held and will be answered as they are, so far. For answers in parts: only
-    /// where rows come in the order in which they are answered.
-    pub fn part(&mut self) -> Vec<KeyValue> {
-        match self.comes_sorted() && self.request.limit <= 0 {
-            true => std::mem::take(&mut self.held),
-            false => Vec::new(),
-        }
-    }
-
     /// The answer, at a revision of the store.
     pub fn finish(mut self, revision: i64) -> RangeResponse {
         let (order, target) = (self.order, self.target);
@@ -166,6 +157,10 @@ impl<'a> RangeAnswer<'a> {
         if self.request.keys_only {
             for row in &mut self.held {
                 row.value = Bytes::new();
+                // etcd answers from its index, which knows no leases, where it needs no values.
+                if target != SortTarget::Value {
+                    row.lease = 0;
+                }
             }
         }
         RangeResponse {

@@ -278,6 +278,60 @@ fn what_is_refused_leaves_nothing_behind() {
 }
 
 #[test]
+fn keys_alone_come_without_leases_unless_values_were_compared() {
+    let mut keyspace = Keyspace::default();
+    let grant = LeaseGrant {
+        id: 77,
+        ttl: 5_000_000,
+    };
+    keyspace.apply(Operation::LeaseGrant(grant));
+    let leased = PutRequest {
+        lease: 77,
+        ..put("a", "1")
+    };
+    keyspace.ask(Request::Put(leased)).1.unwrap();
+    for (sort_target, lease) in [(0, 0), (1, 0), (4, 77)] {
+        let keys = keyspace.range(RangeRequest {
+            keys_only: true,
+            sort_target,
+            ..all()
+        });
+        assert_eq!(keys.kvs[0].lease, lease);
+        assert!(keys.kvs[0].value.is_empty());
+    }
+}
+
+#[test]
+fn of_a_missing_lease_and_a_missing_key_the_lease_is_named() {
+    let mut keyspace = Keyspace::default();
+    let both = PutRequest {
+        lease: 77,
+        ignore_value: true,
+        ..put("b", "")
+    };
+    let (_, answer) = keyspace.ask(Request::Put(both));
+    assert_eq!(answer, Err(EtcdRefusal::LeaseNotFound));
+}
+
+#[test]
+fn a_transaction_inside_another_is_answered_with_an_empty_header() {
+    let mut keyspace = Keyspace::default();
+    keyspace.put("a", "1");
+    let inner = request_op::Request::RequestTxn(TxnRequest::default());
+    let outer = keyspace.txn(TxnRequest {
+        success: vec![operation(inner)],
+        ..TxnRequest::default()
+    });
+    assert_eq!(outer.header.unwrap().revision, 2);
+    match &outer.responses[0].response {
+        Some(Response::ResponseTxn(inner)) => {
+            assert_eq!(inner.header.as_ref().unwrap().revision, 0);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn the_end_of_a_lease_is_one_revision_for_all_its_keys() {
     let mut keyspace = Keyspace::default();
     let grant = LeaseGrant {

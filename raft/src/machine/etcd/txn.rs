@@ -134,6 +134,12 @@ impl<'a> Run<'a> {
         for operation in branch(txn, succeeded) {
             match &operation.request {
                 Some(request_op::Request::RequestPut(put)) => self.may_put(put)?,
+                // Before the first revision is read as now, until something was compacted.
+                Some(request_op::Request::RequestRange(range))
+                    if range.revision < 0 && self.revisions.compacted() > 0 =>
+                {
+                    self.revisions.moment_of(range.revision)?;
+                }
                 Some(request_op::Request::RequestRange(range)) => {
                     self.moment(range)?;
                 }
@@ -145,9 +151,15 @@ impl<'a> Run<'a> {
     }
 
     fn may_put(&mut self, put: &PutRequest) -> Result<(), Failed> {
+        // The lease first: of two reasons, clients expect etcd's.
+        self.may_attach(put)?;
         if (put.ignore_value || put.ignore_lease) && self.get(&put.key)?.is_none() {
             return Err(EtcdRefusal::KeyNotFound.into());
         }
+        Ok(())
+    }
+
+    fn may_attach(&self, put: &PutRequest) -> Result<(), EtcdRefusal> {
         if put.lease == 0 {
             return Ok(());
         }
@@ -156,13 +168,13 @@ impl<'a> Run<'a> {
             .get(LeaseId(put.lease.cast_unsigned()))
             .is_none()
         {
-            return Err(EtcdRefusal::LeaseNotFound.into());
+            return Err(EtcdRefusal::LeaseNotFound);
         }
         let stored: Bytes = [&self.prefix[..], &put.key[..]].concat().into();
         match self.leases.refuses(&attachment(stored, put.lease)) {
             None => Ok(()),
-            Some(ApplyRefusal::LeaseFull) => Err(EtcdRefusal::LeaseFull.into()),
-            Some(_) => Err(EtcdRefusal::LeaseNotFound.into()),
+            Some(ApplyRefusal::LeaseFull) => Err(EtcdRefusal::LeaseFull),
+            Some(_) => Err(EtcdRefusal::LeaseNotFound),
         }
     }
 
@@ -181,7 +193,8 @@ impl<'a> Run<'a> {
             responses.push(ResponseOp { response });
         }
         Ok(TxnResponse {
-            header: None,
+            // Of one inside another, etcd's is there and empty.
+            header: Some(ResponseHeader::default()),
             succeeded,
             responses,
         })
