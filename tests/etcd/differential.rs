@@ -7,7 +7,7 @@
 //! - the id of a lease that the server picks;
 //! - the time that a lease has left (`TTL` of TimeToLive), but for whether it has any;
 //! - the order of leases in LeaseLeases, and of keys in TimeToLive;
-//! - how a watch's events are spread over responses.
+//! - how a watch's events are spread over responses, and the order of those of one revision.
 //!
 //! Before a watch, the same node serves a linearizable read: it begins with what its node knows.
 

@@ -251,6 +251,11 @@ impl Store {
                 break answer;
             }
         };
+        // etcd tells events of one revision in the order of their operations, we by key.
+        events.sort_by_key(|event| {
+            let kv = event.kv.clone().unwrap_or_default();
+            (kv.mod_revision, kv.key)
+        });
         text.push_str(&format!("{events:?}; "));
         let is_over = over.canceled;
         note(text, over);
