@@ -220,17 +220,19 @@ impl Store {
         ask(RequestUnion::CancelRequest(WatchCancelRequest {
             watch_id: id,
         }));
-        while !was_cancelled {
+        if was_cancelled {
+            return Ok(text);
+        }
+        loop {
             let answer = next(&mut answers).await?;
             if answer.watch_id != NO_WATCH {
                 let over = answer.canceled;
                 note(&mut text, answer);
                 if over {
-                    break;
+                    return Ok(text);
                 }
             }
         }
-        Ok(text)
     }
 
     /// Reads until the watch has caught up; whether it is over.
