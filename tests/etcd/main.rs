@@ -7,5 +7,6 @@
 mod commands;
 mod differential;
 mod generate;
+mod lines;
 mod send;
 mod servers;

@@ -6,11 +6,14 @@
 //! (`quorate_raft::machine::etcd`). Served and not served: docs/ETCD.md.
 
 mod cluster;
+mod election;
 mod errors;
 mod here;
 mod kv;
 mod lease;
+mod lock;
 mod maintenance;
+mod queue;
 mod serve;
 mod validate;
 mod watch;

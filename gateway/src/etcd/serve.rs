@@ -6,14 +6,18 @@ use quorate_proto::etcd::etcdserverpb::kv_server::KvServer;
 use quorate_proto::etcd::etcdserverpb::lease_server::LeaseServer;
 use quorate_proto::etcd::etcdserverpb::maintenance_server::MaintenanceServer;
 use quorate_proto::etcd::etcdserverpb::watch_server::WatchServer;
+use quorate_proto::etcd::v3electionpb::election_server::ElectionServer;
+use quorate_proto::etcd::v3lockpb::lock_server::LockServer;
 use quorate_types::limits::MESSAGE_MAX_BYTES;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 use super::EtcdStore;
 use super::cluster::{AuthService, ClusterService};
+use super::election::ElectionService;
 use super::kv::KvService;
 use super::lease::LeaseService;
+use super::lock::LockService;
 use super::maintenance::MaintenanceService;
 use super::watch::WatchService;
 use crate::gateway::Gateway;
@@ -46,6 +50,8 @@ pub async fn serve_etcd(
     let routes = Routes::new(kv)
         .add_service(watch)
         .add_service(LeaseServer::new(LeaseService(store.clone())))
+        .add_service(LockServer::new(LockService(store.clone())))
+        .add_service(ElectionServer::new(ElectionService(store.clone())))
         .add_service(ClusterServer::new(ClusterService(store.clone())))
         .add_service(MaintenanceServer::new(MaintenanceService(store.clone())))
         .add_service(AuthServer::new(AuthService(store)));
