@@ -223,6 +223,15 @@ async fn what_a_log_acknowledged_survives_a_kill() {
     }
 }
 
+#[test]
+fn a_write_of_nothing_makes_no_file_longer() {
+    let place = Place::new();
+    std::fs::write(place.path("orders"), "write-back 0").unwrap();
+    let file = place.open("file");
+    file.write_at(&[], 1).unwrap();
+    assert_eq!(seen(&*file), Vec::<u8>::new());
+}
+
 fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for file in std::fs::read_dir(from).unwrap() {
