@@ -46,6 +46,7 @@ mod names;
 mod operations;
 mod outcome;
 mod page_token;
+mod patience;
 mod pipeline;
 mod plane;
 mod range_page;

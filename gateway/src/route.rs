@@ -20,8 +20,6 @@ use crate::context::Context;
 use crate::errors::GatewayError;
 use crate::gateway::Gateway;
 
-/// How often a peer that a request waits for is looked at: is it still there?
-const PEER_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a range without a majority in reach is given to come back before a request says so.
 const MAJORITY_PATIENCE: Duration = Duration::from_millis(1500);
 
@@ -274,8 +272,7 @@ impl Gateway {
         }
     }
 
-    /// Sends a request on, and gives up on a peer that has fallen silent: the time of a request is
-    /// not spent on a node that is gone.
+    /// Sends a request on.
     async fn send(
         &self,
         node: NodeId,
@@ -289,14 +286,7 @@ impl Gateway {
             timeout_ms: 0,
         };
         let sending = self.node().forward(node, range, left, request);
-        tokio::pin!(sending);
-        loop {
-            match tokio::time::timeout(PEER_CHECK_INTERVAL, &mut sending).await {
-                Ok(result) => return result,
-                Err(_) if !self.node().peer_reachable(node) => return Err(CallError::Lost),
-                Err(_) => {}
-            }
-        }
+        self.while_reachable(node, sending).await
     }
 
     /// What another node's answer means for the search.

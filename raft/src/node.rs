@@ -446,7 +446,7 @@ impl RaftNode {
         timeout: Duration,
     ) -> Result<wire::EtcdAnswer, CallError> {
         let class = match &call.call {
-            Some(wire::etcd_call::Call::Range(_)) => Class::Bulk,
+            Some(wire::etcd_call::Call::Range(_) | wire::etcd_call::Call::Page(_)) => Class::Bulk,
             Some(_) | None => Class::Consensus,
         };
         let body = Body::Etcd(Box::new(call));

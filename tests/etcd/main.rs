@@ -10,3 +10,4 @@ mod generate;
 mod lines;
 mod send;
 mod servers;
+mod streamed;

@@ -1,9 +1,6 @@
 //! `v3electionpb.Election`: whoever stands first in line leads, and says a value.
 
-use std::pin::Pin;
-
 use bytes::Bytes;
-use futures::Stream;
 use quorate_proto::etcd::etcdserverpb::{PutRequest, ResponseHeader, TxnRequest, request_op};
 use quorate_proto::etcd::v3electionpb::election_server::Election;
 use quorate_proto::etcd::v3electionpb::{
@@ -11,11 +8,11 @@ use quorate_proto::etcd::v3electionpb::{
     ProclaimResponse, ResignRequest, ResignResponse,
 };
 use quorate_types::prefix_end;
-use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
 use super::EtcdStore;
 use super::queue::{Waiting, made_at, operation, prefix_of, step};
+use super::streams::{Answers, Sender, sent_by};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -46,30 +43,23 @@ impl EtcdStore {
     }
 
     /// Tells who leads, and each time that changes or the leader says something else.
-    async fn observe(self, name: Bytes, told: mpsc::Sender<Result<LeaderResponse, Status>>) {
+    async fn observe(self, name: Bytes, told: Sender<LeaderResponse>) -> Result<(), Status> {
         let prefix = prefix_of(&name);
         let mut last = 0;
         loop {
-            let (header, kv) = match self.first(&name).await {
-                Ok(first) => first,
-                Err(status) => {
-                    // Who observed may have gone.
-                    let _ = told.send(Err(status)).await;
-                    return;
-                }
-            };
+            let (header, kv) = self.first(&name).await?;
             let seen = header.as_ref().map_or(0, |header| header.revision);
             let said = kv.as_ref().map_or(0, |kv| kv.mod_revision);
             if said != 0 && said != last {
                 last = said;
                 if told.send(Ok(LeaderResponse { header, kv })).await.is_err() {
-                    return;
+                    return Ok(());
                 }
             }
             let interval = (prefix.clone(), prefix_end(&prefix));
             tokio::select! {
                 () = self.wait_change_in(interval, seen, false) => {}
-                () = told.closed() => return,
+                () = told.closed() => return Ok(()),
             }
         }
     }
@@ -133,19 +123,17 @@ impl Election for ElectionService {
         }
     }
 
-    type ObserveStream = Pin<Box<dyn Stream<Item = Result<LeaderResponse, Status>> + Send>>;
+    type ObserveStream = Answers<LeaderResponse>;
 
     async fn observe(
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        let (told, receiver) = mpsc::channel(1);
         let name = request.into_inner().name;
-        tokio::spawn(self.0.clone().observe(name, told));
-        let stream = futures::stream::unfold(receiver, |mut receiver| async {
-            Some((receiver.recv().await?, receiver))
-        });
-        Ok(Response::new(Box::pin(stream)))
+        let store = self.0.clone();
+        Ok(Response::new(sent_by(move |told| {
+            store.observe(name, told)
+        })))
     }
 
     async fn resign(

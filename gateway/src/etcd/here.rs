@@ -99,15 +99,16 @@ impl Gateway {
     ) -> EtcdAnswer {
         let served = match call {
             Call::Command(command) => decide(group, command, deadline).await,
-            Call::Range(request) => match range(group, prefix, &request, deadline).await {
-                Ok(response) => Ok((
-                    response.header.map_or(0, |header| header.revision),
-                    Answer::Done(ResponseOp {
-                        response: Some(Response::ResponseRange(response)),
-                    }),
-                )),
-                Err(missed) => Err(missed),
-            },
+            Call::Range(request) => {
+                let answer = RangeAnswer::new(&request);
+                let read = range(group, prefix, &request, answer, deadline).await;
+                read.map(done)
+            }
+            Call::Page(request) => {
+                let answer = RangeAnswer::page(&request);
+                let read = range(group, prefix, &request, answer, deadline).await;
+                read.map(done)
+            }
             Call::Look(look) => look_at(group, look, deadline).await,
             Call::Keep(keep) => {
                 let ids = keep.ids.into_iter().map(LeaseId).collect();
@@ -128,6 +129,12 @@ impl Gateway {
             Err(missed) => refused(missed),
         }
     }
+}
+
+fn done(response: RangeResponse) -> (i64, Answer) {
+    let revision = response.header.map_or(0, |header| header.revision);
+    let response = Some(Response::ResponseRange(response));
+    (revision, Answer::Done(ResponseOp { response }))
 }
 
 fn refused(missed: Missed) -> EtcdAnswer {
@@ -246,6 +253,7 @@ pub(super) async fn range(
     group: &Arc<Group>,
     prefix: &Bytes,
     request: &RangeRequest,
+    answer: RangeAnswer<'_>,
     deadline: Instant,
 ) -> Result<RangeResponse, Missed> {
     if !request.serializable {
@@ -255,7 +263,7 @@ pub(super) async fn range(
         let (current, moment) = group.etcd(|revisions| (revisions.current(), revisions.moment()));
         if request.revision <= 0
             && request.range_end.is_empty()
-            && let Some(response) = one(group, prefix, request, current)?
+            && let Some(response) = one(group, prefix, &request.key, answer.clone(), current)?
         {
             return Ok(response);
         }
@@ -265,7 +273,7 @@ pub(super) async fn range(
                 .etcd(|revisions| revisions.moment_of(asked))
                 .map_err(errors::refused)?,
         };
-        let mut walk = Walk::new(group, prefix, request, at);
+        let mut walk = Walk::new(group, prefix, request, answer.clone(), at);
         loop {
             match walk.step() {
                 Ok(true) => tokio::task::yield_now().await,
@@ -282,18 +290,18 @@ pub(super) async fn range(
 fn one(
     group: &Group,
     prefix: &Bytes,
-    request: &RangeRequest,
+    key: &Bytes,
+    mut answer: RangeAnswer<'_>,
     before: i64,
 ) -> Result<Option<RangeResponse>, EngineError> {
-    let stored = [&prefix[..], &request.key[..]].concat();
+    let stored = [&prefix[..], &key[..]].concat();
     let version = group.table().get(&stored)?;
     // Under the machine's lock: what apply has made visible is counted by then.
     if group.etcd(Revisions::current) != before {
         return Ok(None);
     }
-    let mut answer = RangeAnswer::new(request);
     if let Some(version) = version {
-        answer.take(key_value(request.key.clone(), version)?);
+        answer.take(key_value(key.clone(), version)?);
     }
     Ok(Some(answer.finish(before)))
 }
@@ -312,7 +320,8 @@ impl<'a> Walk<'a> {
     pub(super) fn new(
         group: &'a Group,
         prefix: &'a Bytes,
-        request: &'a RangeRequest,
+        request: &RangeRequest,
+        answer: RangeAnswer<'a>,
         at: Revision,
     ) -> Walk<'a> {
         let span = Span::of(&request.key, &request.range_end);
@@ -324,7 +333,7 @@ impl<'a> Walk<'a> {
             next: (!span.is_empty() && at > Revision::ZERO).then_some(start),
             end,
             at,
-            answer: RangeAnswer::new(request),
+            answer,
         }
     }
 
@@ -339,7 +348,7 @@ impl<'a> Walk<'a> {
             end: self.end.clone(),
             reverse: false,
             at: Some(self.at.0),
-            rows_max: PAGE_ROWS,
+            rows_max: self.answer.wants().min(PAGE_ROWS),
             bytes_max: PAGE_BYTES,
             keys_only,
         });
@@ -355,7 +364,7 @@ impl<'a> Walk<'a> {
             let key = key.slice(self.prefix.len().min(key.len())..);
             self.answer.take(key_value(key, version)?);
         }
-        self.next = page.resume;
+        self.next = page.resume.filter(|_| self.answer.wants() > 0);
         Ok(self.next.is_some())
     }
 }

@@ -1,9 +1,5 @@
 //! `etcdserverpb.KV`, and the same for the other services here.
 
-use std::pin::Pin;
-
-use bytes::Bytes;
-use futures::Stream;
 use quorate_proto::etcd::etcdserverpb::kv_server::Kv;
 use quorate_proto::etcd::etcdserverpb::range_request::{SortOrder, SortTarget};
 use quorate_proto::etcd::etcdserverpb::response_op::Response as Done;
@@ -15,14 +11,12 @@ use quorate_proto::internal::etcd_answer::Answer;
 use quorate_proto::internal::etcd_call::Call;
 use quorate_proto::internal::etcd_command::Request as Change;
 use quorate_proto::internal::{Command, EtcdCommand, command};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
+use super::pages::{Page, Pages};
+use super::streams::{Answers, Sender, sent_by};
 use super::{Answered, EtcdStore, deadline_of, find, prefix, strange, validate};
-
-/// Rows of one message of a streamed range.
-const STREAM_ROWS: i64 = 1_000;
 
 impl EtcdStore {
     /// Reads keys.
@@ -36,7 +30,16 @@ impl EtcdStore {
         deadline: Instant,
     ) -> Result<RangeResponse, Status> {
         validate::range(&request)?;
-        let answered = self.call(Call::Range(request), deadline).await?;
+        self.read(Call::Range(request), deadline).await
+    }
+
+    /// Has a replica read.
+    pub(super) async fn read(
+        &self,
+        call: Call,
+        deadline: Instant,
+    ) -> Result<RangeResponse, Status> {
+        let answered = self.call(call, deadline).await?;
         match self.done(answered)? {
             (Some(Done::ResponseRange(response)), _) => Ok(response),
             _ => Err(strange()),
@@ -163,47 +166,30 @@ impl EtcdStore {
     /// Reads a range in parts: each is asked for when its forerunner has gone out.
     async fn range_in_parts(
         self,
-        mut request: RangeRequest,
+        request: RangeRequest,
         deadline: Instant,
-        parts: mpsc::Sender<Result<RangeStreamResponse, Status>>,
-    ) {
-        let limit = request.limit;
-        let mut sent = 0;
-        loop {
-            let left = if limit > 0 { limit - sent } else { i64::MAX };
-            request.limit = left.min(STREAM_ROWS);
-            let mut part = match self.range(request.clone(), deadline).await {
-                Ok(part) => part,
-                Err(status) => {
-                    // Who asked may have gone.
-                    let _ = parts.send(Err(status)).await;
-                    return;
-                }
+        parts: Sender<RangeStreamResponse>,
+    ) -> Result<(), Status> {
+        let mut pages = Pages::new(request);
+        while let Some(Page { response, is_last }) = pages.next(&self, deadline).await? {
+            let part = match is_last {
+                true => response,
+                // What is true of the whole is said by the last part.
+                false => RangeResponse {
+                    kvs: response.kvs,
+                    ..RangeResponse::default()
+                },
             };
-            sent += part.kvs.len() as i64;
-            let is_last = !part.more || sent == limit;
-            if let (false, Some(last)) = (is_last, part.kvs.last()) {
-                request.key = Bytes::from([&last.key[..], &[0]].concat());
-            }
-            if request.revision <= 0 {
-                // The others are read as of the same moment.
-                request.revision = part.header.as_ref().map_or(0, |header| header.revision);
-            }
-            if is_last {
-                // Rows of earlier parts are not counted in the last one's.
-                part.count += sent - part.kvs.len() as i64;
-            } else {
-                part.header = None;
-                part.more = false;
-                part.count = 0;
-            }
-            let part = RangeStreamResponse {
-                range_response: Some(part),
-            };
-            if parts.send(Ok(part)).await.is_err() || is_last {
-                return;
+            let range_response = Some(part);
+            if parts
+                .send(Ok(RangeStreamResponse { range_response }))
+                .await
+                .is_err()
+            {
+                return Ok(());
             }
         }
+        Ok(())
     }
 }
 
@@ -222,8 +208,7 @@ impl Kv for KvService {
         Ok(Response::new(response))
     }
 
-    type RangeStreamStream =
-        Pin<Box<dyn Stream<Item = Result<RangeStreamResponse, Status>> + Send>>;
+    type RangeStreamStream = Answers<RangeStreamResponse>;
 
     async fn range_stream(
         &self,
@@ -250,12 +235,10 @@ impl Kv for KvService {
                 "RangeStream does not support revision filters",
             ));
         }
-        let (parts, receiver) = mpsc::channel(1);
-        tokio::spawn(self.0.clone().range_in_parts(request, deadline, parts));
-        let stream = futures::stream::unfold(receiver, |mut receiver| async {
-            Some((receiver.recv().await?, receiver))
-        });
-        Ok(Response::new(Box::pin(stream)))
+        let store = self.0.clone();
+        Ok(Response::new(sent_by(move |parts| {
+            store.range_in_parts(request, deadline, parts)
+        })))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {

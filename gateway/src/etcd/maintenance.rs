@@ -1,32 +1,25 @@
 //! `etcdserverpb.Maintenance`: how the store is, its hash, a copy of it.
 
-use std::pin::Pin;
-
-use bytes::Bytes;
-use futures::Stream;
 use prost::Message;
 use quorate_proto::etcd::etcdserverpb::maintenance_server::Maintenance;
 use quorate_proto::etcd::etcdserverpb::{
     AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeRequest,
     DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest,
-    MoveLeaderResponse, RangeRequest, SnapshotRequest, SnapshotResponse, StatusRequest,
-    StatusResponse,
+    MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
-use quorate_proto::etcd::mvccpb::KeyValue;
 use quorate_proto::internal::EtcdLook;
 use quorate_types::NodeId;
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
+use super::pages::Pages;
+use super::streams::{Answers, Sender, sent_by};
 use super::{EtcdStore, deadline_of, errors, find};
 
 /// The etcd whose API this is.
 pub(super) const ETCD_VERSION: &str = "3.6.0";
 const STORAGE_VERSION: &str = "3.6.0";
-/// Rows that are read at once where all of them are.
-const PAGE_ROWS: i64 = 1_000;
 /// A snapshot's length is a multiple of this before its checksum, as etcd's clients want it.
 const SNAPSHOT_BLOCK_BYTES: usize = 512;
 
@@ -34,56 +27,13 @@ const SNAPSHOT_BLOCK_BYTES: usize = 512;
 #[derive(Clone, Debug)]
 pub(super) struct MaintenanceService(pub(super) EtcdStore);
 
-/// All rows of the store as of one revision, page by page.
-struct Pages {
-    next: Option<RangeRequest>,
-    revision: i64,
-}
-
-impl Pages {
-    /// A revision of 0: the newest.
-    fn new(revision: i64, serializable: bool) -> Pages {
-        Pages {
-            next: Some(RangeRequest {
-                key: Bytes::from_static(&[0]),
-                range_end: Bytes::from_static(&[0]),
-                limit: PAGE_ROWS,
-                revision,
-                serializable,
-                ..RangeRequest::default()
-            }),
-            revision,
-        }
-    }
-
-    async fn next(
-        &mut self,
-        store: &EtcdStore,
-        deadline: Instant,
-    ) -> Result<Option<Vec<KeyValue>>, Status> {
-        let Some(mut request) = self.next.take() else {
-            return Ok(None);
-        };
-        let page = store.range(request.clone(), deadline).await?;
-        if self.revision <= 0 {
-            self.revision = page.header.as_ref().map_or(0, |header| header.revision);
-        }
-        if let (true, Some(last)) = (page.more, page.kvs.last()) {
-            request.key = Bytes::from([&last.key[..], &[0]].concat());
-            request.revision = self.revision;
-            self.next = Some(request);
-        }
-        Ok(Some(page.kvs))
-    }
-}
-
 impl EtcdStore {
     /// The hash of all rows as of a revision (0: the newest), and which one that was.
     async fn hash(&self, revision: i64, deadline: Instant) -> Result<(u32, i64), Status> {
         let mut hash = crc32fast::Hasher::new();
-        let mut pages = Pages::new(revision, true);
-        while let Some(rows) = pages.next(self, deadline).await? {
-            for row in rows {
+        let mut pages = Pages::all(revision, true);
+        while let Some(page) = pages.next(self, deadline).await? {
+            for row in page.response.kvs {
                 hash.update(&row.encode_to_vec());
             }
         }
@@ -92,16 +42,15 @@ impl EtcdStore {
 
     /// All rows as messages with their lengths before them, filled up, and a checksum.
     async fn snapshot(
-        &self,
+        self,
         deadline: Instant,
-        parts: &mpsc::Sender<Result<SnapshotResponse, Status>>,
+        parts: Sender<SnapshotResponse>,
     ) -> Result<(), Status> {
         let mut sum = Sha256::new();
         let mut bytes = 0;
-        let mut pages = Pages::new(0, false);
-        while let Some(rows) = pages.next(self, deadline).await? {
-            let blob: Vec<u8> = rows
-                .iter()
+        let mut pages = Pages::all(0, false);
+        while let Some(page) = pages.next(&self, deadline).await? {
+            let blob: Vec<u8> = (page.response.kvs.iter())
                 .flat_map(Message::encode_length_delimited_to_vec)
                 .collect();
             sum.update(&blob);
@@ -208,7 +157,7 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
+    type SnapshotStream = Answers<SnapshotResponse>;
 
     async fn snapshot(
         &self,
@@ -216,17 +165,9 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         let deadline = deadline_of(request.metadata())?;
         let store = self.0.clone();
-        let (parts, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
-            if let Err(status) = store.snapshot(deadline, &parts).await {
-                // Who asked may have gone.
-                let _ = parts.send(Err(status)).await;
-            }
-        });
-        let stream = futures::stream::unfold(receiver, |mut receiver| async {
-            Some((receiver.recv().await?, receiver))
-        });
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(sent_by(move |parts| {
+            store.snapshot(deadline, parts)
+        })))
     }
 
     async fn move_leader(

@@ -13,8 +13,10 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
+mod pages;
 mod queue;
 mod serve;
+mod streams;
 mod validate;
 mod watch;
 
@@ -40,8 +42,6 @@ pub use self::serve::{EtcdOptions, serve_etcd};
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(7);
 /// Pause before the next try, where nobody could serve a request.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// How often a peer that a request waits for is looked at: is it still there?
-const PEER_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The store that etcd's clients see: one keyspace, through one gateway. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -183,15 +183,7 @@ impl EtcdStore {
             call: Some(call.clone()),
         };
         let asking = self.gateway.node().ask_etcd(node, range.id, sent, left);
-        tokio::pin!(asking);
-        let answer = loop {
-            match tokio::time::timeout(PEER_CHECK_INTERVAL, &mut asking).await {
-                Ok(answer) => break answer,
-                Err(_) if !self.gateway.node().peer_reachable(node) => break Err(CallError::Lost),
-                Err(_) => {}
-            }
-        };
-        Ok(match answer {
+        Ok(match self.gateway.while_reachable(node, asking).await {
             Ok(answer) => (Some(answer), false),
             Err(CallError::NotSent(_)) => (None, false),
             Err(CallError::Lost | CallError::TimedOut | CallError::Refused(_)) => (None, true),
@@ -216,7 +208,7 @@ impl EtcdStore {
 fn needs_leader(call: &Call) -> bool {
     match call {
         Call::Command(_) | Call::Keep(_) | Call::Lease(_) => true,
-        Call::Range(_) | Call::Look(_) => false,
+        Call::Range(_) | Call::Page(_) | Call::Look(_) => false,
     }
 }
 

@@ -5,7 +5,6 @@
 //! slow client has not taken stays where it is: a watch holds one page of events.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::streams::{Answers, Sender, received};
 use super::{EtcdStore, TIMEOUT_DEFAULT, errors, find};
 use crate::errors::GatewayError;
 use crate::watch::{Asked, MESSAGE_BYTES_MAX, Opened, Page, Watched};
@@ -45,15 +45,13 @@ const FRAGMENT_BYTES: usize = 1 << 20;
 /// The client's wish to be told when there is no leader.
 const REQUIRE_LEADER: &str = "hasleader";
 
-type Answers = mpsc::Sender<Result<WatchResponse, Status>>;
-
 /// The service.
 #[derive(Clone, Debug)]
 pub(super) struct WatchService(pub(super) EtcdStore);
 
 #[tonic::async_trait]
 impl Watch for WatchService {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+    type WatchStream = Answers<WatchResponse>;
 
     async fn watch(
         &self,
@@ -69,10 +67,7 @@ impl Watch for WatchService {
             next: 0,
         };
         tokio::spawn(session.run(request.into_inner()));
-        let stream = futures::stream::unfold(receiver, |mut receiver| async {
-            Some((receiver.recv().await?, receiver))
-        });
-        Ok(Response::new(Box::pin(stream)))
+        Ok(Response::new(received(receiver)))
     }
 }
 
@@ -95,7 +90,7 @@ struct Session {
     store: EtcdStore,
     connection: Option<std::net::SocketAddr>,
     requires_leader: bool,
-    answers: Answers,
+    answers: Sender<WatchResponse>,
     watches: HashMap<i64, Running>,
     next: i64,
 }
@@ -335,7 +330,7 @@ struct One {
     held: Vec<Event>,
     told: watch::Sender<Revision>,
     nudge: Arc<Notify>,
-    answers: Answers,
+    answers: Sender<WatchResponse>,
     fragments: bool,
     notifies: bool,
     requires_leader: bool,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use quorate_proto::internal::EventsRequest;
-use quorate_raft::{CallError, KeyspaceView, Place, RangeView};
+use quorate_raft::{KeyspaceView, Place, RangeView};
 use quorate_types::{Effect, NodeId, RangeId, Reason};
 use tokio::time::Instant;
 
@@ -20,8 +20,6 @@ use crate::gateway::Gateway;
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// How much longer its answer may take.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
-/// How often a peer that is waited for is looked at: is it still there?
-const PEER_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a range may be without anybody who answers before its watch ends: the client then goes
 /// on at another gateway.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -166,14 +164,7 @@ impl Gateway {
         let asking = self
             .node()
             .ask_events(node, range, request, wait + ANSWER_GRACE);
-        tokio::pin!(asking);
-        let answer = loop {
-            match tokio::time::timeout(PEER_CHECK_INTERVAL, &mut asking).await {
-                Ok(answer) => break answer,
-                Err(_) if !self.node().peer_reachable(node) => break Err(CallError::Lost),
-                Err(_) => {}
-            }
-        };
+        let answer = self.while_reachable(node, asking).await;
         let answer = answer.map_err(|_| Missed::Elsewhere(lost()))?;
         if let Some(error) = answer.error {
             return Err(GatewayError::Remote(Box::new(error)).into());

@@ -54,7 +54,7 @@ impl Span {
 }
 
 /// Takes rows in the order of their keys, and makes the answer of them. Holds what it must.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RangeAnswer<'a> {
     request: &'a RangeRequest,
     order: SortOrder,
@@ -62,6 +62,8 @@ pub struct RangeAnswer<'a> {
     held: Vec<KeyValue>,
     count: i64,
     more: bool,
+    /// Nothing behind the limit is of interest.
+    is_page: bool,
 }
 
 impl<'a> RangeAnswer<'a> {
@@ -80,6 +82,27 @@ impl<'a> RangeAnswer<'a> {
             held: Vec::new(),
             count: 0,
             more: false,
+            is_page: false,
+        }
+    }
+
+    /// The same of a request for a page: it is done with the first row behind its limit, and counts
+    /// no more. Without a limit, or in another order than the keys', it is like any other.
+    pub fn page(request: &'a RangeRequest) -> RangeAnswer<'a> {
+        RangeAnswer {
+            is_page: true,
+            ..RangeAnswer::new(request)
+        }
+    }
+
+    /// Most rows that are still of interest. None: nothing more is.
+    pub fn wants(&self) -> usize {
+        let limit = usize::try_from(self.request.limit).unwrap_or(0);
+        match self.is_page && limit > 0 && self.comes_sorted() {
+            true if self.more => 0,
+            // One more tells that there are more.
+            true => limit.saturating_add(1).saturating_sub(self.held.len()),
+            false => usize::MAX,
         }
     }
 
