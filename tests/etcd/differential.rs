@@ -9,13 +9,16 @@
 //! - the order of leases in LeaseLeases, and of keys in TimeToLive;
 //! - how a watch's events are spread over responses, and the order of those of one revision.
 //!
-//! Before a watch, the same node serves a linearizable read: it begins with what its node knows.
+//! Before a watch and a serializable range, the same node serves a linearizable read: they show what
+//! their node knows. A watch of all keys of a sequence lives from its begin to its end; it has heard
+//! everything before something is compacted, since etcd would send it on and we might be late.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 use quorate_proto::etcd::etcdserverpb::PutRequest;
 
+use crate::follow::Follower;
 use crate::generate::{Dice, LEASES, Operation, Place};
 use crate::send::{Store, Told};
 use crate::servers::{find, start_etcd, start_quorate};
@@ -33,6 +36,12 @@ struct Pair {
     sent: i64,
     /// The negative control: Quorate's answer to this operation is changed.
     tampered: Option<usize>,
+}
+
+/// The watches that live as long as a sequence.
+struct Live {
+    etcd: Follower,
+    quorate: Follower,
 }
 
 /// Where two answers differ.
@@ -73,8 +82,15 @@ impl Pair {
             leases: self.sent * 100,
             revision: self.level().await,
         };
+        let mut live = Live {
+            etcd: self.etcd.follow(&place.prefix).await,
+            quorate: self.quorate.follow(&place.prefix).await,
+        };
         let mut found = None;
         for (at, operation) in sequence.iter().enumerate() {
+            if matches!(operation, Operation::Compact { .. }) {
+                found = self.hear(&mut live, &mut place, at).await;
+            }
             let sent = place.of(operation);
             let (etcd, mut quorate) = self.both(&sent).await;
             if self.tampered == Some(at) {
@@ -88,14 +104,41 @@ impl Pair {
                     etcd,
                     quorate,
                 });
+            }
+            if found.is_some() {
                 break;
             }
+        }
+        if found.is_none() {
+            let last = sequence.len().saturating_sub(1);
+            found = self.hear(&mut live, &mut place, last).await;
         }
         for lease in 1..=LEASES {
             let lease = place.lease(lease);
             self.both(&Operation::Revoke { lease }).await;
         }
         found
+    }
+
+    /// Compares what the live watches have heard so far; a last put tells that it is all.
+    async fn hear(&self, live: &mut Live, place: &mut Place, at: usize) -> Option<Difference> {
+        let key = Bytes::from(format!("{}~", place.prefix));
+        let sent = Operation::Put(PutRequest {
+            key: key.clone(),
+            ..PutRequest::default()
+        });
+        let (etcd, quorate) = self.both(&sent).await;
+        place.revision = place.revision.max(etcd.revision);
+        let (etcd, quorate) = tokio::join!(
+            live.etcd.until(&key, etcd.revision),
+            live.quorate.until(&key, quorate.revision)
+        );
+        (etcd != quorate).then_some(Difference {
+            at,
+            sent,
+            etcd,
+            quorate,
+        })
     }
 
     /// Has both stores at one revision, even after a difference, and says which.

@@ -127,7 +127,7 @@ impl Dice {
             revision: self.maybe_revision(4),
             sort_order: if self.one_in(30) { 7 } else { self.small(3) },
             sort_target: if self.one_in(30) { 9 } else { self.small(5) },
-            serializable: false,
+            serializable: self.one_in(6),
             keys_only: self.one_in(5),
             count_only: self.one_in(8),
             min_mod_revision: self.maybe_revision(8),

@@ -6,6 +6,7 @@
 
 mod commands;
 mod differential;
+mod follow;
 mod generate;
 mod lines;
 mod send;

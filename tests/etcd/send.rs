@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
+use crate::follow::Follower;
 use crate::generate::Operation;
 
 /// A store that does not answer for so long hangs.
@@ -110,10 +111,28 @@ impl Store {
         store
     }
 
+    /// Watches all keys with a prefix from now on.
+    pub async fn follow(&self, prefix: &str) -> Follower {
+        self.know_all().await;
+        let following = Follower::new(self.watch.clone(), prefix);
+        let follower = tokio::time::timeout(ANSWER_MAX, following).await;
+        follower.expect("a watch begins in time").unwrap()
+    }
+
+    /// Has the node that is asked know everything: what it answers of itself is the newest.
+    async fn know_all(&self) {
+        drop(self.kv.clone().range(all()).await);
+    }
+
     pub async fn send(&self, operation: Operation) -> Told {
         let mut kv = self.kv.clone();
         match operation {
-            Operation::Range(range) => told(kv.range(range).await, |a| mask(&mut a.header)),
+            Operation::Range(range) => {
+                if range.serializable {
+                    self.know_all().await;
+                }
+                told(kv.range(range).await, |a| mask(&mut a.header))
+            }
             Operation::Put(put) => told(kv.put(put).await, |a| mask(&mut a.header)),
             Operation::Delete(delete) => {
                 told(kv.delete_range(delete).await, |a| mask(&mut a.header))
@@ -127,8 +146,7 @@ impl Store {
                 told(kv.compact(request).await, |a| mask(&mut a.header))
             }
             Operation::Watch(create) => {
-                // A watch begins with what its node knows: this has the node know everything.
-                drop(kv.range(all()).await);
+                self.know_all().await;
                 self.watch(create).await
             }
             lease => self.lease(lease).await,
