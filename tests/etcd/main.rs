@@ -4,6 +4,7 @@
 //! Where there is none, these tests say so and pass. What differs by intent: docs/ETCD.md.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod clients;
 mod commands;
 mod differential;
 mod follow;

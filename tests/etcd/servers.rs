@@ -1,5 +1,6 @@
 //! The two stores under comparison, each in a temporary folder, stopped when dropped.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// One store.
 pub struct Server {
     pub endpoints: Vec<String>,
+    /// Quorate's nodes and their processes.
+    pub nodes: HashMap<u64, u64>,
     child: Child,
     _dir: TempDir,
 }
@@ -100,6 +103,7 @@ pub fn start_etcd(program: &Path) -> Server {
         .unwrap();
     Server {
         endpoints: vec![client],
+        nodes: HashMap::new(),
         child,
         _dir: dir,
     }
@@ -136,9 +140,14 @@ pub fn start_quorate() -> Server {
         std::thread::sleep(POLL);
     };
     let endpoints = file["etcd"].as_array().unwrap().iter();
+    let nodes = file["nodes"].as_array().unwrap().iter();
+    let number = |value: &serde_json::Value| value.as_u64().unwrap();
     Server {
         endpoints: endpoints
             .map(|at| format!("http://{}", at.as_str().unwrap()))
+            .collect(),
+        nodes: nodes
+            .map(|node| (number(&node["id"]), number(&node["pid"])))
             .collect(),
         child,
         _dir: dir,

@@ -1,0 +1,81 @@
+//! Clients that are not ours, unchanged: they put, watch and lock while the leader is killed.
+//!
+//! Each is skipped, loudly, where its toolchain or its modules are not there.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use quorate_proto::etcd::etcdserverpb::StatusRequest;
+use quorate_proto::etcd::etcdserverpb::maintenance_client::MaintenanceClient;
+use tonic::transport::Endpoint;
+
+use crate::servers::{Server, start_quorate};
+
+/// Kills the node that leads the store, at once.
+fn kill_leader(server: &Server) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let leader = runtime.block_on(async {
+        let endpoint = Endpoint::from_shared(server.endpoints[0].clone()).unwrap();
+        let mut client = MaintenanceClient::new(endpoint.connect().await.unwrap());
+        let status = client.status(StatusRequest {}).await.unwrap();
+        status.into_inner().leader
+    });
+    let pid = server.nodes[&leader].to_string();
+    let killed = Command::new("kill").args(["-KILL", &pid]).status().unwrap();
+    assert!(killed.success());
+}
+
+/// Runs a client that says `kill` when it wants the leader killed, and what it did.
+fn run(mut client: Command, server: &Server) {
+    let mut child = client
+        .args(&server.endpoints)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if line == "kill" {
+            kill_leader(server);
+            writeln!(input, "done").unwrap();
+        }
+        eprintln!("client: {line}");
+        said.push(line);
+    }
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{status}: {said:#?}");
+    assert!(said.iter().any(|line| line == "kill"), "{said:#?}");
+}
+
+#[test]
+fn the_go_client_and_its_concurrency_package_outlive_a_leader() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/etcd/go");
+    let go = |arguments: &[&str]| {
+        let mut go = Command::new("go");
+        // A test fetches nothing: what is not in the module cache is not there.
+        go.args(arguments).current_dir(&source);
+        go.envs([("GOPROXY", "off"), ("GOTOOLCHAIN", "local")]);
+        go
+    };
+    let modules = go(&["mod", "download"]).output();
+    if !modules.is_ok_and(|output| output.status.success()) {
+        eprintln!(
+            "SKIPPED: the Go client was not tested: no go of 1.26 or newer, or its modules are not \
+             there (`go mod download` in tests/etcd/go fetches them)"
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("client");
+    let built = go(&["build", "-o", program.to_str().unwrap(), "."]).output();
+    let built = built.unwrap();
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    run(Command::new(program), &start_quorate());
+}
