@@ -3,7 +3,7 @@
 //! Each is skipped, loudly, where its toolchain or its modules are not there.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use quorate_proto::etcd::etcdserverpb::StatusRequest;
@@ -77,5 +77,51 @@ fn the_go_client_and_its_concurrency_package_outlive_a_leader() {
         "{}",
         String::from_utf8_lossy(&built.stderr)
     );
+    run(Command::new(program), &start_quorate());
+}
+
+/// Compiles protocol files for crates that need that: in PATH, or where `tests/side-by-side/run`
+/// leaves it.
+fn protoc() -> Option<PathBuf> {
+    let named = std::env::var_os("PROTOC").map(PathBuf::from);
+    let in_path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = std::env::split_paths(&in_path).map(|dir| dir.join("protoc"));
+    let built = std::env::var_os("HOME")
+        .map(|home| Path::new(&home).join(".cache/quorate-side-by-side/protox/bin/protox"));
+    let programs = named.into_iter().chain(built).chain(in_path);
+    programs.into_iter().find(|program| program.is_file())
+}
+
+#[test]
+fn the_crate_etcd_client_outlives_a_leader() {
+    let skipped = |why: &str| eprintln!("SKIPPED: the crate etcd-client was not tested: {why}");
+    let Some(protoc) = protoc() else {
+        return skipped("no protoc ($PROTOC names one)");
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = root.join("tests/etcd/crate");
+    let target = root.join("target/etcd-crate");
+    let cargo = |arguments: &[&str]| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(arguments).current_dir(&source);
+        cargo
+            .env("PROTOC", &protoc)
+            .env("CARGO_TARGET_DIR", &target);
+        cargo.output().unwrap()
+    };
+    // A test fetches nothing: what is not in the registry's cache is not there.
+    let fetched = cargo(&["fetch", "--locked", "--offline"]);
+    if !fetched.status.success() {
+        return skipped(
+            "its crates are not there (`cargo fetch` in tests/etcd/crate fetches them)",
+        );
+    }
+    let built = cargo(&["build", "--locked", "--offline"]);
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    let program = target.join("debug/etcd-crate-client");
     run(Command::new(program), &start_quorate());
 }
