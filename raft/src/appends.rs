@@ -1,6 +1,7 @@
 //! Which appends travel to a follower, and when: those that carry nothing but a newer commit index
-//! wait a moment for one with entries, which says the same; and while one with entries is under
-//! way, what comes meanwhile is collected for the next. Not here: sending them (see `network`).
+//! wait a moment for one with entries, which says the same, unless somebody at the follower waits for
+//! them; and while one with entries is under way, what comes meanwhile is collected for the next.
+//! Not here: sending them (see `network`).
 //!
 //! openraft sends an append without entries after every commit that no other append has told of.
 //! Under load the next entries are there within the moment; a lone put would otherwise cost each
@@ -9,7 +10,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use tokio::time::Sleep;
 use crate::consensus::Consensus;
 
 /// How long a commit index waits for entries to travel with. Followers apply so much later at
-/// most; the leader's answers do not wait for them.
+/// most; the leader's answers do not wait for them, but watches at a follower would.
 const COMMIT_HOLD: Duration = Duration::from_millis(1);
 
 /// How long entries wait for the answer to the append before theirs. What an append costs all
@@ -42,15 +43,18 @@ pub(crate) struct Merged<S> {
     /// Came behind one that it does not cover.
     next: Option<Request>,
     ended: bool,
+    /// Somebody waits for commits at the follower.
+    is_followed: Arc<AtomicBool>,
 }
 
 impl<S: Stream<Item = Request> + Unpin> Merged<S> {
-    pub(crate) fn new(input: S) -> Merged<S> {
+    pub(crate) fn new(input: S, is_followed: Arc<AtomicBool>) -> Merged<S> {
         Merged {
             input,
             held: None,
             next: None,
             ended: false,
+            is_followed,
         }
     }
 
@@ -117,7 +121,8 @@ impl<S: Stream<Item = Request> + Unpin> Stream for Merged<S> {
             };
         };
         // An ended session waits for nothing.
-        if !this.ended && timer.as_mut().poll(task).is_pending() {
+        let waits = !this.ended && !this.is_followed.load(Ordering::Relaxed);
+        if waits && timer.as_mut().poll(task).is_pending() {
             return Poll::Pending;
         }
         Poll::Ready(this.held.take().map(|(request, _)| request))
@@ -228,7 +233,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_commit_waits_for_entries_but_not_for_long() {
         let (sender, requests) = mpsc::unbounded_channel();
-        let mut merged = Merged::new(UnboundedReceiverStream::new(requests));
+        let mut merged = Merged::new(UnboundedReceiverStream::new(requests), Arc::default());
         sender.send(request(1, 4, 3, 1)).unwrap();
         sender.send(request(1, 5, 4, 0)).unwrap();
         sender.send(request(1, 5, 5, 0)).unwrap();
@@ -243,9 +248,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_commit_waits_for_nothing_where_somebody_follows() {
+        let (sender, requests) = mpsc::unbounded_channel();
+        let is_followed = Arc::new(AtomicBool::new(true));
+        let mut merged = Merged::new(UnboundedReceiverStream::new(requests), is_followed.clone());
+        let began = tokio::time::Instant::now();
+        sender.send(request(1, 5, 4, 0)).unwrap();
+        sender.send(request(1, 5, 5, 0)).unwrap();
+        assert_eq!(sent(&merged.next().await.unwrap()), (5, 5, 0));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        is_followed.store(false, Ordering::Relaxed);
+        sender.send(request(1, 5, 6, 0)).unwrap();
+        assert_eq!(sent(&merged.next().await.unwrap()), (5, 6, 0));
+        assert!(began.elapsed() >= COMMIT_HOLD);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_not_covered_and_what_comes_last_goes_out() {
         let (sender, requests) = mpsc::unbounded_channel();
-        let mut merged = Merged::new(UnboundedReceiverStream::new(requests));
+        let mut merged = Merged::new(UnboundedReceiverStream::new(requests), Arc::default());
         // The log went back to an earlier position, then another term came.
         for sending in [(1, 9, 9, 0), (1, 4, 9, 2), (1, 6, 9, 0), (2, 6, 9, 0)] {
             let (term, previous, committed, entries) = sending;

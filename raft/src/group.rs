@@ -187,6 +187,11 @@ impl Group {
         self.shared.feed.follow(machine.closed())
     }
 
+    /// Whether somebody follows, or did until lately.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.shared.feed.is_on()
+    }
+
     /// Puts a command into the range's log and waits until it is applied here.
     ///
     /// The command's `proposed` is filled in. Only a leader can do it.

@@ -397,7 +397,10 @@ async fn serve_append(append: Append) -> (u64, u64, Body) {
     let range = append.group.range.0;
     let body = match append_from_wire(append.request) {
         Ok(request) => match append.group.raft.append_entries(request).await {
-            Ok(response) => Body::AppendResponse(append_response_to_wire(&response)),
+            Ok(response) => Body::AppendResponse(wire::AppendResponse {
+                is_followed: append.group.is_followed(),
+                ..append_response_to_wire(&response)
+            }),
             Err(error) => failure(&error.to_string()),
         },
         Err(error) => failure(&error.to_string()),

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
@@ -76,6 +77,7 @@ impl RaftNetworkFactory<Consensus> for Factory {
             target: NodeId(target),
             calls: self.calls.clone(),
             acknowledged: self.acknowledged.clone(),
+            is_followed: Arc::default(),
         }
     }
 }
@@ -87,6 +89,8 @@ pub(crate) struct Network {
     pub(crate) target: NodeId,
     pub(crate) calls: Arc<Calls>,
     acknowledged: Arc<Acknowledged>,
+    /// Whether somebody waits for commits there, as its last answer said.
+    is_followed: Arc<AtomicBool>,
 }
 
 impl Network {
@@ -107,7 +111,11 @@ impl Network {
     ) -> Result<AppendEntriesResponse<Consensus>, RPCError<Consensus>> {
         let body = Body::Append(append_to_wire(&request));
         match self.call(Class::Consensus, body, APPEND_TIMEOUT).await {
-            Ok(Body::AppendResponse(response)) => append_response_from_wire(&response),
+            Ok(Body::AppendResponse(response)) => {
+                let is_followed = response.is_followed;
+                self.is_followed.store(is_followed, Ordering::Relaxed);
+                append_response_from_wire(&response)
+            }
             other => Err(unexpected(other)),
         }
     }
@@ -175,6 +183,7 @@ pub(crate) fn append_response_to_wire(
         kind: kind.into(),
         log_id,
         vote,
+        is_followed: false,
     }
 }
 
@@ -249,7 +258,7 @@ impl RaftNetworkV2<Consensus> for Network {
         S: Stream<Item = AppendEntriesRequest<Consensus>> + OptionalSend + Unpin + 'static,
     {
         let network = self.clone();
-        let answers = Paced::new(Merged::new(input))
+        let answers = Paced::new(Merged::new(input, self.is_followed.clone()))
             .map(move |(request, ticket)| {
                 let network = network.clone();
                 async move {

@@ -29,8 +29,9 @@ const NOW_MAX: Duration = Duration::from_secs(2);
 const LEADER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A place in a range that rests is brought up so often within the time that history is kept.
 const PLACES_PER_HISTORY: u32 = 4;
-/// So many followers of one range wait a little for more events, once there are some.
-const GATHER_COMPANY_MIN: usize = 16;
+/// So many followers of one range wait a little for more events, once there are some. Fewer would
+/// ask for less than a millisecond, and timers know nothing shorter.
+const GATHER_COMPANY_MIN: usize = 50;
 /// How long, for each of them.
 const GATHER_TIME_EACH: Duration = Duration::from_micros(20);
 /// And at the most.
