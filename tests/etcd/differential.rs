@@ -4,7 +4,7 @@
 //! Both stores live through all sequences; each has keys of its own, and both stores' revisions
 //! must stay in step. Masked, so not compared:
 //! - `cluster_id`, `member_id`, `raft_term` of headers;
-//! - the id of a lease that the server picks;
+//! - the id of a lease that the server picks (no lease is so short that it ends by itself);
 //! - the time that a lease has left (`TTL` of TimeToLive), but for whether it has any;
 //! - the order of leases in LeaseLeases, and of keys in TimeToLive;
 //! - how a watch's events are spread over responses, and the order of those of one revision.

@@ -25,7 +25,7 @@ pub enum Operation {
         revision: i64,
         physical: bool,
     },
-    /// `lease` 0: the server picks an id, and it is revoked at once.
+    /// `lease` 0: the server picks an id, and it is revoked at once; as is one with a short time.
     Grant {
         lease: i64,
         ttl: i64,
