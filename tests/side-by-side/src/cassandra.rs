@@ -340,7 +340,7 @@ impl Store for Cassandra {
     ) -> Result<Report, BenchError> {
         let copies = match cell.work {
             Work::EventualPut(copies, _) | Work::EventualGet(copies) => copies,
-            Work::Put | Work::Get | Work::StaleGet | Work::Empty => {
+            Work::Put | Work::Get | Work::StaleGet | Work::Watch | Work::Empty => {
                 let problem = format!("Cassandra has no `{}`", cell.work);
                 return Err(BenchError::Connect { client: 0, problem });
             }

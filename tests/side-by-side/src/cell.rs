@@ -32,6 +32,8 @@ pub enum Work {
     Get,
     /// Reads of what the asked node has (etcd: serializable).
     StaleGet,
+    /// Writes of 256 bytes, until a watcher at another node has their event.
+    Watch,
     /// A call that does nothing: the bound of all unary calls.
     Empty,
     /// Writes of 256 bytes without consensus.
@@ -43,7 +45,7 @@ pub enum Work {
 impl Work {
     /// Whether it writes.
     pub const fn is_put(self) -> bool {
-        matches!(self, Self::Put | Self::EventualPut(..))
+        matches!(self, Self::Put | Self::Watch | Self::EventualPut(..))
     }
 }
 
@@ -71,6 +73,7 @@ impl fmt::Display for Work {
             Self::Put => f.write_str("put"),
             Self::Get => f.write_str("linearizable get"),
             Self::StaleGet => f.write_str("stale get"),
+            Self::Watch => f.write_str("put until watched"),
             Self::Empty => f.write_str("empty call"),
             Self::EventualPut(copies, ack) => write!(f, "put at {copies}, ack = {ack}"),
             Self::EventualGet(copies) => write!(f, "get at {copies}"),

@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep};
 use crate::cell::{Ack, Cell, Copies, Work};
 use crate::empty::EmptyTarget;
 use crate::error::CompareError;
+use crate::etcd::leader;
+use crate::etcd_api::{EtcdTarget, load_by_etcd_api};
 use crate::store::{Counter, LOOK_PAUSE, NODES, Store, run_counted, spawn, stop, wait_for_end};
 
 /// How long the cluster may take until it serves.
@@ -30,6 +32,8 @@ pub enum Plane {
     Strong,
     /// Without.
     Eventual,
+    /// With consensus, by etcd's API.
+    Etcd,
 }
 
 /// A running cluster of Quorate.
@@ -39,6 +43,7 @@ pub struct Quorate {
     plane: Plane,
     pids: Vec<u32>,
     endpoints: Vec<String>,
+    etcd_endpoints: Vec<String>,
 }
 
 impl Quorate {
@@ -60,15 +65,37 @@ impl Quorate {
         let mut dev = spawn(program, &args, &log)?;
         wait_for_file(&ready, &mut dev, &log).await?;
         let text = std::fs::read(&ready).map_err(CompareError::io("read the ready file"))?;
-        let (endpoints, pids) = parse_ready(&text)?;
-        let quorate = Self {
+        let ready = parse_ready(&text)?;
+        let mut quorate = Self {
             dev,
             plane,
-            pids,
-            endpoints,
+            pids: ready.pids,
+            endpoints: ready.endpoints,
+            etcd_endpoints: ready.etcd_endpoints,
         };
         quorate.create_keyspaces().await?;
+        if plane == Plane::Etcd {
+            quorate.leader_first().await?;
+        }
         Ok(quorate)
+    }
+
+    /// As with etcd: a client that has only one endpoint of its own asks the leader.
+    async fn leader_first(&mut self) -> Result<(), CompareError> {
+        let begin = Instant::now();
+        loop {
+            if let Ok(Some(leader)) = leader(&self.etcd_endpoints).await {
+                self.etcd_endpoints.rotate_left(leader);
+                return Ok(());
+            }
+            if begin.elapsed() > READY_MAX {
+                return Err(CompareError::NotReady {
+                    store: Self::NAME,
+                    waited: READY_MAX,
+                });
+            }
+            sleep(LOOK_PAUSE).await;
+        }
     }
 
     async fn create_keyspaces(&self) -> Result<(), CompareError> {
@@ -89,7 +116,9 @@ impl Quorate {
 
     fn target(&self, work: Work, ranges: u16) -> QuorateTarget {
         let (keyspace, level) = match work {
-            Work::Put | Work::Get | Work::Empty => (keyspace(ranges), Level::Linearizable),
+            Work::Put | Work::Get | Work::Watch | Work::Empty => {
+                (keyspace(ranges), Level::Linearizable)
+            }
             Work::StaleGet => (keyspace(ranges), Level::Stale),
             Work::EventualPut(copies, ack) => (EVENTUAL.to_owned(), eventual(copies, ack)),
             Work::EventualGet(copies) => (EVENTUAL.to_owned(), eventual(copies, Ack::Disk)),
@@ -125,6 +154,8 @@ fn keyspaces(plane: Plane) -> Vec<(String, KeyspaceOptions)> {
             };
             vec![(EVENTUAL.to_owned(), options)]
         }
+        // `dev` has made it.
+        Plane::Etcd => Vec::new(),
     }
 }
 
@@ -167,21 +198,30 @@ async fn wait_for_file(ready: &Path, dev: &mut Child, log: &Path) -> Result<(), 
     Ok(())
 }
 
-/// Endpoints and processes.
-fn parse_ready(text: &[u8]) -> Result<(Vec<String>, Vec<u32>), CompareError> {
+/// What the ready file says.
+#[derive(Debug)]
+struct Ready {
+    endpoints: Vec<String>,
+    etcd_endpoints: Vec<String>,
+    pids: Vec<u32>,
+}
+
+fn parse_ready(text: &[u8]) -> Result<Ready, CompareError> {
     let lacks = |field| CompareError::ReadyFile { field };
     let value: Value = serde_json::from_slice(text).map_err(|_| lacks("JSON"))?;
     let nodes = value["nodes"].as_array().ok_or_else(|| lacks("nodes"))?;
-    let endpoints: Option<Vec<String>> = (nodes.iter())
-        .map(|node| node["endpoint"].as_str().map(str::to_owned))
-        .collect();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let endpoints: Option<Vec<String>> = nodes.iter().map(|node| text(&node["endpoint"])).collect();
     let pids: Option<Vec<u32>> = (nodes.iter())
         .map(|node| node["pid"].as_u64().and_then(|pid| pid.try_into().ok()))
         .collect();
-    Ok((
-        endpoints.ok_or_else(|| lacks("endpoint"))?,
-        pids.ok_or_else(|| lacks("pid"))?,
-    ))
+    let etcd_endpoints = value["etcd"].as_array();
+    Ok(Ready {
+        endpoints: endpoints.ok_or_else(|| lacks("endpoint"))?,
+        etcd_endpoints: etcd_endpoints
+            .map_or_else(Vec::new, |list| list.iter().filter_map(text).collect()),
+        pids: pids.ok_or_else(|| lacks("pid"))?,
+    })
 }
 
 impl Store for Quorate {
@@ -195,6 +235,10 @@ impl Store for Quorate {
         let work = match self.plane {
             Plane::Strong => Work::Put,
             Plane::Eventual => Work::EventualPut(Copies::Quorum, Ack::Disk),
+            Plane::Etcd => {
+                let target = EtcdTarget::new(&self.etcd_endpoints, Work::Put);
+                return preload(&target, options, |_| ()).await;
+            }
         };
         preload(&self.target(work, 1), options, |_| ()).await
     }
@@ -205,11 +249,18 @@ impl Store for Quorate {
         options: LoadOptions,
         counter: Counter,
     ) -> Result<Report, BenchError> {
+        if self.plane == Plane::Etcd {
+            return load_by_etcd_api(&self.etcd_endpoints, cell.work, &options, counter).await;
+        }
         if cell.work == Work::Empty {
             let target = EmptyTarget::new(self.endpoints.clone());
             return run_counted(target, &options, counter).await;
         }
         run_counted(self.target(cell.work, cell.ranges), &options, counter).await
+    }
+
+    fn etcd_endpoints(&self) -> &[String] {
+        &self.etcd_endpoints
     }
 
     async fn stop(self) -> Result<(), CompareError> {
@@ -227,9 +278,12 @@ mod tests {
 
     #[test]
     fn the_ready_file_names_ports_and_processes() {
-        let text = br#"{"nodes":[{"id":1,"pid":7,"endpoint":"127.0.0.1:1"}]}"#;
-        let (endpoints, pids) = parse_ready(text).unwrap();
-        assert_eq!((endpoints[0].as_str(), pids), ("127.0.0.1:1", vec![7]));
+        let text =
+            br#"{"nodes":[{"id":1,"pid":7,"endpoint":"127.0.0.1:1"}],"etcd":["127.0.0.1:2"]}"#;
+        let ready = parse_ready(text).unwrap();
+        assert_eq!(ready.endpoints, ["127.0.0.1:1"]);
+        assert_eq!(ready.etcd_endpoints, ["127.0.0.1:2"]);
+        assert_eq!(ready.pids, [7]);
         let error = parse_ready(br#"{"nodes":[{"id":1,"pid":7}]}"#).unwrap_err();
         assert!(error.to_string().contains("endpoint"), "{error}");
     }

@@ -81,6 +81,14 @@ pub enum CompareError {
         /// Why.
         source: BenchError,
     },
+    /// A read of many keys went wrong.
+    #[error("{store}: the read of all keys failed")]
+    Range {
+        /// Whose.
+        store: &'static str,
+        /// Why.
+        source: Box<tonic::Status>,
+    },
     /// Stopped from outside.
     #[error("stopped before the end")]
     Stopped,

@@ -1,16 +1,17 @@
-//! Three nodes of etcd, and etcd as a target of the load generator.
+//! Three nodes of etcd.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use etcd_client::{Client, GetOptions, KvClient};
-use quorate::bench::{BenchError, Connection, LoadOptions, Operation, Report, Target, preload};
+use etcd_client::Client;
+use quorate::bench::{BenchError, LoadOptions, Report, preload};
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
 use crate::cell::{Cell, Work};
 use crate::error::CompareError;
-use crate::store::{Counter, LOOK_PAUSE, NODES, Store, free_addresses, run_counted, spawn, stop};
+use crate::etcd_api::{EtcdTarget, load_by_etcd_api};
+use crate::store::{Counter, LOOK_PAUSE, NODES, Store, free_addresses, spawn, stop};
 
 /// How long the first election may take.
 const READY_MAX: Duration = Duration::from_secs(30);
@@ -80,13 +81,6 @@ impl Etcd {
             }
         }
     }
-
-    fn target(&self, work: Work) -> EtcdTarget {
-        EtcdTarget {
-            endpoints: self.endpoints.clone(),
-            serializable: work == Work::StaleGet,
-        }
-    }
 }
 
 fn arguments(dir: &Path, node: usize, client: &str, peer: &str, members: &str) -> Vec<String> {
@@ -107,7 +101,7 @@ fn arguments(dir: &Path, node: usize, client: &str, peer: &str, members: &str) -
 }
 
 /// Which endpoint is the leader's, once a put succeeds.
-async fn leader(endpoints: &[String]) -> Result<Option<usize>, etcd_client::Error> {
+pub async fn leader(endpoints: &[String]) -> Result<Option<usize>, etcd_client::Error> {
     for (number, endpoint) in endpoints.iter().enumerate() {
         let mut client = Client::connect([endpoint], None).await?;
         let status = client.status().await?;
@@ -128,7 +122,12 @@ impl Store for Etcd {
     }
 
     async fn fill(&self, options: &LoadOptions) -> Result<(), BenchError> {
-        preload(&self.target(Work::Put), options, |_| ()).await
+        preload(
+            &EtcdTarget::new(&self.endpoints, Work::Put),
+            options,
+            |_| (),
+        )
+        .await
     }
 
     async fn load(
@@ -137,68 +136,14 @@ impl Store for Etcd {
         options: LoadOptions,
         counter: Counter,
     ) -> Result<Report, BenchError> {
-        run_counted(self.target(cell.work), &options, counter).await
+        load_by_etcd_api(&self.endpoints, cell.work, &options, counter).await
+    }
+
+    fn etcd_endpoints(&self) -> &[String] {
+        &self.endpoints
     }
 
     async fn stop(self) -> Result<(), CompareError> {
         stop(self.children).await
-    }
-}
-
-/// etcd under load: each client has one connection, to one node.
-#[derive(Debug)]
-struct EtcdTarget {
-    endpoints: Vec<String>,
-    serializable: bool,
-}
-
-struct EtcdConnection {
-    client: KvClient,
-    read: Option<GetOptions>,
-}
-
-impl Target for EtcdTarget {
-    type Connection = EtcdConnection;
-
-    async fn connect(&self, number: usize, _depth: usize) -> Result<EtcdConnection, BenchError> {
-        let endpoint = &self.endpoints[number % self.endpoints.len()];
-        let client = Client::connect([endpoint], None).await;
-        Ok(EtcdConnection {
-            client: client
-                .map_err(|error| BenchError::Connect {
-                    client: number,
-                    problem: error.to_string(),
-                })?
-                .kv_client(),
-            read: self
-                .serializable
-                .then(|| GetOptions::new().with_serializable()),
-        })
-    }
-}
-
-impl Connection for EtcdConnection {
-    async fn perform(&self, operation: Operation) -> Result<(), String> {
-        // A handle on the same connection.
-        let mut client = self.client.clone();
-        match operation {
-            Operation::Put { key, value } => client.put(key, value, None).await.map(|_| true),
-            Operation::Get { key } => {
-                let got = client.get(key, self.read.clone()).await;
-                got.map(|got| !got.kvs().is_empty())
-            }
-            Operation::Scan { start, rows } => {
-                let options = GetOptions::new()
-                    .with_from_key()
-                    .with_limit(i64::from(rows));
-                let got = client.get(start, Some(options)).await;
-                got.map(|got| !got.kvs().is_empty())
-            }
-        }
-        .map_err(|error| error.to_string())
-        .and_then(|found| match found {
-            true => Ok(()),
-            false => Err("nothing there to read".to_owned()),
-        })
     }
 }

@@ -5,6 +5,7 @@
 
 mod against_cassandra;
 mod against_etcd;
+mod against_etcd_api;
 mod cassandra;
 mod cell;
 mod cluster;
@@ -12,8 +13,10 @@ mod counted;
 mod empty;
 mod error;
 mod etcd;
+mod etcd_api;
 mod measure;
 mod process;
+mod range_memory;
 mod store;
 mod table;
 
@@ -61,6 +64,9 @@ struct Args {
     /// Keys in the store when its memory is read; 0: leave that out [default: 1000000; quick: 100000]
     #[arg(long, value_name = "N", global = true)]
     keys: Option<u64>,
+    /// Measure only this store; the table then has no ratios
+    #[arg(long, value_name = "STORE", global = true, value_parser = ["etcd", "quorate"])]
+    only: Option<String>,
     /// One short run
     #[arg(long, global = true)]
     quick: bool,
@@ -71,6 +77,12 @@ struct Args {
 enum Other {
     /// The strong path against etcd
     Etcd {
+        /// The etcd binary
+        #[arg(long, value_name = "FILE")]
+        etcd: PathBuf,
+    },
+    /// The same client of etcd's API against both
+    EtcdApi {
         /// The etcd binary
         #[arg(long, value_name = "FILE")]
         etcd: PathBuf,
@@ -87,20 +99,29 @@ enum Other {
 }
 
 impl Args {
+    fn measures(&self, store: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == store)
+    }
+
     fn runs(&self) -> usize {
         self.runs.unwrap_or(if self.quick { 1 } else { 3 })
     }
 
     fn extent(&self) -> Extent {
         let seconds = self.seconds.unwrap_or(if self.quick { 3 } else { 10 });
-        let keys = if self.quick { 100_000 } else { 1_000_000 };
+        let reads_all = matches!(self.other, Other::EtcdApi { .. });
+        let keys = match self.quick || reads_all {
+            true => 100_000,
+            false => 1_000_000,
+        };
         Extent {
             duration: Duration::from_secs(seconds),
             heating: match self.other {
-                Other::Etcd { .. } => Duration::ZERO,
+                Other::Etcd { .. } | Other::EtcdApi { .. } => Duration::ZERO,
                 Other::Cassandra { .. } => HEATING,
             },
             memory_keys: self.keys.unwrap_or(keys),
+            reads_all,
         }
     }
 }
@@ -146,24 +167,46 @@ async fn told_to_stop() -> Result<String, CompareError> {
 async fn compare(args: Args) -> Result<String, CompareError> {
     match &args.other {
         Other::Etcd { etcd } => compare_with_etcd(&args, etcd).await,
+        Other::EtcdApi { etcd } => compare_by_etcd_api(&args, etcd).await,
         Other::Cassandra { jars, heap_mib } => compare_with_cassandra(&args, jars, *heap_mib).await,
     }
 }
 
 async fn compare_with_etcd(args: &Args, program: &Path) -> Result<String, CompareError> {
+    let cells = [against_etcd::etcd_cells(), against_etcd::quorate_cells()];
+    let (etcd, quorate) = run_beside_etcd(args, program, Plane::Strong, &cells).await?;
+    let keys = args.extent().memory_keys;
+    Ok(against_etcd::render(&etcd, &quorate, keys))
+}
+
+async fn compare_by_etcd_api(args: &Args, program: &Path) -> Result<String, CompareError> {
+    let cells = [against_etcd_api::cells(), against_etcd_api::cells()];
+    let (etcd, quorate) = run_beside_etcd(args, program, Plane::Etcd, &cells).await?;
+    let keys = args.extent().memory_keys;
+    Ok(against_etcd_api::render(&etcd, &quorate, keys))
+}
+
+/// All runs of etcd and of Quorate, in turn.
+async fn run_beside_etcd(
+    args: &Args,
+    program: &Path,
+    plane: Plane,
+    [etcd_cells, quorate_cells]: &[Vec<Cell>; 2],
+) -> Result<(Vec<Run>, Vec<Run>), CompareError> {
     let start_etcd = async |folder: PathBuf| Etcd::start(program, &folder).await;
-    let start_quorate =
-        async |folder: PathBuf| Quorate::start(&args.quorate, Plane::Strong, &folder).await;
-    let (etcd_cells, quorate_cells) = (against_etcd::etcd_cells(), against_etcd::quorate_cells());
+    let start_quorate = async |folder: PathBuf| Quorate::start(&args.quorate, plane, &folder).await;
     let (mut etcd, mut quorate) = (Vec::new(), Vec::new());
     for number in 0..args.runs() {
         let name = format!("{}-{number}", Etcd::NAME);
-        etcd.push(run(args, &name, &etcd_cells, start_etcd).await?);
+        if args.measures("etcd") {
+            etcd.push(run(args, &name, etcd_cells, start_etcd).await?);
+        }
         let name = format!("{}-{number}", Quorate::NAME);
-        quorate.push(run(args, &name, &quorate_cells, start_quorate).await?);
+        if args.measures("quorate") {
+            quorate.push(run(args, &name, quorate_cells, start_quorate).await?);
+        }
     }
-    let keys = args.extent().memory_keys;
-    Ok(against_etcd::render(&etcd, &quorate, keys))
+    Ok((etcd, quorate))
 }
 
 async fn compare_with_cassandra(
@@ -207,15 +250,13 @@ async fn run<S: Store>(
     let extent = args.extent();
     let folder = fresh_folder(&args.dir, &format!("{name}-load"))?;
     let samples = measure_cells(start(folder).await?, cells, extent).await?;
-    let resident_bytes = match extent.memory_keys {
-        0 => None,
-        _ => {
-            let folder = fresh_folder(&args.dir, &format!("{name}-memory"))?;
-            Some(measure_memory(start(folder).await?, extent).await?)
-        }
-    };
-    Ok(Run {
+    let mut both = Run {
         samples,
-        resident_bytes,
-    })
+        ..Run::default()
+    };
+    if extent.memory_keys > 0 {
+        let folder = fresh_folder(&args.dir, &format!("{name}-memory"))?;
+        both.add(measure_memory(start(folder).await?, extent).await?);
+    }
+    Ok(both)
 }

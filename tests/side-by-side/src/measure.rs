@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use crate::cell::{Cell, Way, Work};
 use crate::error::CompareError;
 use crate::process::{Usage, resident_bytes};
+use crate::range_memory::{Reading, measure_range};
 use crate::store::{Counter, Store};
 
 /// Size of the values that are put and read.
@@ -33,6 +34,8 @@ pub struct Extent {
     pub heating: Duration,
     /// Keys in the store when memory is read.
     pub memory_keys: u64,
+    /// Whether the cost of a read of all those keys by etcd's API is measured too.
+    pub reads_all: bool,
 }
 
 /// What one cell showed.
@@ -53,12 +56,15 @@ pub struct Run {
     pub samples: BTreeMap<Cell, Sample>,
     /// Of the node with the most, when the keys were stored; none: not measured.
     pub resident_bytes: Option<u64>,
+    /// By how much a read of all keys let the memory of a node grow, by the way of reading.
+    pub range_bytes: BTreeMap<Reading, u64>,
 }
 
 impl Run {
     /// Takes in what another cluster of the same store showed: other cells; of memory the less.
     pub fn add(&mut self, other: Self) {
         self.samples.extend(other.samples);
+        self.range_bytes.extend(other.range_bytes);
         self.resident_bytes = match (self.resident_bytes, other.resident_bytes) {
             (Some(own), Some(other)) => Some(own.min(other)),
             (own, other) => own.or(other),
@@ -118,12 +124,13 @@ pub async fn measure_cells<S: Store>(
     Ok(samples)
 }
 
-/// Stores many keys on a running cluster, reads its memory, and stops it.
+/// Stores many keys on a running cluster, reads its memory, and stops it. By etcd's API: also what
+/// a read of all of them costs.
 ///
 /// # Errors
 ///
 /// A put that fails, a node that ends.
-pub async fn measure_memory<S: Store>(store: S, extent: Extent) -> Result<u64, CompareError> {
+pub async fn measure_memory<S: Store>(store: S, extent: Extent) -> Result<Run, CompareError> {
     let mut options = options(Cell::unary(Work::Put, 1), extent);
     options.keys = extent.memory_keys;
     options.value_bytes = MEMORY_VALUE_BYTES;
@@ -137,8 +144,16 @@ pub async fn measure_memory<S: Store>(store: S, extent: Extent) -> Result<u64, C
         let bytes = resident_bytes(*pid).map_err(CompareError::io("read a node's memory"))?;
         most = most.max(bytes);
     }
+    let range_bytes = match extent.reads_all {
+        true => measure_range(&store, extent.memory_keys).await?,
+        false => BTreeMap::new(),
+    };
     store.stop().await?;
-    Ok(most)
+    Ok(Run {
+        resident_bytes: Some(most),
+        range_bytes,
+        ..Run::default()
+    })
 }
 
 /// An empty folder below `parent`.

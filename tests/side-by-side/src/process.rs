@@ -54,6 +54,25 @@ pub fn resident_bytes(pid: u32) -> io::Result<u64> {
     Ok(field(&status, "VmRSS:")? * 1024)
 }
 
+/// The most memory that one process had since [`forget_peak`], bytes.
+///
+/// # Errors
+///
+/// A process that is gone.
+pub fn peak_bytes(pid: u32) -> io::Result<u64> {
+    let status = read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(field(&status, "VmHWM:")? * 1024)
+}
+
+/// Has the kernel take a process's memory of now for the most that it had.
+///
+/// # Errors
+///
+/// A process that is gone, or another user's.
+pub fn forget_peak(pid: u32) -> io::Result<()> {
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5")
+}
+
 /// The number behind `name` at the begin of a line.
 fn field(text: &str, name: &str) -> io::Result<u64> {
     text.lines()
@@ -85,6 +104,16 @@ mod tests {
         let pid = std::process::id();
         assert!(resident_bytes(pid).unwrap() > 1 << 20);
         Usage::read(&[pid]).unwrap();
+    }
+
+    #[test]
+    fn the_peak_of_memory_is_measured_anew() {
+        let pid = std::process::id();
+        drop(std::hint::black_box(vec![1_u8; 64 << 20]));
+        let before = peak_bytes(pid).unwrap();
+        forget_peak(pid).unwrap();
+        assert!(peak_bytes(pid).unwrap() <= before);
+        assert!(peak_bytes(pid).unwrap() >= resident_bytes(pid).unwrap() / 2);
     }
 
     #[test]

@@ -44,6 +44,11 @@ pub trait Store {
         counter: Counter,
     ) -> Result<Report, BenchError>;
 
+    /// Where it serves etcd's API, `http://HOST:PORT` or `HOST:PORT` each; none: it does not.
+    fn etcd_endpoints(&self) -> &[String] {
+        &[]
+    }
+
     /// Stops it and waits for its end.
     async fn stop(self) -> Result<(), CompareError>;
 }
