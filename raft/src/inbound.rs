@@ -251,10 +251,15 @@ impl Inner {
 
     fn serve_node(&self, from: NodeId, range: RangeId, id: u64, body: Body) {
         let Some(inner) = self.this() else { return };
-        let large = matches!(&body, Body::Status(_) | Body::Events(_) | Body::Etcd(_));
-        let class = if large { Class::Bulk } else { Class::Consensus };
+        let is_large = matches!(&body, Body::Status(_) | Body::Events(_));
         tokio::spawn(async move {
             let answer = inner.serve_request(from, range, body).await;
+            let class = match &answer {
+                _ if is_large => Class::Bulk,
+                Body::EtcdAnswer(answer) => Class::by_size(&**answer),
+                Body::ForwardResponse(answer) => Class::by_size(&**answer),
+                _ => Class::Consensus,
+            };
             inner.calls.answer(from, class, range.0, id, answer);
         });
     }

@@ -38,8 +38,6 @@ use crate::seam::{Clock, Randomness};
 const APPEND_ENTRIES_MAX: u64 = 4096;
 /// Behind by more than this, a follower gets a snapshot.
 const LAG_ENTRIES_MAX: u64 = 20_000;
-/// Forwarded requests larger than this take the bulk connection.
-const FORWARD_URGENT_BYTES_MAX: usize = 64 << 10;
 
 /// What a node is, and how it behaves.
 #[derive(Clone, Debug)]
@@ -390,13 +388,7 @@ impl RaftNode {
             timeout_ms,
             request: Some(request),
         };
-        let size = prost::Message::encoded_len(&forward);
-        let urgent = size <= FORWARD_URGENT_BYTES_MAX;
-        let class = if urgent {
-            Class::Consensus
-        } else {
-            Class::Bulk
-        };
+        let class = Class::by_size(&forward);
         let body = Body::Forward(Box::new(forward));
         match self
             .inner
@@ -445,10 +437,7 @@ impl RaftNode {
         call: wire::EtcdCall,
         timeout: Duration,
     ) -> Result<wire::EtcdAnswer, CallError> {
-        let class = match &call.call {
-            Some(wire::etcd_call::Call::Range(_) | wire::etcd_call::Call::Page(_)) => Class::Bulk,
-            Some(_) | None => Class::Consensus,
-        };
+        let class = Class::by_size(&call);
         let body = Body::Etcd(Box::new(call));
         let calls = &self.inner.calls;
         match calls.call(to, class, range.0, body, timeout).await? {

@@ -22,8 +22,22 @@ pub use simulated::{Link, Quality, SimulatedNetwork};
 pub enum Class {
     /// Small and urgent: appends, votes, beats, reads.
     Consensus,
-    /// Large and patient: snapshots, forwarded requests of clients.
+    /// Large and patient: snapshots, large requests of clients and their answers.
     Bulk,
+}
+
+/// What clients ask and are answered takes the bulk connection from this size on: a beat must not
+/// wait behind it.
+const BULK_BYTES_MIN: usize = 64 << 10;
+
+impl Class {
+    /// Of what a client asks, or is answered, by way of another node.
+    pub(crate) fn by_size(message: &impl prost::Message) -> Class {
+        match message.encoded_len() < BULK_BYTES_MIN {
+            true => Class::Consensus,
+            false => Class::Bulk,
+        }
+    }
 }
 
 /// Why a message was not handed to the network. It has not been sent.
