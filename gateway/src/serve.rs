@@ -55,6 +55,9 @@ pub enum ServeError {
     /// The descriptors of our own services cannot be read.
     #[error("the descriptors for reflection cannot be read")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The descriptors of etcd's services cannot be read.
+    #[error("the descriptors for etcd's JSON gateway cannot be read")]
+    Descriptors(#[from] prost_reflect::DescriptorError),
 }
 
 /// All services of a gateway: `Kv`, `Admin`, `Lease`, `Watch`, health, and reflection in both versions that clients
@@ -105,19 +108,21 @@ pub async fn serve_grpc(
 ) -> Result<(), ServeError> {
     let router = routes.into_axum_router();
     let routes = Routes::from(router.layer(map_response(name_refusal)));
-    serve_routes("grpc", routes, listener, stopped).await
+    serve_routes("grpc", routes, false, listener, stopped).await
 }
 
-/// Serves routes as they are.
+/// Serves routes as they are, over HTTP/2 and, where they are more than gRPC, over HTTP/1.1.
 pub(crate) async fn serve_routes(
     port: &'static str,
     routes: Routes,
+    accepts_http1: bool,
     listener: TcpListener,
     stopped: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let incoming = Connections::new(port, CONNECTIONS_MAX).limit(incoming);
     Server::builder()
+        .accept_http1(accepts_http1)
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -125,3 +125,16 @@ fn the_crate_etcd_client_outlives_a_leader() {
     let program = target.join("debug/etcd-crate-client");
     run(Command::new(program), &start_quorate());
 }
+
+#[test]
+fn a_python_client_of_the_json_gateway_outlives_a_leader() {
+    let python = std::env::var("QUORATE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let version = Command::new(&python).arg("--version").output();
+    if !version.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: the Python client was not tested: there is no {python}");
+        return;
+    }
+    let mut client = Command::new(python);
+    client.args(["-c", include_str!("client.py")]);
+    run(client, &start_quorate());
+}

@@ -9,6 +9,7 @@ mod cluster;
 mod election;
 mod errors;
 mod here;
+mod json;
 mod kv;
 mod lease;
 mod lock;

@@ -15,6 +15,7 @@ use tonic::service::Routes;
 use super::EtcdStore;
 use super::cluster::{AuthService, ClusterService};
 use super::election::ElectionService;
+use super::json::JsonGateway;
 use super::kv::KvService;
 use super::lease::LeaseService;
 use super::lock::LockService;
@@ -30,12 +31,12 @@ pub struct EtcdOptions {
     pub keyspace: String,
 }
 
-/// Serves etcd's clients on a listener until `stopped`, and then until the calls in work have
-/// ended.
+/// Serves etcd's clients on a listener, over gRPC and over its JSON gateway, until `stopped`, and then
+/// until the calls in work have ended.
 ///
 /// # Errors
 ///
-/// [`ServeError::Transport`].
+/// [`ServeError::Transport`], [`ServeError::Descriptors`].
 pub async fn serve_etcd(
     gateway: Gateway,
     options: EtcdOptions,
@@ -54,6 +55,9 @@ pub async fn serve_etcd(
         .add_service(ElectionServer::new(ElectionService(store.clone())))
         .add_service(ClusterServer::new(ClusterService(store.clone())))
         .add_service(MaintenanceServer::new(MaintenanceService(store.clone())))
-        .add_service(AuthServer::new(AuthService(store)));
-    serve_routes("etcd", routes, listener, stopped).await
+        .add_service(AuthServer::new(AuthService(store.clone())));
+    let json = JsonGateway::new(store, routes.clone())?;
+    let router = routes.into_axum_router();
+    let router = router.fallback(move |request| json.clone().serve(request));
+    serve_routes("etcd", router.into(), true, listener, stopped).await
 }

@@ -104,18 +104,18 @@ impl Session {
         loop {
             let answers = self.answers.clone();
             let request = tokio::select! {
-                request = requests.next() => request,
+                // Who asks for nothing more still listens.
+                Some(request) = requests.next() => request,
                 () = answers.closed() => return,
-                () = stops(&mut stopping) => Some(Err(errors::stopped())),
+                () = stops(&mut stopping) => Err(errors::stopped()),
             };
             let request = match request {
-                Some(Ok(request)) => request,
-                Some(Err(status)) => {
+                Ok(request) => request,
+                Err(status) => {
                     // A client that has gone needs no word.
                     let _ = self.answers.send(Err(status)).await;
                     return;
                 }
-                None => return,
             };
             let answered = match request.request_union {
                 Some(RequestUnion::CreateRequest(create)) => self.create(create).await,
