@@ -3,7 +3,6 @@
 //! Masked: ids of the cluster, its members and leases that a server has drawn, terms; the words of
 //! errors about JSON itself. Of calls that show sizes, hashes or members, only the status is compared.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -301,8 +300,23 @@ fn watched(endpoint: &str) -> Vec<Value> {
     told.iter().map(|line| read(line)).collect()
 }
 
+/// Calls that take longer than their client gives them.
+fn late(endpoint: &str) -> Value {
+    let name = |lease: u8| format!(r#"{{"name":"bGF0ZQ==","lease":{lease}}}"#);
+    for lease in [71, 72] {
+        let grant = format!(r#"{{"ID":{lease},"TTL":600}}"#);
+        let granted = send(endpoint, "POST /v3/lease/grant", &grant).unwrap();
+        assert_eq!(granted.status, 200);
+    }
+    let held = send(endpoint, "POST /v3/lock/lock", &name(71)).unwrap();
+    assert_eq!(held.status, 200);
+    let head = "POST /v3/lock/lock\nGrpc-Timeout: 300m";
+    let answer = send(endpoint, head, &name(72)).unwrap();
+    seen(answer, Whole).unwrap()
+}
+
 #[test]
-fn a_watch_over_json_is_told_line_by_line() {
+fn a_watch_over_json_is_told_line_by_line_and_a_late_call_ends() {
     let quorate = start_quorate();
     let found = watched(ready(&quorate));
     assert_eq!(found.len(), 6, "{found:#?}");
@@ -318,9 +332,12 @@ fn a_watch_over_json_is_told_line_by_line() {
         text,
         "{\"error\":{\"code\":3,\"message\":\"unexpected EOF\"}}\n"
     );
+    let ended = late(&quorate.endpoints[0]);
+    assert_eq!((&ended[0], &ended[1][1]["code"]), (&504.into(), &4.into()));
     let Some(etcd) = find("etcd", "QUORATE_ETCD") else {
         return;
     };
     let etcd = start_etcd(&etcd);
     assert_eq!(found, watched(ready(&etcd)));
+    assert_eq!(ended, late(&etcd.endpoints[0]));
 }

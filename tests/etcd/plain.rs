@@ -20,7 +20,8 @@ enum Body {
     Whole(BufReader<TcpStream>, u64),
 }
 
-/// Opens a connection and sends a request without a body's end, if it is open.
+/// Opens a connection and sends a request, without its body's end if it is open. The head is method
+/// and path, and in lines of their own further headers.
 pub fn begin(endpoint: &str, head: &str, body: &str, is_open: bool) -> std::io::Result<TcpStream> {
     let address = endpoint.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address)?;
@@ -30,10 +31,15 @@ pub fn begin(endpoint: &str, head: &str, body: &str, is_open: bool) -> std::io::
         true => "Transfer-Encoding: chunked".to_owned(),
         false => format!("Content-Length: {}", body.len()),
     };
-    write!(
-        stream,
-        "{head} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{length}\r\n\r\n"
-    )?;
+    let (head, headers) = head.split_once('\n').unwrap_or((head, "Accept: */*"));
+    let lines = [
+        &format!("{head} HTTP/1.1"),
+        &format!("Host: {address}"),
+        "Connection: close",
+        headers,
+        &length,
+    ];
+    write!(stream, "{}\r\n\r\n", lines.join("\r\n"))?;
     match is_open {
         true => more(&mut stream, body)?,
         false => stream.write_all(body.as_bytes())?,

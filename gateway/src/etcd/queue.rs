@@ -17,7 +17,7 @@ use quorate_proto::internal::EtcdLook;
 use quorate_raft::Place;
 use quorate_types::{Revision, prefix_end};
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{EtcdStore, TIMEOUT_DEFAULT, find, strange};
 use crate::watch::{Asked, MESSAGE_BYTES_MAX, Page, Watched};
@@ -104,7 +104,12 @@ impl EtcdStore {
             success: vec![operation(request_op::Request::RequestPut(put))],
             failure: vec![operation(request_op::Request::RequestRange(get))],
         };
-        let response = self.txn(txn, step()).await?;
+        let response = self.txn(txn, step()).await;
+        let response = response.map_err(|status| match status.code() {
+            // etcd's own queues are clients of its store, and hand on the words without the code.
+            Code::NotFound => Status::unknown(status.message()),
+            _ => status,
+        })?;
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         let before = match response
             .responses

@@ -24,8 +24,9 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use quorate_proto::ETCD_DESCRIPTOR_SET;
 use serde_json::json;
 use tokio::sync::oneshot;
+use tokio::time::timeout_at;
 use tonic::client::Grpc;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
@@ -33,14 +34,14 @@ use tonic::{Code, Status};
 use self::messages::{Dynamic, read, written};
 use self::objects::Objects;
 use self::paths::Path;
-use super::{EtcdStore, errors};
+use super::{EtcdStore, deadline_of, errors};
 use crate::deadline;
 use crate::serve::ServeError;
 
 const JSON: &str = "application/json";
 /// Headers that become metadata of the call, and their names there.
 const METADATA: [(&str, &str); 2] = [
-    ("grpc-timeout", deadline::TIMEOUT_HEADER),
+    (deadline::TIMEOUT_HEADER, deadline::TIMEOUT_HEADER),
     ("grpc-metadata-hasleader", "hasleader"),
 ];
 
@@ -85,7 +86,7 @@ impl JsonGateway {
                 refused(&Status::unimplemented("Method Not Allowed"))
             }
             Path::Method(service, name) => match self.method(service, name) {
-                Some(method) => self.call(&method, &parts, body).await,
+                Some(method) => self.in_time(&method, &parts, body).await,
                 None => refused(&errors::not_served(name)),
             },
         }
@@ -94,6 +95,20 @@ impl JsonGateway {
     fn method(&self, service: &str, name: &str) -> Option<MethodDescriptor> {
         let service = self.pool.get_service_by_name(service)?;
         service.methods().find(|method| method.name() == name)
+    }
+
+    /// A call, within the time that its client gives it. What serves the port would cut it off
+    /// without a word of JSON, and with a status that says that all went well.
+    async fn in_time(&self, method: &MethodDescriptor, parts: &Parts, body: Body) -> Response {
+        let calling = self.call(method, parts, body);
+        if !parts.headers.contains_key(deadline::TIMEOUT_HEADER) {
+            return calling.await;
+        }
+        let late = |_| refused(&Status::deadline_exceeded("context deadline exceeded"));
+        match deadline_of(&MetadataMap::from_headers(parts.headers.clone())) {
+            Ok(deadline) => timeout_at(deadline, calling).await.unwrap_or_else(late),
+            Err(status) => refused(&status),
+        }
     }
 
     async fn call(&self, method: &MethodDescriptor, parts: &Parts, body: Body) -> Response {
@@ -221,14 +236,17 @@ async fn told(mut answers: Answers) -> Response {
         Some(Err(status)) => http_code(status.code()),
         Some(Ok(_)) | None => StatusCode::OK,
     };
-    let lines = stream::unfold(Some((first, answers)), |state| async {
-        let (answer, mut answers) = state?;
-        let (line, is_last) = line(answer?);
-        let state = match is_last {
-            true => None,
-            false => Some((answers.next().await, answers)),
+    let answers = first.is_some().then_some(answers);
+    // A line goes out before the next answer is waited for.
+    let lines = stream::unfold((first, answers), |(first, answers)| async {
+        let mut answers = answers?;
+        let answer = match first {
+            Some(answer) => answer,
+            None => answers.next().await?,
         };
-        Some((Ok::<_, Infallible>(line), state))
+        let (line, is_last) = line(answer);
+        let rest = (!is_last).then_some(answers);
+        Some((Ok::<_, Infallible>(line), (None, rest)))
     });
     (code, [(CONTENT_TYPE, JSON)], Body::from_stream(lines)).into_response()
 }
