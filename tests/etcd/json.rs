@@ -300,6 +300,19 @@ fn watched(endpoint: &str) -> Vec<Value> {
     told.iter().map(|line| read(line)).collect()
 }
 
+/// A watch whose client has sent all that it wants to: it still listens.
+fn listened(endpoint: &str) -> Vec<Value> {
+    let only = r#"{"create_request":{"key":"bw=="}}"#;
+    let mut answer = send(endpoint, "POST /v3/watch", only).unwrap();
+    let mut told = answer.lines(1).unwrap();
+    for _ in 0..2 {
+        let done = send(endpoint, "POST /v3/kv/put", r#"{"key":"bw=="}"#).unwrap();
+        assert_eq!(done.status, 200);
+        told.extend(answer.lines(1).unwrap());
+    }
+    told.iter().map(|line| read(line)).collect()
+}
+
 /// Calls that take longer than their client gives them.
 fn late(endpoint: &str) -> Value {
     let name = |lease: u8| format!(r#"{{"name":"bGF0ZQ==","lease":{lease}}}"#);
@@ -318,12 +331,15 @@ fn late(endpoint: &str) -> Value {
 #[test]
 fn a_watch_over_json_is_told_line_by_line_and_a_late_call_ends() {
     let quorate = start_quorate();
-    let found = watched(ready(&quorate));
+    let mut found = watched(ready(&quorate));
     assert_eq!(found.len(), 6, "{found:#?}");
     assert_eq!(
         found[3]["result"]["events"][0]["type"], "DELETE",
         "{found:#?}"
     );
+    let heard = listened(&quorate.endpoints[0]);
+    assert_eq!(heard.len(), 3, "{heard:#?}");
+    found.extend(heard);
     let bad = begin(&quorate.endpoints[0], "POST /v3/watch", "{\"create", false).unwrap();
     let bad = answer(bad).unwrap();
     assert_eq!(bad.status, 400);
@@ -338,6 +354,8 @@ fn a_watch_over_json_is_told_line_by_line_and_a_late_call_ends() {
         return;
     };
     let etcd = start_etcd(&etcd);
-    assert_eq!(found, watched(ready(&etcd)));
+    let mut wanted = watched(ready(&etcd));
+    wanted.extend(listened(&etcd.endpoints[0]));
+    assert_eq!(found, wanted);
     assert_eq!(ended, late(&etcd.endpoints[0]));
 }

@@ -283,3 +283,63 @@ fn http_code(code: Code) -> StatusCode {
     };
     StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn message() -> DynamicMessage {
+        let pool = DescriptorPool::decode(ETCD_DESCRIPTOR_SET).unwrap();
+        let kind = pool.get_message_by_name("etcdserverpb.LeaseStatus");
+        read(kind.unwrap(), br#"{"ID":7}"#).unwrap()
+    }
+
+    /// The lines of a body that are there without waiting, up to so many.
+    fn lines(response: Response, most: usize) -> Vec<Bytes> {
+        let mut body = response.into_body().into_data_stream();
+        let next = || body.next().now_or_never().flatten().map(Result::unwrap);
+        std::iter::from_fn(next).take(most).collect()
+    }
+
+    #[tokio::test]
+    async fn a_line_goes_out_before_the_next_answer_is_there() {
+        let answers = stream::iter([Ok(message())]).chain(stream::pending());
+        let told = told(answers.boxed()).await;
+        assert_eq!(told.status(), StatusCode::OK);
+        assert_eq!(lines(told, 2), ["{\"result\":{\"ID\":\"7\"}}\n"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_client_does_not_read_is_not_taken() {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = taken.clone();
+        let answers = stream::repeat_with(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(message())
+        });
+        let told = told(answers.boxed()).await;
+        assert_eq!(lines(told, 5).len(), 5);
+        assert_eq!(taken.load(Ordering::Relaxed), 5);
+    }
+
+    #[tokio::test]
+    async fn an_error_is_the_last_line_and_as_the_first_decides_the_status() {
+        let error = || Err(errors::lease_not_found());
+        let text =
+            "{\"error\":{\"code\":5,\"message\":\"etcdserver: requested lease not found\"}}\n";
+        let answers = stream::iter([Ok(message()), error(), Ok(message())]);
+        let late = told(answers.boxed()).await;
+        assert_eq!(late.status(), StatusCode::OK);
+        assert_eq!(lines(late, 9)[1..], [text]);
+        let first = told(stream::iter([error(), Ok(message())]).boxed()).await;
+        assert_eq!(first.status(), StatusCode::NOT_FOUND);
+        assert_eq!(lines(first, 9), [text]);
+    }
+}
