@@ -12,7 +12,7 @@ const LOCK: &str = "gate";
 const TTL: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// `QUORATE_HAND_OVERS=50` for numbers.
-const HAND_OVERS_USUAL: usize = 7;
+const HAND_OVERS_USUAL: usize = 5;
 /// Who is not told asks again after a second at the soonest.
 const UNTOLD_MIN: Duration = Duration::from_secs(1);
 
