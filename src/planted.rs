@@ -275,6 +275,11 @@ pub const TABLE: &[Plant] = &[
         "beside a log a peer's clock is taken over whatever the log is known to have",
         |p| p.eventual.clock_without_log = true,
     ),
+    plant(
+        "watch-forgets-place",
+        "a watch that shows where it had come to begins with what comes from now on",
+        |p| p.gateway.watch_forgets_places = true,
+    ),
 ];
 
 #[cfg(test)]

@@ -19,9 +19,14 @@ use crate::error::ClientError;
 use crate::leases::{Granted, LeaseKeeper, LeaseLost};
 use crate::operation::{Expect, Operation, Txn};
 use crate::options::WriteOptions;
+use crate::watch::{Watch, WatchOptions};
 
-/// Who waits for a lock asks again after about this.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Who waits for a lock is told when it is free. Where nobody tells, it asks again after about this.
+const ASK_AGAIN_UNTOLD: Duration = Duration::from_millis(200);
+/// And whatever is told, after this: who tells may be cut off.
+const ASK_AGAIN_TOLD: Duration = Duration::from_secs(2);
+/// How long it may take until one is told of a lock.
+const BEGIN_MAX: Duration = Duration::from_secs(1);
 
 /// A lock as its holder had it: what a write can demand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +107,7 @@ impl Client {
         lease: &Granted,
         until: Instant,
     ) -> Result<Option<Written>, ClientError> {
+        let mut freed = Freed::default();
         loop {
             let options = WriteOptions {
                 lease: Some(lease.id),
@@ -114,8 +120,7 @@ impl Client {
             if Instant::now() >= until {
                 return Ok(None);
             }
-            let again = Instant::now() + environment::jittered(ASK_AGAIN);
-            tokio::time::sleep_until(again.min(until)).await;
+            freed.wait(self, name, until).await;
         }
     }
 
@@ -173,6 +178,42 @@ impl Client {
         let there = done.results.into_iter().find_map(|result| result.entry);
         let token = there.map(|entry| entry.revision);
         Ok(Fenced::MovedOn { token, receipt })
+    }
+}
+
+/// How one who waits hears that a lock may be free.
+#[derive(Debug, Default)]
+struct Freed {
+    /// Of the deletes of its key.
+    watch: Option<Watch>,
+}
+
+impl Freed {
+    /// Waits until it is worth asking for the lock again.
+    async fn wait(&mut self, client: &Client, name: &Bytes, until: Instant) {
+        let now = Instant::now();
+        if let Some(watch) = &mut self.watch {
+            let again = now + environment::jittered(ASK_AGAIN_TOLD);
+            let told = tokio::time::timeout_at(again.min(until), watch.next()).await;
+            if let Ok(Err(_)) = told {
+                self.watch = None;
+            }
+            return;
+        }
+        let options = WatchOptions {
+            no_puts: true,
+            ..WatchOptions::key(name.clone())
+        };
+        let begun =
+            tokio::time::timeout_at(until.min(now + BEGIN_MAX), client.watch(options)).await;
+        match begun {
+            // The lock may have gone before this could be told: it is asked for at once.
+            Ok(Ok(watch)) => self.watch = Some(watch),
+            Ok(Err(_)) | Err(_) => {
+                let again = now + environment::jittered(ASK_AGAIN_UNTOLD);
+                tokio::time::sleep_until(again.min(until)).await;
+            }
+        }
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Faults {
     pub watch_skips_history: bool,
     /// A message of a watch that ends within a revision is taken for all of it.
     pub watch_whole_revisions: bool,
+    /// A watch that shows where it had come to begins with what comes from now on.
+    pub watch_forgets_places: bool,
 }
 
 impl Faults {

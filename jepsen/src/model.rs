@@ -12,7 +12,7 @@ use crate::history::{Operation, ReadError};
 use crate::independent::Independent;
 use crate::linear::{AppendKv, CasRegister, Mutex};
 use crate::report::Report;
-use crate::state::{Bank, Counter, LongFork, Set, SetFull};
+use crate::state::{Bank, Counter, LongFork, Set, SetFull, Watch};
 use crate::txn::{self, ListAppend, RwRegister};
 
 /// What a history is held against.
@@ -46,11 +46,13 @@ pub enum Model {
     Causal,
     /// Strong operations linearizable with eventual writes taken in.
     Mixed,
+    /// Watchers that are told each change once and in order.
+    Watch,
 }
 
 impl Model {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::CasRegister,
         Self::AppendKv,
         Self::Mutex,
@@ -65,6 +67,7 @@ impl Model {
         Self::Bounded,
         Self::Causal,
         Self::Mixed,
+        Self::Watch,
     ];
 
     /// Its name on the command line.
@@ -84,6 +87,7 @@ impl Model {
             Self::Bounded => "bounded",
             Self::Causal => "causal",
             Self::Mixed => "mixed",
+            Self::Watch => "watch",
         }
     }
 }
@@ -183,7 +187,8 @@ fn make(model: Model, options: &Options) -> Result<Box<dyn Checker>, CheckError>
         | Model::Sessions
         | Model::Bounded
         | Model::Causal
-        | Model::Mixed => false,
+        | Model::Mixed
+        | Model::Watch => false,
     };
     if let Some(name) = consistency.filter(|_| !known) {
         let what = format!("the model {model} knows no consistency `{name}`");
@@ -204,6 +209,7 @@ fn make(model: Model, options: &Options) -> Result<Box<dyn Checker>, CheckError>
         Model::Bounded => Box::new(Bounded::default()),
         Model::Causal => Box::new(Siblings::default()),
         Model::Mixed => Box::new(Mixed::default()),
+        Model::Watch => Box::new(Watch::default()),
     })
 }
 

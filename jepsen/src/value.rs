@@ -6,7 +6,7 @@
 use std::fmt;
 
 /// One value of a history.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Value {
     /// Nothing: `nil`, `null`.
     #[default]

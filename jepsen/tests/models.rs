@@ -568,6 +568,137 @@ fn who_has_seen_a_value_has_seen_what_that_had_replaced() {
     expect("mixed", "", &["nonlinearizable"], &chain(":value [1 4]"));
 }
 
+/// Two writers and what watchers were told: one that begins with now, one with the beginning.
+fn watched(now: &str, beginning: &str) -> String {
+    let put = |key, asked, answered| (0, "put", key, asked, answered);
+    let before = [put("k", "1", ":value {:value 1 :revision 10}")];
+    let after = [
+        put("k", "2", ":value {:value 2 :revision 20}"),
+        put("l", "3", ":value {:value 3 :revision 30}"),
+        put("k", "4", ":value {:value 4 :revision 40}"),
+    ];
+    let puts = |puts: &[(i64, &str, &str, &str, &str)]| -> String {
+        let one = |(process, f, key, asked, answered): &(i64, &str, &str, &str, &str)| {
+            let (asked, answered) = (
+                format!(":key :{key} :value {asked}"),
+                format!(":key :{key} {answered}"),
+            );
+            sequence(&[(*process, f, &asked, &answered)])
+        };
+        puts.iter().map(one).collect()
+    };
+    let begin = |number, from| {
+        let asked = format!(":value {{:watcher {number} :from {from}}}");
+        sequence(&[(number, "watch", &asked, &asked)])
+    };
+    let told = |number, events: &str| {
+        let asked = format!(":value {{:watcher {number}}}");
+        let answered = format!(":value {{:watcher {number} :events [{events}]}}");
+        sequence(&[(number, "last-events", &asked, &answered)])
+    };
+    let lost = "{:process 7 :type :invoke :f :put :key :k :value 5}\n\
+                {:process 7 :type :info :f :put :key :k :value 5}\n\
+                {:process 8 :type :invoke :f :delete :key :l}\n\
+                {:process 8 :type :fail :f :delete :key :l}\n";
+    let delete = sequence(&[(0, "delete", ":key :k", ":key :k :value {:revision 50}")]);
+    [
+        puts(&before),
+        begin(1, "now"),
+        begin(2, "beginning"),
+        puts(&after),
+        lost.to_owned(),
+        delete,
+        told(1, now),
+        told(2, beginning),
+    ]
+    .concat()
+}
+
+#[test]
+fn watchers_are_told_each_change_once_and_in_order() {
+    // Keys k are in range 1, keys l in range 2; how ranges mix is free.
+    const NOW: &str = "[1 20 :k 2] [2 30 :l 3] [1 40 :k 4] [1 50 :k nil]";
+    const ALL: &str = "[2 30 :l 3] [1 10 :k 1] [1 20 :k 2] [1 40 :k 4] [1 50 :k nil]";
+    let cases: &[(&[&str], &str, &str)] = &[
+        (&[], NOW, ALL),
+        // A write without an answer may have taken effect, for all then.
+        (
+            &[],
+            "[1 20 :k 2] [2 30 :l 3] [1 40 :k 4] [1 45 :k 5] [1 50 :k nil]",
+            "[2 30 :l 3] [1 10 :k 1] [1 20 :k 2] [1 40 :k 4] [1 45 :k 5] [1 50 :k nil]",
+        ),
+        (
+            &["lost"],
+            NOW,
+            "[2 30 :l 3] [1 10 :k 1] [1 20 :k 2] [1 40 :k 4] [1 45 :k 5] [1 50 :k nil]",
+        ),
+        // In between, the first, the last, a delete, a whole range, the one from before.
+        (&["lost"], "[1 20 :k 2] [2 30 :l 3] [1 50 :k nil]", ALL),
+        (&["lost"], "[2 30 :l 3] [1 40 :k 4] [1 50 :k nil]", ALL),
+        (&["lost"], "[1 20 :k 2] [2 30 :l 3] [1 40 :k 4]", ALL),
+        (&["lost"], "[1 20 :k 2] [1 40 :k 4] [1 50 :k nil]", ALL),
+        (
+            &["lost"],
+            NOW,
+            "[2 30 :l 3] [1 20 :k 2] [1 40 :k 4] [1 50 :k nil]",
+        ),
+        // To nobody.
+        (
+            &["lost"],
+            "[1 20 :k 2] [1 40 :k 4] [1 50 :k nil]",
+            "[1 10 :k 1] [1 20 :k 2] [1 40 :k 4] [1 50 :k nil]",
+        ),
+        (
+            &["twice"],
+            "[1 20 :k 2] [2 30 :l 3] [1 40 :k 4] [1 40 :k 4] [1 50 :k nil]",
+            ALL,
+        ),
+        (
+            &["disorder"],
+            "[1 40 :k 4] [2 30 :l 3] [1 20 :k 2] [1 50 :k nil]",
+            ALL,
+        ),
+        (
+            &["early"],
+            "[1 10 :k 1] [1 20 :k 2] [2 30 :l 3] [1 40 :k 4] [1 50 :k nil]",
+            ALL,
+        ),
+        (&["invented"], NOW, &format!("{ALL} [2 60 :l 9]")),
+        // Of another key; a delete that failed.
+        (
+            &["invented", "lost"],
+            NOW,
+            "[1 10 :k 1] [1 20 :k 2] [2 30 :k 3] [1 40 :k 4] [1 50 :k nil]",
+        ),
+        (&["invented"], NOW, &format!("{ALL} [2 60 :l nil]")),
+        // A write that took effect twice.
+        (&["repeated"], NOW, &format!("{ALL} [1 60 :k 4]")),
+        (
+            &["repeated"],
+            NOW,
+            &format!("{ALL} [1 60 :k 5] [1 70 :k 5]"),
+        ),
+        (
+            &["disagreement", "lost", "repeated"],
+            "[1 20 :k 2] [2 30 :l 3] [1 40 :k 2] [1 50 :k nil]",
+            ALL,
+        ),
+    ];
+    for (expected, now, beginning) in cases {
+        let history = watched(now, beginning);
+        let report = report("watch", "", &history);
+        let mut found: Vec<&str> = report.counts.iter().map(|(name, _)| &**name).collect();
+        found.sort_unstable();
+        assert_eq!(&found, expected, "{}", report.to_text("watch"));
+    }
+}
+
+#[test]
+fn a_watcher_that_nobody_asks_to_the_end_proves_nothing() {
+    let history = watched("", "").replace("last-events", "events");
+    assert_eq!(report("watch", "", &history).verdict, Verdict::Unknown);
+}
+
 #[test]
 fn findings_are_drawn_and_their_text_cannot_break_the_page() {
     let stale = sequence(&[

@@ -35,8 +35,19 @@ pub(crate) struct Ways {
 impl Ways {
     /// A client of its own connections to one node.
     pub(crate) fn client(&self, place: usize) -> Result<Client, LabError> {
+        self.client_at(vec![self.endpoints[place].clone()])
+    }
+
+    /// A client of its own connections to all nodes, which begins at one of them.
+    fn client_from(&self, place: usize) -> Result<Client, LabError> {
+        let mut endpoints = self.endpoints.clone();
+        endpoints.rotate_left(place);
+        self.client_at(endpoints)
+    }
+
+    fn client_at(&self, endpoints: Vec<String>) -> Result<Client, LabError> {
         Client::connect(ClientOptions {
-            endpoints: vec![self.endpoints[place].clone()],
+            endpoints,
             keyspace: self.keyspace.clone(),
             timeout: CALL_MAX,
             attempt_timeout: ATTEMPT_MAX,
@@ -145,6 +156,13 @@ impl Caller {
         let client = client.expect("the same options made the first client of the run");
         self.clients[place] = Some(client.clone());
         client
+    }
+
+    /// A client of connections of its own, which goes to any other node where the one is lost at
+    /// which this caller is at home.
+    pub(crate) fn roaming_client(&self) -> Client {
+        let client = self.ways.client_from(self.home);
+        client.expect("the same options made the first client of the run")
     }
 
     /// Where the node is reached where this caller is at home.

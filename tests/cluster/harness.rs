@@ -251,6 +251,19 @@ impl Cluster {
         found.unwrap_or_else(|| panic!("no node {id}"))
     }
 
+    /// Each running node, and how many watches are open there.
+    pub async fn watches(&self) -> Vec<(u64, u64)> {
+        let mut open = Vec::new();
+        for node in self.nodes.iter().filter(|node| node.is_running()) {
+            let endpoint = node.listen.to_string();
+            let metrics = self.run(&["metrics", "--endpoints", &endpoint]).await;
+            let text = metrics.text();
+            let of = |line: &str| line.strip_prefix("quorate_watches ")?.parse().ok();
+            open.push((node.id, text.lines().find_map(of).unwrap_or_default()));
+        }
+        open
+    }
+
     /// The leader of the default keyspace's range; waits for one that its replicas agree on.
     pub async fn leader(&self) -> u64 {
         self.leader_and_term().await.0

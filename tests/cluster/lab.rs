@@ -91,6 +91,24 @@ async fn reads_without_fences_are_found_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_that_forget_where_they_were_are_found_out() {
+    let _alone = alone();
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("run");
+    let ran = run(
+        &dir,
+        &["--workload=watch-control", "--nodes=3", "--time=3s"],
+    )
+    .await;
+    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+    let results = results(&dir);
+    assert_eq!(results["check"]["verdict"], "invalid");
+    // And nothing else is wrong with them.
+    let counts = results["check"]["anomalies"].as_object().unwrap();
+    assert_eq!(counts.keys().collect::<Vec<_>>(), ["lost"], "{results}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_done_is_refused_before_anything_starts() {
     let folder = TempDir::new().unwrap();
     let dir = folder.path().join("run");

@@ -24,6 +24,8 @@ mod keyspaces;
 mod lab;
 mod last_known;
 mod leases;
+mod locks;
+mod many_watchers;
 mod memory;
 mod python;
 mod replacement;

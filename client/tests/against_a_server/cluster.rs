@@ -420,6 +420,26 @@ impl World {
                     .collect(),
                 receipt: self.receipt(state.revision, false, &Bytes::new()),
             }),
+            // Of a key that must be absent.
+            Request::CompareAndSet(set) => {
+                let is_absent = !state.values.contains_key(&set.key);
+                if is_absent {
+                    state.revision += 1;
+                    let entry = v1::KeyValue {
+                        key: set.key.clone(),
+                        value: set.value,
+                        revision: state.revision,
+                        ..v1::KeyValue::default()
+                    };
+                    state.values.insert(set.key, entry);
+                }
+                Response::CompareAndSet(v1::CompareAndSetResponse {
+                    succeeded: is_absent,
+                    revision: state.revision,
+                    receipt: self.receipt(state.revision, false, &Bytes::new()),
+                    ..v1::CompareAndSetResponse::default()
+                })
+            }
             Request::LeaseGrant(grant) => Response::LeaseGrant(v1::LeaseGrantResponse {
                 id: 7,
                 ttl_ms: grant.ttl_ms,

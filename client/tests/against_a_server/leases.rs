@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use quorate_client::{LeaseLost, Request};
+use quorate_client::{Client, LeaseLost, Request, WriteOptions};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Fault, LEASE_TTL_MILLISECONDS};
@@ -11,13 +11,15 @@ use crate::cluster::{Cluster, Fault, LEASE_TTL_MILLISECONDS};
 const TTL: Duration = Duration::from_millis(LEASE_TTL_MILLISECONDS);
 const PATIENCE: Duration = Duration::from_secs(20);
 
+fn count(cluster: &Cluster, is_meant: impl Fn(&Request) -> bool) -> usize {
+    let seen = cluster.seen();
+    seen.iter().filter(|seen| is_meant(&seen.request)).count()
+}
+
 fn renewals(cluster: &Cluster) -> usize {
-    let is_renewal = |request: &Request| matches!(request, Request::LeaseKeepAlive(_));
-    cluster
-        .seen()
-        .iter()
-        .filter(|seen| is_renewal(&seen.request))
-        .count()
+    count(cluster, |request| {
+        matches!(request, Request::LeaseKeepAlive(_))
+    })
 }
 
 async fn until(what: &str, so: impl Fn() -> bool) {
@@ -74,4 +76,25 @@ async fn a_keeper_that_is_dropped_keeps_nothing() {
     let later = Instant::now() + TTL;
     until("time passes", || Instant::now() >= later).await;
     assert!(renewals(&cluster) <= before + 1, "it goes on");
+}
+
+/// These servers serve no watches.
+#[tokio::test]
+async fn a_lock_of_which_nobody_tells_is_asked_for_again() {
+    let cluster = Cluster::start(1);
+    let client = Client::clone(&cluster.client().pipeline());
+    client.put("lock", "of others").await.unwrap();
+    let waiting = client.clone();
+    let waiting =
+        tokio::spawn(async move { waiting.lock("lock", "mine", TTL, PATIENCE).await.unwrap() });
+    let attempts = || {
+        count(&cluster, |request| {
+            matches!(request, Request::CompareAndSet(_))
+        })
+    };
+    until("three attempts", || attempts() >= 3).await;
+    let mut freed = client.delete_prefix("lock", WriteOptions::default());
+    freed.finish(|_| {}).await.unwrap();
+    let held = tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+    assert!(held.unwrap().is_some());
 }

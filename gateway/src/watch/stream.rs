@@ -79,7 +79,10 @@ impl Gateway {
         let catalog = self.node().catalog();
         let keyspace = keyspace(&catalog, &request.keyspace)?;
         let interval = progress_interval(request.progress_interval_ms)?;
-        let (watched, begins) = Watched::of(&request, keyspace, interval)?;
+        let (watched, mut begins) = Watched::of(&request, keyspace, interval)?;
+        if self.faults().watch_forgets_places && !request.positions.is_empty() {
+            begins.iter_mut().for_each(|(_, place)| *place = None);
+        }
         for place in begins.iter().filter_map(|(_, place)| place.as_ref()) {
             self.not_in_future(first_wanted(place))?;
         }

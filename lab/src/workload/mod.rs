@@ -21,6 +21,7 @@ mod register;
 mod sessions;
 mod set;
 mod siblings;
+mod watch;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -78,11 +79,15 @@ pub enum WorkloadKind {
     LeaseLock,
     /// The same without tokens: the control, which is to be found guilty.
     LeaseLockControl,
+    /// Puts and deletes, and watchers that are told of them.
+    Watch,
+    /// The same by watchers that forget where they were: the control, which is to be found guilty.
+    WatchControl,
 }
 
 impl WorkloadKind {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Register,
         Self::Append,
         Self::Batch,
@@ -102,6 +107,8 @@ impl WorkloadKind {
         Self::LockControl,
         Self::LeaseLock,
         Self::LeaseLockControl,
+        Self::Watch,
+        Self::WatchControl,
     ];
 
     /// Its name on the command line.
@@ -126,6 +133,8 @@ impl WorkloadKind {
             Self::LockControl => "lock-control",
             Self::LeaseLock => "lease-lock",
             Self::LeaseLockControl => "lease-lock-control",
+            Self::Watch => "watch",
+            Self::WatchControl => "watch-control",
         }
     }
 
@@ -135,7 +144,8 @@ impl WorkloadKind {
             Self::SessionsControl
             | Self::FenceControl
             | Self::LockControl
-            | Self::LeaseLockControl => true,
+            | Self::LeaseLockControl
+            | Self::WatchControl => true,
             Self::Register
             | Self::Append
             | Self::Batch
@@ -150,7 +160,8 @@ impl WorkloadKind {
             | Self::Fence
             | Self::Ladders
             | Self::Lock
-            | Self::LeaseLock => false,
+            | Self::LeaseLock
+            | Self::Watch => false,
         }
     }
 
@@ -171,7 +182,9 @@ impl WorkloadKind {
             | Self::Lock
             | Self::LockControl
             | Self::LeaseLock
-            | Self::LeaseLockControl => "its own levels only",
+            | Self::LeaseLockControl
+            | Self::Watch
+            | Self::WatchControl => "its own levels only",
         }
     }
 
@@ -195,7 +208,9 @@ impl WorkloadKind {
             | Self::Lock
             | Self::LockControl
             | Self::LeaseLock
-            | Self::LeaseLockControl => None,
+            | Self::LeaseLockControl
+            | Self::Watch
+            | Self::WatchControl => None,
         }
     }
 
@@ -217,7 +232,9 @@ impl WorkloadKind {
             | Self::Lock
             | Self::LockControl
             | Self::LeaseLock
-            | Self::LeaseLockControl => false,
+            | Self::LeaseLockControl
+            | Self::Watch
+            | Self::WatchControl => false,
         }
     }
 
@@ -235,6 +252,7 @@ impl WorkloadKind {
             | Self::LockControl => &[Mode::Mixed, Mode::Strong],
             // Leases are for keyspaces of this mode.
             Self::LeaseLock | Self::LeaseLockControl => &[Mode::Strong],
+            Self::Watch | Self::WatchControl => &[Mode::Strong, Mode::Mixed],
             Self::Set | Self::Counter if eventual => &[Mode::Mixed, Mode::Eventual],
             Self::Set => &[Mode::Mixed, Mode::Strong],
             Self::Sessions | Self::SessionsControl if eventual => &[Mode::Mixed],
@@ -331,7 +349,9 @@ impl WorkloadKind {
                 | Self::Lock
                 | Self::LockControl
                 | Self::LeaseLock
-                | Self::LeaseLockControl => ConflictPolicy::Siblings,
+                | Self::LeaseLockControl
+                | Self::Watch
+                | Self::WatchControl => ConflictPolicy::Siblings,
             },
             partitioning: match self {
                 Self::Append
@@ -352,7 +372,9 @@ impl WorkloadKind {
                 | Self::Mixed
                 | Self::Fence
                 | Self::FenceControl
-                | Self::Ladders => quorate_types::Partitioning::Hash(2),
+                | Self::Ladders
+                | Self::Watch
+                | Self::WatchControl => quorate_types::Partitioning::Hash(2),
             },
             replication,
             ..defaults
@@ -384,6 +406,8 @@ impl WorkloadKind {
             Self::LockControl => Arc::new(lock::Lock::new(false)),
             Self::LeaseLock => Arc::new(lease_lock::LeaseLock::new(true)),
             Self::LeaseLockControl => Arc::new(lease_lock::LeaseLock::new(false)),
+            Self::Watch => Arc::new(watch::Watch::new(true)),
+            Self::WatchControl => Arc::new(watch::Watch::new(false)),
             Self::Ladders => Arc::new(ladders::Ladders::new(self.keyspace(options)?.replication)),
         })
     }

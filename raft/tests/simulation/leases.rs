@@ -31,6 +31,10 @@ struct Ledger {
     next: AtomicU64,
     ids: Mutex<Vec<u64>>,
     kept: AtomicU64,
+    /// Leaders that were killed, or lost their power.
+    killed: AtomicU64,
+    /// And those that were cut off.
+    cut_off: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -183,9 +187,17 @@ async fn clocks_jump(world: Shared) {
     }
 }
 
-async fn disturb(world: &Shared) {
+async fn disturb(world: &Shared, ledger: &Ledger) {
     tokio::time::sleep(Duration::from_millis(500 + world.roll(2_000))).await;
-    match world.roll(4) {
+    let roll = world.roll(4);
+    if world.leader().is_some() {
+        let lost = match roll {
+            1 => &ledger.cut_off,
+            _ => &ledger.killed,
+        };
+        lost.fetch_add(1, Ordering::Relaxed);
+    }
+    match roll {
         0 => world.all().for_each(|node| world.cut_power(node)),
         1 => world.isolate(world.leader().unwrap_or_default()),
         2 => world.cut_power(world.leader().unwrap_or_default()),
@@ -237,7 +249,7 @@ async fn leases(world: Shared) {
     let holders = (0..HOLDERS).map(|_| tokio::spawn(hold(world.clone(), ledger.clone())));
     let holders: Vec<_> = holders.collect();
     for _ in 0..6 {
-        disturb(&world).await;
+        disturb(&world, &ledger).await;
     }
     ledger.stop.store(true, Ordering::Relaxed);
     for holder in holders {
@@ -252,7 +264,9 @@ async fn leases(world: Shared) {
             "{granted} leases, {kept} keep-alives: nothing was tried"
         ));
     }
-    println!("{granted} leases, {kept} keep-alives");
+    let lost = [&ledger.killed, &ledger.cut_off].map(|lost| lost.load(Ordering::Relaxed));
+    let [killed, cut_off] = lost;
+    println!("{granted} leases, {kept} keep-alives, {killed} leaders killed, {cut_off} cut off");
 }
 
 #[test]
