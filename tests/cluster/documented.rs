@@ -18,6 +18,8 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/CONFIGURATION.md")
 /// No command of the page takes longer, on a busy machine.
 const STEP_MAX: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
+/// What a command that was killed ends with: the shell's way to say it, and `finish`'s.
+const KILLED: [i32; 2] = [137, -1];
 /// Remarks that do something.
 const CUT: &str = "no node answers from here on";
 const HEALED: &str = "they answer again";
@@ -145,9 +147,14 @@ impl<'a> Reader<'a> {
     /// Runs a command to its end, and compares.
     async fn run(&self, shown: &Shown) -> Result<(), String> {
         let Shown { line, text, .. } = shown;
-        let command = self.shell(&format!("{{ {text}\n}} 2>&1"));
-        let ended = tokio::time::timeout(self.patience, finish(command, b"")).await;
-        let ran = ended.map_err(|_| format!("line {line}: does not end: {text}"))?;
+        // A shell that is killed leaves what it has started; `timeout` ends all of it.
+        let mut command = self.shell("exec timeout --signal=KILL \"$1\" sh -c \"$2\" 2>&1");
+        let seconds = self.patience.as_secs().max(1).to_string();
+        command.args(["sh", &seconds, text]);
+        let ran = finish(command, b"").await;
+        if KILLED.contains(&ran.code) {
+            return Err(format!("line {line}: does not end: {text}"));
+        }
         if (ran.code != 0) != shown.is_refused() {
             let (code, said) = (ran.code, ran.text());
             return Err(format!("line {line}: exit code {code}: {text}\n{said}"));
