@@ -31,7 +31,7 @@ pub(super) enum LeaseCommand {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
   quorate keyspace create jobs --mode strong; export QUORATE_KEYSPACE=jobs
-  quorate lease grant --ttl 30s
+  quorate lease grant 30
   quorate put workers/7 here --lease $(quorate lease grant --ttl 30s)
   quorate lease grant --ttl 30s --id 7
 
@@ -39,9 +39,16 @@ Keys that are put with a lease are deleted once it is revoked, or once nobody ha
 its time: never earlier, whatever happens to leaders and clocks. A put of such a key without a lease
 detaches it. Only in keyspaces of mode strong.")]
 pub(super) struct GrantArgs {
-    /// How long it lives after each keep-alive: 1s to 30d
+    /// How long it lives after each keep-alive, in seconds
+    #[arg(
+        value_name = "SECONDS",
+        conflicts_with = "ttl",
+        required_unless_present = "ttl"
+    )]
+    seconds: Option<u64>,
+    /// The same with a unit: 1s to 30d
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    ttl: Duration,
+    ttl: Option<Duration>,
     /// 1 to 16 hexadecimal digits [default: one that is free]
     #[arg(long, value_name = "ID")]
     id: Option<LeaseId>,
@@ -100,7 +107,9 @@ pub(super) async fn run(command: LeaseCommand, session: Session) -> Result<(), C
 }
 
 async fn grant(args: &GrantArgs, client: &Client, output: &mut Output) -> Result<(), CliError> {
-    let granted = client.grant_lease(args.ttl, args.id).await?;
+    let seconds = args.seconds.map(Duration::from_secs);
+    let ttl = args.ttl.or(seconds).unwrap_or_default();
+    let granted = client.grant_lease(ttl, args.id).await?;
     if output.is_json() {
         let mut object = named(granted.id);
         object.insert("ttl_ms".to_owned(), millis(granted.ttl));

@@ -3,6 +3,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use quorate_client::{ClientOptions, Operation, Txn, WriteOptions};
+use quorate_types::{LeaseId, Reason};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 
@@ -30,7 +32,7 @@ async fn leases_locks_and_elections_do_what_they_say() {
 }
 
 async fn granted_and_revoked(cluster: &Cluster) {
-    let id = expect(cluster, 0, &["lease", "grant", "--ttl", "60s"]).await;
+    let id = expect(cluster, 0, &["lease", "grant", "60"]).await;
     let id = id.text();
     assert_eq!(id.len(), 16, "{id}");
     for key in ["a", "b", "free"] {
@@ -39,6 +41,7 @@ async fn granted_and_revoked(cluster: &Cluster) {
     expect(cluster, 0, &["put", "free", "v"]).await;
     expect(cluster, 4, &["cas", "a", "v", "--absent", "--lease", &id]).await;
     expect(cluster, 0, &["cas", "c", "v", "--absent", "--lease", &id]).await;
+    in_transactions(cluster, &id).await;
     let kept = expect(cluster, 0, &["lease", "keep-alive", "--once", &id]).await;
     assert_eq!(kept.text(), "1m");
     let shown = expect(cluster, 0, &["lease", "show", &id, "--keys", "-o", "json"]).await;
@@ -61,10 +64,43 @@ async fn granted_and_revoked(cluster: &Cluster) {
     assert!(lost.stderr.contains("quorate lease grant"), "{lost:?}");
 }
 
+/// A transaction attaches its puts, all or none.
+async fn in_transactions(cluster: &Cluster, id: &str) {
+    let client = cluster.client_with(ClientOptions {
+        keyspace: "jobs".to_owned(),
+        ..ClientOptions::default()
+    });
+    let lease: LeaseId = id.parse().unwrap();
+    let put = |key: &'static str, lease| Operation::Put {
+        key: key.into(),
+        value: "v".into(),
+        ttl: None,
+        lease: Some(lease),
+    };
+    let txn = Txn::default()
+        .then(put("t", lease))
+        .then(put("u", LeaseId(7)));
+    let refused = client.txn(txn, WriteOptions::default()).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::LeaseNotFound), "{refused}");
+    assert!(client.get("t").await.unwrap().entry.is_none());
+    let txn = Txn::default().then(put("t", lease)).then(put("u", lease));
+    client.txn(txn, WriteOptions::default()).await.unwrap();
+    let shown = client.lease(lease, true).await.unwrap();
+    assert!(shown.keys.contains(&"t".into()), "{shown:?}");
+    client.delete("t").await.unwrap();
+    client.delete("u").await.unwrap();
+}
+
 async fn refused(cluster: &Cluster) {
-    for ttl in ["0s", "999ms", "31d"] {
+    for (ttl, words) in [
+        ("0s", "from 1s to 30d"),
+        ("999ms", "from 1s to 30d"),
+        ("31d", "from 1s to 30d"),
+        // A million years.
+        ("365000000d", "at most 36500d"),
+    ] {
         let refused = expect(cluster, 2, &["lease", "grant", "--ttl", ttl]).await;
-        assert!(refused.stderr.contains("from 1s to 30d"), "{refused:?}");
+        assert!(refused.stderr.contains(words), "{refused:?}");
     }
     expect(cluster, 2, &["lease", "grant", "--ttl", "5s", "--id", "0"]).await;
     expect(
@@ -76,6 +112,13 @@ async fn refused(cluster: &Cluster) {
     let again = ["lease", "grant", "--ttl", "30s", "--id", "c7"];
     let again = expect(cluster, 4, &again).await;
     assert!(again.stderr.contains("another id"), "{again:?}");
+    // A million years, as etcdctl would be told.
+    for seconds in ["0", "31557600000000"] {
+        let refused = expect(cluster, 2, &["lease", "grant", seconds]).await;
+        assert!(refused.stderr.contains("from 1s to 30d"), "{refused:?}");
+    }
+    expect(cluster, 2, &["lease", "grant"]).await;
+    expect(cluster, 2, &["lease", "grant", "5", "--ttl", "5s"]).await;
     let mixed = cluster.expect(2, &["lease", "grant", "--ttl", "5s"]).await;
     assert!(mixed.stderr.contains("--mode strong"), "{mixed:?}");
 }
