@@ -4,7 +4,7 @@
 //! Editing in a text editor is in `edit`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
@@ -21,6 +21,7 @@ use super::get::{not_found, print};
 use super::global::Session;
 use super::output::Output;
 use super::{edit, input, json};
+use crate::config::{Form, parse, write};
 use crate::transfer::shown;
 
 #[derive(Args, Debug)]
@@ -29,12 +30,13 @@ use crate::transfer::shown;
   quorate resolve title --pick 2           # keeps the second one
   quorate resolve title --value 'A and B'  # puts this in their place
   quorate resolve title --edit             # opens them all in $EDITOR
-  quorate resolve app.json --merge         # joins maps of JSON, name by name
+  quorate resolve app.json --merge         # joins maps, name by name
   quorate resolve app.json --merge --base 1762000000000000
 
---merge compares with what all of them were made from, if --base gives its revision: what only one
-has changed is taken. Places that two have changed otherwise are listed, nothing is written, and the
-exit code is 4.
+--merge takes values as JSON, those of keys that end in .yaml, .yml or .toml as that, and writes the
+same; remarks in them are lost. It compares with what all of them were made from, if --base gives its
+revision: what only one has changed is taken. Places that two have changed otherwise are listed,
+nothing is written, and the exit code is 4.
 
 Where there is nothing to resolve it says so, and the exit code is 0.")]
 pub(super) struct ResolveArgs {
@@ -68,7 +70,7 @@ struct ChoiceArgs {
     /// Nothing: the key goes
     #[arg(long)]
     delete: bool,
-    /// What all of them have in common and what each has changed, as maps of JSON
+    /// What all of them have in common and what each has changed, as maps
     #[arg(long)]
     merge: bool,
 }
@@ -158,6 +160,7 @@ async fn merged(
     siblings: &[&Entry],
     output: &mut Output,
 ) -> Result<Choice, CliError> {
+    let form = form_of(&args.key);
     let base = match args.base {
         Some(revision) => {
             let read = ReadOptions {
@@ -166,14 +169,14 @@ async fn merged(
             };
             let got = client.get_with(input::argument(&args.key), read).await?;
             got.entry
-                .map(|entry| parsed("the base", &entry.value))
+                .map(|entry| parsed("the base", form, &entry.value))
                 .transpose()?
         }
         None => None,
     };
     let mut values = Vec::new();
     for (at, sibling) in siblings.iter().enumerate() {
-        values.push(parsed(&format!("value {}", at + 1), &sibling.value)?);
+        values.push(parsed(&format!("value {}", at + 1), form, &sibling.value)?);
     }
     let mut values = values.into_iter();
     let mut whole = values.next();
@@ -184,8 +187,7 @@ async fn merged(
         conflicts.extend(merged.conflicts);
     }
     if conflicts.is_empty() {
-        let text = whole.map_or_else(String::new, |value| value.to_string());
-        return Ok(Choice::Value(text.into()));
+        return Ok(Choice::Value(written(form, whole.as_ref())?.into()));
     }
     for one in &conflicts {
         let path = if one.path.is_empty() { "/" } else { &one.path };
@@ -210,9 +212,27 @@ async fn merged(
     ))
 }
 
-fn parsed(what: &str, value: &Bytes) -> Result<Value, CliError> {
-    serde_json::from_slice(value)
-        .map_err(|error| unresolved(format!("{what} is no JSON, and cannot be merged: {error}")))
+/// How the values of a key are written: as its name ends, else as JSON.
+fn form_of(key: &OsString) -> Form {
+    Form::of(Path::new(key)).unwrap_or(Form::Json)
+}
+
+fn parsed(what: &str, form: Form, value: &Bytes) -> Result<Value, CliError> {
+    let no_text = |_| unresolved(format!("{what} is no text, and cannot be merged"));
+    let text = std::str::from_utf8(value).map_err(no_text)?;
+    let no_document = |error| unresolved(format!("{what} cannot be merged: {error}"));
+    parse(text, form).map_err(no_document)
+}
+
+/// The merged value, as its siblings were written; JSON on one line.
+fn written(form: Form, merged: Option<&Value>) -> Result<String, CliError> {
+    match (form, merged) {
+        (_, None) => Ok(String::new()),
+        (Form::Json, Some(value)) => Ok(value.to_string()),
+        (Form::Yaml | Form::Toml, Some(value)) => {
+            write(value, form).map_err(|error| unresolved(error.to_string()))
+        }
+    }
 }
 
 async fn settle(

@@ -28,6 +28,14 @@ pub enum Form {
 }
 
 impl Form {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Yaml => "YAML",
+            Self::Toml => "TOML",
+            Self::Json => "JSON",
+        }
+    }
+
     /// As the end of a file's name says; none: it says nothing.
     pub fn of(path: &Path) -> Option<Form> {
         match path.extension()?.to_str()? {
@@ -71,6 +79,14 @@ pub enum DocumentError {
         under: String,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// A form that cannot say it.
+    #[error("it cannot be written as {form}: {problem}")]
+    Unwritable {
+        /// Which form.
+        form: &'static str,
+        /// What it cannot say.
+        problem: String,
     },
     /// A key is a value and a map at once.
     #[error("the key {key:?} is a value, and other keys lie under it")]
@@ -281,6 +297,69 @@ pub fn nest<'a>(
     Ok(document.into())
 }
 
+/// A document's text. What is read back is the same.
+///
+/// # Errors
+///
+/// [`DocumentError::Unwritable`]: TOML has no `null`, and no numbers above 63 bits.
+pub fn write(document: &Value, form: Form) -> Result<String, DocumentError> {
+    let unwritable = |problem: String| DocumentError::Unwritable {
+        form: form.name(),
+        problem,
+    };
+    let text = match form {
+        Form::Json => format!("{document:#}\n"),
+        Form::Toml => toml::to_string(document).map_err(|error| unwritable(error.to_string()))?,
+        Form::Yaml => match document {
+            Value::Object(map) if !map.is_empty() => {
+                let mut text = String::new();
+                write_yaml(map, 0, &mut text);
+                text
+            }
+            other => format!("{other}\n"),
+        },
+    };
+    // A writer's mistake must not become a file.
+    match parse(&text, form) {
+        Ok(same) if same == *document => Ok(text),
+        Ok(_) => Err(unwritable("another document would be read".to_owned())),
+        Err(error) => Err(unwritable(error.to_string())),
+    }
+}
+
+/// Maps as blocks; lists and quoted texts as JSON writes them, which YAML takes as they are.
+fn write_yaml(map: &Map<String, Value>, depth: usize, text: &mut String) {
+    for (name, value) in map {
+        text.push_str(&"  ".repeat(depth));
+        text.push_str(&yaml_text(name));
+        text.push(':');
+        match value {
+            Value::Object(inner) if !inner.is_empty() => {
+                text.push('\n');
+                write_yaml(inner, depth + 1, text);
+                continue;
+            }
+            Value::String(plain) => text.push_str(&format!(" {}", yaml_text(plain))),
+            other => text.push_str(&format!(" {other}")),
+        }
+        text.push('\n');
+    }
+}
+
+/// A text without quotes where YAML takes it for one, in all its versions.
+fn yaml_text(text: &str) -> String {
+    const NO_TEXTS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    let is_plain = text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text
+            .chars()
+            .all(|one| one.is_ascii_alphanumeric() || "_-./".contains(one))
+        && !NO_TEXTS.contains(&text.to_ascii_lowercase().as_str());
+    match is_plain {
+        true => text.to_owned(),
+        false => Value::from(text).to_string(),
+    }
+}
+
 /// A value as a document has it: what reads as a number, a truth, a list or a map is that.
 pub fn typed(text: &str) -> Value {
     let parsed: Option<Value> = serde_json::from_str(text).ok();
@@ -452,5 +531,28 @@ mod tests {
         let back = nest(&keys).unwrap();
         // The one that does not: `1.10` is not how JSON would write that number, so it stays text.
         assert_eq!(back, document);
+    }
+
+    #[test]
+    fn a_document_is_written_as_it_is_read() {
+        let document = serde_json::json!({
+            "db": {"host": "h", "port": 5432, "on": "no", "empty": {}, "deep": {"x": "- a: b"}},
+            "tags": ["a", 1, {"b": true}],
+            "text": "two\nlines \"quoted\" \u{e4} # no remark",
+            "1": "1", "~": "", "é": " x ", "ratio": 0.5,
+        });
+        for form in [Form::Yaml, Form::Toml, Form::Json] {
+            let text = write(&document, form).unwrap();
+            assert_eq!(parse(&text, form).unwrap(), document, "{text}");
+        }
+        let yaml = write(&serde_json::json!({"a": {"b": "x", "c": "on"}}), Form::Yaml);
+        assert_eq!(yaml.unwrap(), "a:\n  b: x\n  c: \"on\"\n");
+        let none = serde_json::json!({"a": null});
+        let refused = write(&none, Form::Toml).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("it cannot be written as TOML"),
+            "{refused}"
+        );
+        assert_eq!(write(&none, Form::Yaml).unwrap(), "a: null\n");
     }
 }

@@ -8,7 +8,7 @@ mod source;
 mod template;
 mod variables;
 
-pub use document::{DocumentError, Form, flatten, nest, parse};
+pub use document::{DocumentError, Form, flatten, nest, parse, write};
 pub use lines::{LineChange, line_changes};
 pub use source::{SourceError, read_bundle};
 pub use template::{TemplateError, render};

@@ -374,42 +374,48 @@ async fn layers_are_read_as_one_and_say_where_values_come_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn siblings_of_json_are_merged_by_what_each_has_changed() {
+async fn siblings_are_merged_by_what_each_has_changed_in_the_form_of_their_key() {
     let cluster = Cluster::start(1).await;
-    let base = r#"{"host":"h","port":1,"tags":["a"]}"#;
-    let first = cluster.expect(0, &["put", "app.json", base]).await.text();
-    // Two writers who have read that, and not each other.
-    let seen = cluster.dir().join("seen");
-    let seen = seen.to_str().unwrap();
-    cluster
-        .expect(
-            0,
-            &[
-                "get",
-                "app.json",
-                "--level",
-                "eventual:one",
-                "--context",
-                seen,
-            ],
-        )
-        .await;
-    let other = cluster.dir().join("other");
-    std::fs::copy(seen, &other).unwrap();
-    let other = other.to_str().unwrap();
-    let level = ["--level", "eventual:one", "--context"];
-    let write = async |value: &str, context: &str| {
-        let put = [&["put", "app.json", value][..], &level, &[context]].concat();
-        cluster.expect(0, &put).await;
-    };
-    write(r#"{"host":"new","port":1,"tags":["a"]}"#, seen).await;
-    write(r#"{"host":"h","port":2,"tags":["a"]}"#, other).await;
-    let merge = ["resolve", "app.json", "--merge", "--base", &first];
+    let json = [
+        r#"{"host":"h","port":1,"tags":["a"]}"#,
+        r#"{"host":"new","port":1,"tags":["a"]}"#,
+        r#"{"host":"h","port":2,"tags":["a"]}"#,
+        r#"{"host":"new","port":2,"tags":["a"]}"#,
+    ];
+    assert_eq!(merged(&cluster, "app.json", json).await, json[3]);
+    let yaml = [
+        "host: h\nport: 1\n",
+        "host: new\nport: 1\n",
+        "host: h # ours\nport: 2\n",
+        "host: new\nport: 2",
+    ];
+    assert_eq!(merged(&cluster, "app.yaml", yaml).await, yaml[3]);
+    let toml = [
+        "port = 1\nhost = 'h'\n",
+        "port = 1\nhost = 'new'\n",
+        "port = 2\nhost = 'h'\n",
+        "host = \"new\"\nport = 2",
+    ];
+    assert_eq!(merged(&cluster, "app.toml", toml).await, toml[3]);
+}
+
+/// What two writers who have read the first value, and not each other, come to.
+async fn merged(cluster: &Cluster, key: &str, values: [&str; 4]) -> String {
     let eventual = ["--level", "eventual:one"];
+    let first = cluster.expect(0, &["put", key, values[0]]).await.text();
+    let seen = cluster.dir().join(format!("{key}.seen"));
+    let other = cluster.dir().join(format!("{key}.other"));
+    let context = ["--context", seen.to_str().unwrap()];
+    let get = [&["get", key][..], &eventual, &context].concat();
+    cluster.expect(0, &get).await;
+    std::fs::copy(&seen, &other).unwrap();
+    for (value, context) in [(values[1], &seen), (values[2], &other)] {
+        let context = ["--context", context.to_str().unwrap()];
+        let put = [&["put", key, value][..], &eventual, &context].concat();
+        cluster.expect(0, &put).await;
+    }
+    let merge = ["resolve", key, "--merge", "--base", &first];
     cluster.expect(0, &[&merge[..], &eventual].concat()).await;
-    let got = cluster
-        .expect(0, &[&["get", "app.json"][..], &eventual].concat())
-        .await;
-    assert_eq!(got.json()["port"], 2);
-    assert_eq!(got.json()["host"], "new");
+    let get = [&["get", key][..], &eventual].concat();
+    cluster.expect(0, &get).await.text()
 }
