@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_proto::v1;
 use quorate_proto::v1::admin_client::AdminClient;
-use quorate_types::{Effect, KeyspaceOptions, validate_keyspace_name};
+use quorate_types::{Effect, KeyspaceOptions, PrefixQuota, validate_keyspace_name};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
@@ -38,6 +38,8 @@ pub struct KeyspaceChange {
     pub quota_bytes: Option<u64>,
     /// JSON Schemas by the prefix of the keys that they are for; an empty one is dropped.
     pub schemas: Vec<(String, String)>,
+    /// What keys of a prefix may take, by the prefix; one without limits is dropped.
+    pub quotas: Vec<(String, PrefixQuota)>,
 }
 
 /// The operator's side of a [`Client`].
@@ -414,6 +416,17 @@ fn schemas_to_wire(schemas: impl IntoIterator<Item = (String, String)>) -> Vec<v
         .collect()
 }
 
+fn quotas_to_wire(quotas: impl IntoIterator<Item = (String, PrefixQuota)>) -> Vec<v1::PrefixQuota> {
+    let quotas = quotas.into_iter();
+    quotas
+        .map(|(prefix, quota)| v1::PrefixQuota {
+            prefix,
+            max_keys: quota.max_keys,
+            max_bytes: quota.max_bytes,
+        })
+        .collect()
+}
+
 fn options_to_wire(options: &KeyspaceOptions) -> v1::KeyspaceOptions {
     v1::KeyspaceOptions {
         mode: options.mode.to_string(),
@@ -426,6 +439,7 @@ fn options_to_wire(options: &KeyspaceOptions) -> v1::KeyspaceOptions {
         value_max_bytes: Some(options.value_max_bytes),
         quota_bytes: options.quota_bytes,
         schemas: schemas_to_wire(options.schemas.clone()),
+        quotas: quotas_to_wire(options.quotas.clone()),
         api: options.api.to_string(),
     }
 }
@@ -438,6 +452,7 @@ fn change_to_wire(change: KeyspaceChange) -> v1::KeyspaceOptions {
         value_max_bytes: change.value_max_bytes,
         quota_bytes: change.quota_bytes,
         schemas: schemas_to_wire(change.schemas),
+        quotas: quotas_to_wire(change.quotas),
         ..v1::KeyspaceOptions::default()
     }
 }

@@ -257,13 +257,13 @@ pub enum GatewayError {
         /// None, but where it is the answer that there is no room for.
         effect: Effect,
     },
-    /// The keyspace's quota is used up. No effect.
-    #[error("the quota of keyspace `{keyspace}` is used up{}", match quota { Some(quota) => format!(": {quota} bytes, shared out evenly over its ranges"), None => String::new() })]
+    /// The quota of the keyspace, or of a prefix of it, is used up. No effect.
+    #[error("{what}")]
     QuotaExceeded {
         /// The keyspace.
         keyspace: String,
-        /// Bytes.
-        quota: Option<u64>,
+        /// Which quota, and what it allows.
+        what: String,
     },
     /// There is no such lease. No effect.
     #[error(

@@ -211,7 +211,7 @@ fn unchangeable(present: &KeyspaceOptions, next: &KeyspaceOptions) -> Result<(),
         None => Ok(()),
         Some((field, _)) => {
             let problem = "is fixed when a keyspace is created; make a new one and copy the keys; \
-                           what can change: history, ttl, key_max_bytes, value_max_bytes, quota_bytes, schemas";
+                           what can change: history, ttl, key_max_bytes, value_max_bytes, quota_bytes, quotas, schemas";
             Err(GatewayError::field(format!("options.{field}"), problem))
         }
     }

@@ -78,6 +78,7 @@ impl Gateway {
             ApplyOutcome::Remembered { closed: true, .. }
             | ApplyOutcome::Refused(
                 ApplyRefusal::QuotaExceeded
+                | ApplyRefusal::PrefixFull(_)
                 | ApplyRefusal::LeaseNotFound
                 | ApplyRefusal::LeaseFull
                 | ApplyRefusal::LeasesMany,

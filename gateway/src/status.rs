@@ -171,6 +171,12 @@ fn with_replicas(
         .filter(|report| report.leader > 0)
         .max_by_key(term);
     status.leader = newest.map_or(0, |report| report.leader);
+    let of_leader = |report: &&ReplicaReport| {
+        let replica = report.replica.as_ref();
+        replica.is_some_and(|replica| replica.node == status.leader)
+    };
+    let counted = reports.iter().find(of_leader);
+    status.quotas = counted.map_or(Vec::new(), |report| report.quotas.clone());
     status.revision = reports
         .iter()
         .map(|report| report.revision)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quorate_eventual::EventualError;
 use quorate_proto::internal::{self, Command, command};
 use quorate_proto::v1::{self, pipeline_request::Request};
-use quorate_raft::machine::{ApplyOutcome, ApplyRefusal};
+use quorate_raft::machine::{ApplyOutcome, ApplyRefusal, PrefixFull};
 use quorate_raft::{Group, KeyspaceView, ProposeError, Proposed, RangeView};
 use quorate_storage::engine::Version;
 use quorate_types::limits::{LEASE_KEYS_MAX, LEASES_MAX};
@@ -195,12 +195,21 @@ impl Gateway {
         self.route(&errand, here, request).await
     }
 
-    fn quota_exceeded(&self, range: RangeId) -> GatewayError {
+    /// None of a prefix: it is the keyspace's own quota.
+    fn quota_exceeded(&self, range: RangeId, prefix: Option<&PrefixFull>) -> GatewayError {
         let catalog = self.node().catalog();
         let keyspace = catalog.range(range).map(|(keyspace, _)| keyspace);
+        let name = keyspace.map_or(String::new(), |k| k.name.clone());
+        let what = match (prefix, keyspace.and_then(|k| k.options.quota_bytes)) {
+            (Some(full), _) => prefix_full(full),
+            (None, Some(quota)) => format!(
+                "the quota of keyspace `{name}` is used up: {quota} bytes, shared out evenly over its ranges"
+            ),
+            (None, None) => format!("the quota of keyspace `{name}` is used up"),
+        };
         GatewayError::QuotaExceeded {
-            keyspace: keyspace.map_or(String::new(), |k| k.name.clone()),
-            quota: keyspace.and_then(|k| k.options.quota_bytes),
+            keyspace: name,
+            what,
         }
     }
 
@@ -219,7 +228,10 @@ impl Gateway {
                 });
             }
             ApplyOutcome::Refused(ApplyRefusal::QuotaExceeded) => {
-                return Err(self.quota_exceeded(group.range_id()));
+                return Err(self.quota_exceeded(group.range_id(), None));
+            }
+            ApplyOutcome::Refused(ApplyRefusal::PrefixFull(full)) => {
+                return Err(self.quota_exceeded(group.range_id(), Some(full)));
             }
             ApplyOutcome::Refused(ApplyRefusal::LeaseNotFound) => {
                 let ids = write.leases.clone();
@@ -605,6 +617,25 @@ pub(crate) fn key_value(key: Bytes, version: Version) -> v1::KeyValue {
         dot: String::new(),
         siblings: 0,
     }
+}
+
+/// What a write that a prefix has no room for is told.
+fn prefix_full(full: &PrefixFull) -> String {
+    let prefix = String::from_utf8_lossy(&full.prefix);
+    let mut over = Vec::new();
+    let kinds = [
+        ("keys", full.keys, full.max_keys),
+        ("bytes", full.bytes, full.max_bytes),
+    ];
+    for (kind, (now, then), limit) in kinds {
+        if limit > 0 && then > now && then > limit {
+            over.push(format!("{now} of {limit} {kind}, {then} with this write"));
+        }
+    }
+    format!(
+        "the quota of `{prefix}` is used up: {}; delete some of its keys, or raise its quota",
+        over.join(", and ")
+    )
 }
 
 /// What the table could not do.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_types::{FieldError, KeyspaceOptions, ParseError};
+use quorate_types::{FieldError, KeyspaceOptions, ParseError, PrefixQuota};
 
 use crate::v1;
 
@@ -38,6 +38,7 @@ pub fn to_wire(options: &KeyspaceOptions) -> v1::KeyspaceOptions {
         quota_bytes: Some(options.quota_bytes.unwrap_or(0)),
         api: options.api.to_string(),
         schemas: options.schemas.iter().map(schema_to_wire).collect(),
+        quotas: options.quotas.iter().map(quota_to_wire).collect(),
     }
 }
 
@@ -45,6 +46,14 @@ fn schema_to_wire((prefix, schema): (&String, &String)) -> v1::PrefixSchema {
     v1::PrefixSchema {
         prefix: prefix.clone(),
         schema: schema.clone(),
+    }
+}
+
+fn quota_to_wire((prefix, quota): (&String, &PrefixQuota)) -> v1::PrefixQuota {
+    v1::PrefixQuota {
+        prefix: prefix.clone(),
+        max_keys: quota.max_keys,
+        max_bytes: quota.max_bytes,
     }
 }
 
@@ -94,6 +103,17 @@ pub fn from_wire(
                 .insert(schema.prefix.clone(), schema.schema.clone());
         }
     }
+    for quota in &wire.quotas {
+        let limits = PrefixQuota {
+            max_keys: quota.max_keys,
+            max_bytes: quota.max_bytes,
+        };
+        if limits == PrefixQuota::default() {
+            options.quotas.remove(&quota.prefix);
+        } else {
+            options.quotas.insert(quota.prefix.clone(), limits);
+        }
+    }
     options.validate()?;
     Ok(options)
 }
@@ -104,9 +124,14 @@ mod tests {
 
     #[test]
     fn options_survive_the_wire() {
+        let quota = PrefixQuota {
+            max_keys: 7,
+            max_bytes: 0,
+        };
         let options = KeyspaceOptions {
             history: Duration::from_secs(7),
             schemas: [("app/".to_owned(), "{}".to_owned())].into(),
+            quotas: [("app/".to_owned(), quota)].into(),
             ..Default::default()
         };
         let back = from_wire(&to_wire(&options), KeyspaceOptions::default());

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use prost::Message;
 use quorate_proto::internal as wire;
 use quorate_proto::internal::envelope::Body;
-use quorate_proto::internal::{Command, Conditional, RangeOptions, Write, command};
+use quorate_proto::internal::{Command, Conditional, PrefixLimits, RangeOptions, Write, command};
 use quorate_proto::v1::{Expect, expect::State};
-use quorate_types::{NodeId, RangeId, chain};
+use quorate_types::{NodeId, RangeId, chain, encode_key};
 use tokio::time::Instant;
 
 use crate::catalog::{self, CATALOG_KEY, CatalogError, CatalogView};
@@ -470,15 +470,16 @@ impl Inner {
                 history: u64::try_from(history).unwrap_or(u64::MAX),
                 quota: quota_of_a_range(keyspace),
                 window: window.unwrap_or(WINDOW_RESULTS_DEFAULT),
+                prefixes: prefixes_of_a_range(keyspace),
             };
             for range in &keyspace.ranges {
                 let Some(group) = self.group(range.id).filter(|g| g.is_leader()) else {
                     continue;
                 };
-                if group.shared.machine.lock().options() == wanted {
+                if *group.shared.machine.lock().options() == wanted {
                     continue;
                 }
-                let operation = Some(command::Operation::Options(wanted));
+                let operation = Some(command::Operation::Options(wanted.clone()));
                 let command = Command {
                     operation,
                     ..Command::default()
@@ -499,6 +500,20 @@ fn quota_of_a_range(keyspace: &catalog::KeyspaceView) -> u64 {
         .options
         .quota_bytes
         .map_or(0, |quota| (quota / ranges).max(1))
+}
+
+/// Keyspaces with quotas of prefixes have one range, which counts all of them.
+fn prefixes_of_a_range(keyspace: &catalog::KeyspaceView) -> Vec<PrefixLimits> {
+    let partitioning = &keyspace.options.partitioning;
+    let quotas = keyspace.options.quotas.iter();
+    quotas
+        .map(|(prefix, quota)| PrefixLimits {
+            prefix: encode_key(keyspace.id, partitioning, prefix.as_bytes()),
+            unseen: u32::try_from(partitioning.prefix_bytes()).unwrap_or(0),
+            max_keys: quota.max_keys,
+            max_bytes: quota.max_bytes,
+        })
+        .collect()
 }
 
 /// The catalog in the meta range's keys, and what a compare-and-set must expect to replace it.

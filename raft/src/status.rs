@@ -214,6 +214,7 @@ fn replica_report(group: &Arc<Group>) -> wire::ReplicaReport {
         replica: Some(replica),
         revision: at.revision.0,
         closed: at.closed.0,
+        quotas: group.shared.machine.lock().prefix_uses(),
     }
 }
 

@@ -212,7 +212,10 @@ const fn reason_hint(reason: Reason) -> Option<&'static str> {
             Some("`quorate resolve KEY` shows the values, and puts one in their place")
         }
         Reason::SchemaViolated => Some("`quorate config schema show PREFIX` shows what is wanted"),
-        Reason::QuotaExceeded => Some("delete something, or `quorate keyspace alter --quota`"),
+        Reason::QuotaExceeded => Some(
+            "delete something, or raise it: of a prefix `quorate config quota set`, of a keyspace \
+                 `quorate keyspace alter --quota`",
+        ),
         Reason::DataLoss => {
             Some("`quorate node replace ID` puts a healthy replica in the place of a damaged one")
         }

@@ -128,6 +128,7 @@ impl LimitArgs {
             value_max_bytes: self.value_max_bytes,
             quota_bytes: self.quota_bytes,
             schemas: Vec::new(),
+            quotas: Vec::new(),
         }
     }
 }

@@ -30,6 +30,7 @@ mod many_watchers;
 mod memory;
 mod page;
 mod python;
+mod quotas;
 mod replacement;
 mod schemas;
 mod trees;

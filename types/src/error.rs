@@ -114,7 +114,7 @@ reasons! {
     TimedOut = "TIMED_OUT",
     /// A queue or budget is full: retry later.
     Overloaded = "OVERLOADED",
-    /// The keyspace's quota is used up.
+    /// The quota of the keyspace, or of a prefix of it, is used up.
     QuotaExceeded = "QUOTA_EXCEEDED",
     /// A value does not fit the schema of its prefix.
     SchemaViolated = "SCHEMA_VIOLATED",

@@ -32,7 +32,9 @@ pub use key::{
 };
 pub use ladder::{Ladder, Rung};
 pub use level::{Ack, Copies, Level, LevelError, ReadLevel, WriteLevel};
-pub use options::{Api, ConflictPolicy, KeyspaceOptions, Mode, validate_keyspace_name};
+pub use options::{
+    Api, ConflictPolicy, KeyspaceOptions, Mode, PrefixQuota, validate_keyspace_name,
+};
 pub use percentile::per_mille;
 pub use ring::{Placement, Ring, RingNode};
 pub use served::{Operation, Refusal, default_level, served, served_ladder};

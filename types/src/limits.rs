@@ -79,6 +79,9 @@ pub const SCHEMAS_MAX: usize = 64;
 /// Longest schema.
 pub const SCHEMA_MAX_BYTES: usize = 64 << 10;
 
+/// Most prefixes of one keyspace that have a quota: each write is held against all of them.
+pub const PREFIX_QUOTAS_MAX: usize = 64;
+
 /// Longest keyspace name.
 pub const KEYSPACE_NAME_MAX_BYTES: usize = 128;
 

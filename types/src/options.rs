@@ -15,8 +15,8 @@ use crate::error::{FieldError, ParseError};
 use crate::key::Partitioning;
 use crate::limits::{
     HISTORY_DEFAULT, HISTORY_MAX, KEY_MAX_BYTES, KEYSPACE_NAME_MAX_BYTES, PARTITIONS_MAX,
-    REPLICATION_DEFAULT, REPLICATION_MAX, SCHEMA_MAX_BYTES, SCHEMAS_MAX, TTL_MAX,
-    VALUE_MAX_BYTES_CAP, VALUE_MAX_BYTES_DEFAULT,
+    PREFIX_QUOTAS_MAX, REPLICATION_DEFAULT, REPLICATION_MAX, SCHEMA_MAX_BYTES, SCHEMAS_MAX,
+    TTL_MAX, VALUE_MAX_BYTES_CAP, VALUE_MAX_BYTES_DEFAULT,
 };
 
 /// Gives an enum of plain words its text form, in both directions.
@@ -125,6 +125,16 @@ words!(
     Map = "map"
 );
 
+/// What the keys of a prefix may take. Neither: no quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrefixQuota {
+    /// Most keys; 0: any number.
+    pub max_keys: u64,
+    /// Most bytes of keys and values; 0: any number.
+    pub max_bytes: u64,
+}
+
 /// What a keyspace's creator may choose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -152,6 +162,9 @@ pub struct KeyspaceOptions {
     /// By prefix, the JSON Schema that values of its keys must fit.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub schemas: BTreeMap<String, String>,
+    /// What the keys of a prefix may take.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub quotas: BTreeMap<String, PrefixQuota>,
     /// Which clients it serves.
     pub api: Api,
 }
@@ -169,6 +182,7 @@ impl Default for KeyspaceOptions {
             value_max_bytes: VALUE_MAX_BYTES_DEFAULT as u32,
             quota_bytes: None,
             schemas: BTreeMap::new(),
+            quotas: BTreeMap::new(),
             api: Api::default(),
         }
     }
@@ -208,6 +222,7 @@ impl KeyspaceOptions {
             in_limits("quota_bytes", quota, u64::MAX)?;
         }
         self.validate_schemas()?;
+        self.validate_quotas()?;
         self.validate_api()?;
         self.validate_times()
     }
@@ -232,6 +247,29 @@ impl KeyspaceOptions {
             return Ok(());
         };
         Err(FieldError::new("schemas", problem))
+    }
+
+    /// One log must decide what a quota counts.
+    fn validate_quotas(&self) -> Result<(), FieldError> {
+        let problem = if self.quotas.is_empty() {
+            return Ok(());
+        } else if self.mode == Mode::Eventual {
+            "a keyspace of mode eventual has no log that could count".to_owned()
+        } else if self.api == Api::Etcd {
+            "writes by etcd's API are not counted; keep such keys in another keyspace".to_owned()
+        } else if self.partitioning != Partitioning::Ordered {
+            format!(
+                "keys of a prefix lie in many ranges of {}, which decide each for themselves: quotas of prefixes are of ordered keyspaces",
+                self.partitioning
+            )
+        } else if self.quotas.keys().any(String::is_empty) {
+            "the quota of all keys is the keyspace's own, `quota_bytes`".to_owned()
+        } else if self.quotas.len() > PREFIX_QUOTAS_MAX {
+            format!("{} are more than {PREFIX_QUOTAS_MAX}", self.quotas.len())
+        } else {
+            return Ok(());
+        };
+        Err(FieldError::new("quotas", problem))
     }
 
     /// etcd's clients count revisions over all keys, and read old ones until they are compacted.

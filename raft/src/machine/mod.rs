@@ -25,7 +25,7 @@ use crate::node::Faults;
 pub use self::causal::live_values;
 use self::expiry::ExpiryIndex;
 use self::leases::Leases;
-pub use self::outcome::{Applied, ApplyOutcome, ApplyRefusal, TxnResult};
+pub use self::outcome::{Applied, ApplyOutcome, ApplyRefusal, PrefixFull, TxnResult};
 pub use self::store::Store;
 use self::window::{Remembered, Verdict, WINDOW_RESULTS_DEFAULT, Windows};
 
@@ -59,6 +59,7 @@ impl Default for Machine {
             history: HISTORY_DEFAULT_MICROSECONDS,
             quota: 0,
             window: WINDOW_RESULTS_DEFAULT,
+            prefixes: Vec::new(),
         };
         Machine {
             last_revision: Revision::ZERO,
@@ -103,7 +104,8 @@ impl Machine {
                 machine.floor = Revision(meta.floor);
                 machine.last_change = Revision(meta.last_change);
                 machine.options = meta.options.unwrap_or(machine.options);
-                machine.usage = quota::Usage::restore(meta.stored_bytes, machine.options.quota);
+                machine.usage =
+                    quota::Usage::restore(meta.stored_bytes, meta.prefixes, &machine.options);
                 window_floor = Revision(meta.window_floor);
             } else if name.first() == Some(&WINDOW_PREFIX) {
                 windows.push(ClientWindow::decode(value).map_err(|_| corrupt())?);
@@ -137,10 +139,11 @@ impl Machine {
             ceiling: self.ceiling.0,
             floor: self.floor.0,
             window_floor: self.windows.floor().0,
-            options: Some(self.options),
+            options: Some(self.options.clone()),
             membership: None,
             stored_bytes: self.usage.stored(),
             last_change: self.last_change.0,
+            prefixes: self.usage.prefixes().to_vec(),
         };
         let mut records = vec![(
             Bytes::from_static(META_RECORD),
@@ -184,8 +187,8 @@ impl Machine {
     }
 
     /// The options that apply since the last `options` command.
-    pub fn options(&self) -> RangeOptions {
-        self.options
+    pub fn options(&self) -> &RangeOptions {
+        &self.options
     }
 
     /// Keys whose values expire, soonest first.

@@ -21,9 +21,9 @@ impl Machine {
     ) -> Result<Applied, EngineError> {
         let touched = self.touch(&operation, store)?;
         if let Some(touched) = &touched
-            && self.exceeds_quota(&operation, touched)
+            && let Some(refusal) = self.exceeds_quota(&operation, touched, store)?
         {
-            return Ok(Applied::refused(revision, ApplyRefusal::QuotaExceeded));
+            return Ok(Applied::refused(revision, refusal));
         }
         let upkeep = matches!(
             operation,
@@ -109,8 +109,8 @@ impl Machine {
         options: RangeOptions,
         store: &mut dyn Store,
     ) -> Result<(), EngineError> {
-        self.options = options;
         store.keep_history(options.history > 0);
+        self.options = options;
         self.count_from_now(store)
     }
 
@@ -316,7 +316,7 @@ fn unseen(revision: Revision, write: &Write, store: &mut dyn Store) -> Result<u6
 }
 
 /// Whether a key's present state is the expected one. No expectation always holds.
-fn holds(expect: Option<&Expect>, current: Option<&Version>) -> bool {
+pub(super) fn holds(expect: Option<&Expect>, current: Option<&Version>) -> bool {
     match expect.and_then(|e| e.state.as_ref()) {
         None => true,
         Some(State::Revision(revision)) => current.is_some_and(|v| v.revision == *revision),

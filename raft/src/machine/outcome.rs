@@ -63,18 +63,35 @@ pub enum ApplyOutcome {
 }
 
 /// Why a write was not done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApplyRefusal {
     /// Its id is below the window: it may have been applied before.
     BelowWindow,
     /// The range's quota would be exceeded. Its id is closed: it never will be done.
     QuotaExceeded,
+    /// A prefix's quota would be exceeded. Its id is closed, as above.
+    PrefixFull(Box<PrefixFull>),
     /// It names a lease that is not there. Its id is closed, here and below.
     LeaseNotFound,
     /// As many keys as can be are attached to its lease.
     LeaseFull,
     /// The range keeps as many leases as it can.
     LeasesMany,
+}
+
+/// A quota that a write would exceed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefixFull {
+    /// Of the user's keys.
+    pub prefix: Bytes,
+    /// There are, and there would be.
+    pub keys: (u64, u64),
+    /// Keys and values take, and would take.
+    pub bytes: (u64, u64),
+    /// 0: any number.
+    pub max_keys: u64,
+    /// 0: any number.
+    pub max_bytes: u64,
 }
 
 /// The result of one operation of a transaction.

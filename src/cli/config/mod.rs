@@ -4,6 +4,7 @@
 //! `crate::config`.
 
 mod preview;
+mod quota;
 mod read;
 mod schema;
 mod step;
@@ -36,11 +37,14 @@ pub(super) enum ConfigCommand {
     Rollback(step::RollbackArgs),
     /// Show the values of a prefix
     Show(read::ShowArgs),
-    /// Write the values of a prefix as a folder, or as one JSON document
+    /// Write the values of a prefix as a folder, or as one document
     Export(read::ExportArgs),
     /// Have values fit JSON Schemas
     #[command(subcommand)]
     Schema(schema::SchemaCommand),
+    /// Limit what the keys of a prefix may take
+    #[command(subcommand)]
+    Quota(quota::QuotaCommand),
 }
 
 /// What becomes the keys of a prefix.
@@ -73,6 +77,7 @@ pub(super) async fn run(command: ConfigCommand, session: Session) -> Result<(), 
         ConfigCommand::Show(args) => read::show(args, session).await,
         ConfigCommand::Export(args) => read::export(args, session).await,
         ConfigCommand::Schema(command) => schema::run(command, session).await,
+        ConfigCommand::Quota(command) => quota::run(command, session).await,
     }
 }
 

@@ -19,7 +19,7 @@ use super::super::json::put_bytes;
 use super::super::output::Output;
 use super::super::table::table;
 use super::config;
-use crate::config::{Form, nest};
+use crate::config::{Form, nest, write};
 use crate::transfer::{Target, shown};
 
 #[derive(Args, Debug)]
@@ -62,15 +62,16 @@ pub(in crate::cli) struct ShowArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
   quorate config export app ./conf.d
+  quorate config export app app.yaml
   quorate config export app app.json --step 12
 
-A folder's files are the values, byte for byte. A name that ends in .json makes one document with
-nested maps; there a value that reads as a number, a truth, a list or a map is that, all others are
+A folder's files are the values, byte for byte. A name that ends in .yaml, .toml or .json makes one
+document with nested maps; there a value that reads as a number, a truth, a list or a map is that, all others are
 strings. Nothing has the final name before all of it is there.")]
 pub(in crate::cli) struct ExportArgs {
     /// A folder of keys
     prefix: OsString,
-    /// A folder or a .json file; neither is there yet
+    /// A folder, or a .yaml, .yml, .toml or .json file; it is not there yet
     path: PathBuf,
     /// As it was after this step, not as it is now
     #[arg(long, value_name = "STEP", value_parser = clap::value_parser!(u64).range(1..))]
@@ -241,13 +242,7 @@ pub(super) async fn export(args: ExportArgs, session: Session) -> Result<(), Cli
         return Err(nothing(&config));
     }
     match Form::of(&args.path) {
-        Some(Form::Json) => export_document(&args.path, &values)?,
-        Some(Form::Yaml | Form::Toml) => {
-            return Err(CliError::usage(
-                "a document is exported as .json, or as a folder",
-                "YAML's readers take JSON as it is",
-            ));
-        }
+        Some(form) => export_document(&args.path, form, &values)?,
         None => export_folder(&args.path, &values)?,
     }
     let (keys, path) = (values.len(), args.path.display().to_string());
@@ -278,13 +273,16 @@ fn export_folder(
 
 fn export_document(
     path: &Path,
+    form: Form,
     values: &BTreeMap<Bytes, (Bytes, Option<u64>)>,
 ) -> Result<(), CliError> {
     let document = nest(values.iter().map(|(key, (value, _))| (key, value)));
     let document = document.map_err(|error| {
         CliError::refused(Exit::Failed, error.to_string(), "export to a folder")
     })?;
-    let mut text = format!("{document:#}");
-    text.push('\n');
+    let text = write(&document, form).map_err(|error| {
+        let hint = "export to .json, or to a folder";
+        CliError::refused(Exit::Failed, error.to_string(), hint)
+    })?;
     super::super::replace::replace_file(path, text.as_bytes())
 }

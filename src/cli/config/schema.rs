@@ -70,7 +70,7 @@ pub(super) async fn run(command: SchemaCommand, session: Session) -> Result<(), 
     }
 }
 
-fn prefix_of(text: &OsString) -> Result<String, CliError> {
+pub(super) fn prefix_of(text: &OsString) -> Result<String, CliError> {
     let text = text.to_str();
     let text = text.ok_or_else(|| CliError::usage("the prefix is no UTF-8 text", ""))?;
     let prefix = ConfigPrefix::new(text).map_err(|error| CliError::usage(error.to_string(), ""))?;
