@@ -4,6 +4,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use quorate_client::{ClientOptions, Operation, Txn, WriteOptions};
+use quorate_proto::v1::LeaseKeepAliveRequest;
+use quorate_proto::v1::lease_client::LeaseClient;
 use quorate_types::{LeaseId, Reason};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
@@ -42,6 +44,7 @@ async fn granted_and_revoked(cluster: &Cluster) {
     expect(cluster, 4, &["cas", "a", "v", "--absent", "--lease", &id]).await;
     expect(cluster, 0, &["cas", "c", "v", "--absent", "--lease", &id]).await;
     in_transactions(cluster, &id).await;
+    kept_by_a_stream(cluster, &id).await;
     let kept = expect(cluster, 0, &["lease", "keep-alive", "--once", &id]).await;
     assert_eq!(kept.text(), "1m");
     let shown = expect(cluster, 0, &["lease", "show", &id, "--keys", "-o", "json"]).await;
@@ -89,6 +92,31 @@ async fn in_transactions(cluster: &Cluster, id: &str) {
     assert!(shown.keys.contains(&"t".into()), "{shown:?}");
     client.delete("t").await.unwrap();
     client.delete("u").await.unwrap();
+}
+
+/// As a client in another language keeps them: many on one stream, and one that is dead among them.
+async fn kept_by_a_stream(cluster: &Cluster, id: &str) {
+    let id: LeaseId = id.parse().unwrap();
+    let address = format!("http://{}", cluster.endpoints()[0]);
+    let mut client = LeaseClient::connect(address).await.unwrap();
+    let request = |ids: &[u64]| LeaseKeepAliveRequest {
+        keyspace: "jobs".to_owned(),
+        ids: ids.to_vec(),
+    };
+    let (sender, requests) = tokio::sync::mpsc::channel(4);
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let mut kept = client.keep_alive(requests).await.unwrap().into_inner();
+    for _ in 0..3 {
+        sender.send(request(&[id.0, 0xdead])).await.unwrap();
+        let answer = tokio::time::timeout(GONE_MAX, kept.message()).await;
+        let answer = answer.unwrap().unwrap().unwrap();
+        let ttls: Vec<_> = answer.kept.iter().map(|one| (one.id, one.ttl_ms)).collect();
+        assert_eq!(ttls, [(id.0, 60_000), (0xdead, 0)]);
+    }
+    sender.send(request(&[])).await.unwrap();
+    let refused = tokio::time::timeout(GONE_MAX, kept.message()).await;
+    let refused = refused.unwrap().unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
 }
 
 async fn refused(cluster: &Cluster) {

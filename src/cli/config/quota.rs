@@ -40,7 +40,8 @@ What a strong write would make of the prefix is counted at its place in the log,
 the limit cannot both pass. A write that would grow past it is refused (exit code 1); one that does
 not grow passes, and so does every delete. What is not named has no limit from then on. Keys and
 values count with their bytes; old versions do not. Writes at eventual levels are counted once the
-log has them, and never refused. In ordered keyspaces of mode strong and mixed.")]
+log has them, and never refused. In ordered keyspaces of mode strong and mixed. While nodes are
+upgraded, set none: one that does not know quotas of prefixes yet would decide otherwise.")]
 pub(in crate::cli) struct SetArgs {
     /// A folder of keys
     prefix: OsString,

@@ -61,6 +61,5 @@ fn rows(etcd: &[Run], quorate: &[Run], keys: u64) -> Vec<Row> {
         latency("put until its event is there", Work::Watch, 64, 0.6),
         memory("streamed", Reading::Streamed),
         memory("in pages of 1,000", Reading::Pages),
-        memory("whole", Reading::Whole),
     ]
 }
