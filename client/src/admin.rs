@@ -8,6 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_proto::options::quota_to_wire;
 use quorate_proto::v1;
 use quorate_proto::v1::admin_client::AdminClient;
 use quorate_types::{Effect, KeyspaceOptions, PrefixQuota, validate_keyspace_name};
@@ -416,17 +417,6 @@ fn schemas_to_wire(schemas: impl IntoIterator<Item = (String, String)>) -> Vec<v
         .collect()
 }
 
-fn quotas_to_wire(quotas: impl IntoIterator<Item = (String, PrefixQuota)>) -> Vec<v1::PrefixQuota> {
-    let quotas = quotas.into_iter();
-    quotas
-        .map(|(prefix, quota)| v1::PrefixQuota {
-            prefix,
-            max_keys: quota.max_keys,
-            max_bytes: quota.max_bytes,
-        })
-        .collect()
-}
-
 fn options_to_wire(options: &KeyspaceOptions) -> v1::KeyspaceOptions {
     v1::KeyspaceOptions {
         mode: options.mode.to_string(),
@@ -439,7 +429,7 @@ fn options_to_wire(options: &KeyspaceOptions) -> v1::KeyspaceOptions {
         value_max_bytes: Some(options.value_max_bytes),
         quota_bytes: options.quota_bytes,
         schemas: schemas_to_wire(options.schemas.clone()),
-        quotas: quotas_to_wire(options.quotas.clone()),
+        quotas: options.quotas.iter().map(quota_to_wire).collect(),
         api: options.api.to_string(),
     }
 }
@@ -452,7 +442,11 @@ fn change_to_wire(change: KeyspaceChange) -> v1::KeyspaceOptions {
         value_max_bytes: change.value_max_bytes,
         quota_bytes: change.quota_bytes,
         schemas: schemas_to_wire(change.schemas),
-        quotas: quotas_to_wire(change.quotas),
+        quotas: change
+            .quotas
+            .iter()
+            .map(|(prefix, quota)| quota_to_wire((prefix, quota)))
+            .collect(),
         ..v1::KeyspaceOptions::default()
     }
 }

@@ -49,7 +49,8 @@ fn schema_to_wire((prefix, schema): (&String, &String)) -> v1::PrefixSchema {
     }
 }
 
-fn quota_to_wire((prefix, quota): (&String, &PrefixQuota)) -> v1::PrefixQuota {
+/// A prefix's quota as it travels.
+pub fn quota_to_wire((prefix, quota): (&String, &PrefixQuota)) -> v1::PrefixQuota {
     v1::PrefixQuota {
         prefix: prefix.clone(),
         max_keys: quota.max_keys,

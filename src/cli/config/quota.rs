@@ -101,12 +101,12 @@ async fn change(client: &Client, prefix: &str, quota: PrefixQuota) -> Result<(),
     Ok(())
 }
 
-/// Waits until a quota is counted, or is no more; what its keys take then.
+/// Waits until a quota is counted, or is no more; what its keys take, once it is counted.
 async fn in_force(
     client: &Client,
     prefix: &str,
     quota: Option<PrefixQuota>,
-) -> Result<Option<Option<PrefixUse>>, CliError> {
+) -> Result<Option<PrefixUse>, CliError> {
     let deadline = Instant::now() + IN_FORCE_MAX;
     loop {
         let uses = uses(client).await?;
@@ -116,7 +116,7 @@ async fn in_force(
             max_bytes: one.max_bytes,
         });
         if limits == quota {
-            return Ok(Some(found));
+            return Ok(found);
         }
         if Instant::now() > deadline {
             return Ok(None);
@@ -133,8 +133,8 @@ async fn set(args: SetArgs, client: &Client, output: &mut Output) -> Result<(), 
     };
     change(client, &prefix, quota).await?;
     match in_force(client, &prefix, Some(quota)).await? {
-        Some(Some(one)) => print(output, &[one]),
-        _ => {
+        Some(one) => print(output, &[one]),
+        None => {
             output.remark("it is kept, and not in force yet: its range has no leader that counts");
             Ok(())
         }

@@ -139,18 +139,25 @@ func transactions(ctx context.Context, c, _ *clientv3.Client) error {
 	return nil
 }
 
+// A session of each client, and what ends both.
+func sessions(c, other *clientv3.Client) (one, two *concurrency.Session, end func(), err error) {
+	if one, err = concurrency.NewSession(c, concurrency.WithTTL(30)); err != nil {
+		return nil, nil, nil, err
+	}
+	if two, err = concurrency.NewSession(other, concurrency.WithTTL(30)); err != nil {
+		one.Close()
+		return nil, nil, nil, err
+	}
+	return one, two, func() { two.Close(); one.Close() }, nil
+}
+
 // One holder at a time; who waits gets it next.
 func locks(ctx context.Context, c, other *clientv3.Client) error {
-	one, err := concurrency.NewSession(c, concurrency.WithTTL(30))
+	one, two, end, err := sessions(c, other)
 	if err != nil {
 		return err
 	}
-	defer one.Close()
-	two, err := concurrency.NewSession(other, concurrency.WithTTL(30))
-	if err != nil {
-		return err
-	}
-	defer two.Close()
+	defer end()
 	held, wanted := concurrency.NewMutex(one, "locks/door"), concurrency.NewMutex(two, "locks/door")
 	if err := held.Lock(ctx); err != nil {
 		return err
@@ -176,16 +183,11 @@ func locks(ctx context.Context, c, other *clientv3.Client) error {
 
 // Leads, says so, resigns; the next one leads.
 func election(ctx context.Context, c, other *clientv3.Client) error {
-	one, err := concurrency.NewSession(c, concurrency.WithTTL(30))
+	one, two, end, err := sessions(c, other)
 	if err != nil {
 		return err
 	}
-	defer one.Close()
-	two, err := concurrency.NewSession(other, concurrency.WithTTL(30))
-	if err != nil {
-		return err
-	}
-	defer two.Close()
+	defer end()
 	first, second := concurrency.NewElection(one, "elections/e"), concurrency.NewElection(two, "elections/e")
 	if err := first.Campaign(ctx, "first"); err != nil {
 		return err
