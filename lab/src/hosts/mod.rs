@@ -109,6 +109,10 @@ pub trait Hosts: Send + Sync {
     /// connections.
     async fn strained(&self) -> Result<u64, LabError>;
 
+    /// Bytes that were sent and have not been taken by their receiver's system: with what was cut
+    /// before they come when the sender's tries again, seconds after all is whole.
+    async fn on_their_way(&self) -> Result<u64, LabError>;
+
     /// Takes everything away that was made for this run.
     async fn close(&self);
 }

@@ -318,6 +318,20 @@ impl Hosts for Netns {
         Ok(strained)
     }
 
+    async fn on_their_way(&self) -> Result<u64, LabError> {
+        let mut bytes = 0;
+        for node in 1..=self.nodes {
+            let table = ["cat", "/proc/net/tcp"];
+            let table = in_namespace(&self.namespace(node), &table, "").await?;
+            bytes += table
+                .lines()
+                .skip(1)
+                .filter_map(unacknowledged)
+                .sum::<u64>();
+        }
+        Ok(bytes)
+    }
+
     async fn close(&self) {
         // What is not there need not go; what does not go now, the next run removes.
         for node in 1..=self.nodes {
@@ -327,6 +341,13 @@ impl Hosts for Netns {
         }
         let _ = ip(&["link", "del", &self.bridge()]).await;
     }
+}
+
+/// What a line of the kernel's table of TCP sockets says of bytes sent and not acknowledged
+/// (proc(5), `tx_queue`). Listening sockets have none.
+fn unacknowledged(line: &str) -> Option<u64> {
+    let queues = line.split_whitespace().nth(4)?;
+    u64::from_str_radix(queues.split_once(':')?.0, 16).ok()
 }
 
 /// Takes away what carries the mark of a process that is gone.
@@ -413,6 +434,19 @@ async fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, L
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_nobody_acknowledged_are_told_by_the_kernels_table() {
+        let of = |state: &str, queues: &str| {
+            unacknowledged(&format!(
+                "   1: 0A400A01:1D1A 0A400A02:9C40 {state} {queues} 01:00000019 00000004  0 0 7 2"
+            ))
+        };
+        assert_eq!(of("01", "000000A3:00000000"), Some(0xa3));
+        assert_eq!(of("01", "00000000:00000011"), Some(0));
+        assert_eq!(of("0A", "00000000:00000000"), Some(0));
+        assert_eq!(unacknowledged("  sl  local_address"), None);
+    }
 
     #[test]
     fn only_marks_of_processes_that_are_gone_count_as_left_over() {
