@@ -568,6 +568,22 @@ fn who_has_seen_a_value_has_seen_what_that_had_replaced() {
     expect("mixed", "", &["nonlinearizable"], &chain(":value [1 4]"));
 }
 
+#[test]
+fn a_strong_write_that_nobody_saw_end_is_known_by_who_replaced_it() {
+    let history = |last| {
+        let lost = "{:process 9 :type :invoke :f :write :key :k :value 2}\n";
+        let replaced = ":key :k :value {:value 3 :context [2]}";
+        let read = |value| (2, "read", ":key :k", value);
+        sequence(&[
+            (1, "write", ":key :k :value 1", ":key :k"),
+            read(":value [1]"),
+        ]) + lost
+            + &sequence(&[(0, "eventual-write", replaced, ":key :k"), read(last)])
+    };
+    expect("mixed", "", &[], &history(":value [3]"));
+    expect("mixed", "", &["nonlinearizable"], &history(":value [2 3]"));
+}
+
 /// Two writers and what watchers were told: one that begins with now, one with the beginning.
 fn watched(now: &str, beginning: &str) -> String {
     let put = |key, asked, answered| (0, "put", key, asked, answered);

@@ -232,7 +232,8 @@ impl Key {
     }
 
     /// Leaves out eventual writes that no strong read shows any trace of: neither their value,
-    /// nor that something which they replace is gone.
+    /// nor that something which they replace is gone. And strong writes whose end nobody knows, if
+    /// nobody has seen their value: neither a strong read nor the writer of an eventual one.
     fn drop_unseen(&mut self) {
         let mut seen: QuickSet<u32> = QuickSet::default();
         for call in &self.calls {
@@ -240,10 +241,13 @@ impl Key {
                 seen.extend(&self.copy.sets[set as usize]);
             }
         }
-        let eventual = &self.copy.eventual;
+        let (eventual, replaceable) = (&self.copy.eventual, &self.copy.replaceable);
         self.calls.retain(|call| match call.action {
             Action::Read(_) => true,
-            Action::Write(value) => call.returned != NEVER_RETURNED || seen.contains(&value),
+            Action::Write(value) => {
+                let known = call.returned != NEVER_RETURNED;
+                known || seen.contains(&value) || replaceable.contains(&value)
+            }
             Action::Absorb(number) => {
                 let (value, replaces) = &eventual[number as usize];
                 let shown = value.is_none_or(|value| seen.contains(&value));
