@@ -32,6 +32,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
     tonic_prost_build::configure()
         .bytes(".")
+        // In their order, so that a message has one encoding: runs are replayed and compared.
+        .btree_map(".")
         .boxed(".quorate.internal.v1.Envelope.body.forward")
         .boxed(".quorate.internal.v1.Envelope.body.forward_response")
         .boxed(".quorate.internal.v1.Envelope.body.status_response")

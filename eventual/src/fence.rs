@@ -9,7 +9,7 @@
 //!
 //! Not here: the log (`seam::Decisions`), and who leads it (`decide`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ struct Lane {
 
 /// Fences that wait, by range. A lane is there while a round is under way.
 #[derive(Default)]
-pub(crate) struct Fences(Mutex<HashMap<RangeId, Lane>>);
+pub(crate) struct Fences(Mutex<BTreeMap<RangeId, Lane>>);
 
 impl Fences {
     /// Returns whether nobody runs rounds of the range yet: the caller is to.

@@ -1,7 +1,7 @@
 //! A node's part of the eventual path: its replicas, what it answers its peers, and its work in
 //! the background.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -103,7 +103,7 @@ pub(crate) struct Inner {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) places: Arc<dyn Places>,
     pub(crate) decisions: Arc<dyn Decisions>,
-    pub(crate) replicas: RwLock<HashMap<RangeId, Arc<Replica>>>,
+    pub(crate) replicas: RwLock<BTreeMap<RangeId, Arc<Replica>>>,
     opening: Mutex<()>,
     pub(crate) names: Mutex<Names>,
     pub(crate) latencies: Latencies,

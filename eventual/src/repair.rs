@@ -8,7 +8,7 @@
 //!
 //! Not here: what a record or a clock means (`quorate_types::causal`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -79,7 +79,7 @@ pub(crate) struct Compared {
 }
 
 /// When replicas were compared with those of others, whoever asked.
-pub(crate) type AllCompared = HashMap<(RangeId, NodeId), Compared>;
+pub(crate) type AllCompared = BTreeMap<(RangeId, NodeId), Compared>;
 
 /// Starts the work in the background: one comparison at a time.
 pub(crate) fn start(inner: &Arc<Inner>) -> AbortHandle {

@@ -5,7 +5,7 @@
 //! node's error reaches the client unchanged. Not here: deciding whether to retry (`route`).
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use quorate_eventual::EventualError;
@@ -534,8 +534,8 @@ impl GatewayError {
         }
     }
 
-    fn metadata(&self) -> HashMap<String, String> {
-        let mut metadata = HashMap::new();
+    fn metadata(&self) -> BTreeMap<String, String> {
+        let mut metadata = BTreeMap::new();
         let mut put = |name: &str, value: String| {
             metadata.insert(name.to_owned(), value);
         };
@@ -684,6 +684,7 @@ pub fn status_of(error: v1::Error) -> Status {
     }
     let mut metadata = error.metadata;
     metadata.insert("effect".to_owned(), error.effect);
+    let metadata: HashMap<_, _> = metadata.into_iter().collect();
     details.set_error_info(error.reason, ERROR_DOMAIN, metadata);
     Status::with_error_details(code, error.message, details)
 }

@@ -4,7 +4,7 @@
 //! Asking again and again needs no list of who is to be told, and survives whatever restarts: a
 //! key that was attached while its lease ended is found by the next question.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ fn questions_of<'a>(
             return;
         };
         after = Some(last);
-        let mut by_home: HashMap<RangeId, Question<'a>> = HashMap::new();
+        let mut by_home: BTreeMap<RangeId, Question<'a>> = BTreeMap::new();
         for name in names {
             let (home, _) = keyspace.route(&name.id.home_key());
             let question = by_home.entry(home.id).or_insert_with(|| Question {

@@ -1,7 +1,7 @@
 //! What keeps a node in step with the catalog: its copy, its groups, its peers; and how the
 //! catalog itself is changed.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -345,7 +345,7 @@ impl Inner {
     /// Opens and closes groups until they are those of the catalog.
     pub(crate) async fn reconcile(self: &Arc<Self>) -> Result<(), StartError> {
         let view = self.catalog.borrow().clone();
-        let mut wanted = HashSet::from([RangeId::META]);
+        let mut wanted = BTreeSet::from([RangeId::META]);
         let removed = view.node(self.node).is_some_and(|n| n.removed);
         if view.meta_voters().contains(&self.node) {
             self.open_meta(&[]).await?;
@@ -371,7 +371,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn close_others(&self, wanted: &HashSet<RangeId>) {
+    async fn close_others(&self, wanted: &BTreeSet<RangeId>) {
         let gone: Vec<_> = self
             .all_groups()
             .into_iter()

@@ -1,6 +1,6 @@
 //! What peers ask of this node: every kind of envelope, and who answers it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,11 +89,11 @@ pub(crate) struct Inbound {
     /// Times of `liveness` count from here.
     origin: Instant,
     liveness: Mutex<Liveness>,
-    lanes: Mutex<HashMap<NodeId, mpsc::UnboundedSender<Append>>>,
+    lanes: Mutex<BTreeMap<NodeId, mpsc::UnboundedSender<Append>>>,
     /// Requests of the eventual path: they may read the disk, and consensus does not wait for it.
-    eventual_lanes: Mutex<HashMap<NodeId, mpsc::UnboundedSender<EventualAsked>>>,
-    pub(crate) peers: Mutex<HashMap<NodeId, PeerState>>,
-    pub(crate) snapshots: Mutex<HashMap<(RangeId, NodeId), Incoming>>,
+    eventual_lanes: Mutex<BTreeMap<NodeId, mpsc::UnboundedSender<EventualAsked>>>,
+    pub(crate) peers: Mutex<BTreeMap<NodeId, PeerState>>,
+    pub(crate) snapshots: Mutex<BTreeMap<(RangeId, NodeId), Incoming>>,
 }
 
 impl Inbound {

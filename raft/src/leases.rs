@@ -5,7 +5,7 @@
 //! with all of it: a change of leaders makes a lease longer, never shorter. Whatever is renewed is
 //! measured from when this replica has applied the renewal, which is after its client sent it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_proto::internal::{LeaseCheckpoint, LeaseExpire, lease_checkpoint, lease_expire};
@@ -49,7 +49,7 @@ pub(crate) struct Due {
 pub(crate) struct LeaseTimer {
     term: Option<u64>,
     seen: Revision,
-    running: HashMap<LeaseId, Running>,
+    running: BTreeMap<LeaseId, Running>,
     order: BTreeSet<(Duration, LeaseId)>,
     faults: Faults,
 }
@@ -211,7 +211,7 @@ mod tests {
 
     /// Keys in a map.
     #[derive(Default)]
-    struct Plain(std::collections::BTreeMap<Bytes, Version>);
+    struct Plain(BTreeMap<Bytes, Version>);
 
     impl Store for Plain {
         fn get(&mut self, key: &[u8]) -> Result<Option<Version>, EngineError> {
@@ -424,7 +424,7 @@ mod tests {
         range.grant(6, 10 * SECOND);
         range.put("a", 5);
         range.put("b", 6);
-        let mut stored = std::collections::BTreeMap::new();
+        let mut stored = BTreeMap::new();
         let mut keep = |machine: &mut Machine| {
             for (name, value) in machine.take_meta() {
                 match value {

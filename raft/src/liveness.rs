@@ -9,7 +9,7 @@
 //! Plain code: time is an argument, counted from any moment. Not here: sending beats (`upkeep`),
 //! and what is done about a peer that is away.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use quorate_types::NodeId;
@@ -66,7 +66,7 @@ pub(crate) struct Liveness {
     deviations_max: f64,
     /// When this node was last seen at work.
     at_work: Duration,
-    peers: HashMap<NodeId, Peer>,
+    peers: BTreeMap<NodeId, Peer>,
 }
 
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Liveness {
         Liveness {
             deviations_max: deviations_at(phi_max.clamp(low, high)),
             at_work: Duration::ZERO,
-            peers: HashMap::new(),
+            peers: BTreeMap::new(),
         }
     }
 

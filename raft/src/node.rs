@@ -1,7 +1,7 @@
 //! A node's Raft groups: opening, finding and closing them. What runs in the background is in
 //! `upkeep`, what peers ask in `inbound`, what the catalog demands in `controller`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
@@ -216,7 +216,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<NodeClock>,
     pub(crate) calls: Arc<Calls>,
     pub(crate) config: Arc<Config>,
-    pub(crate) groups: RwLock<HashMap<RangeId, Arc<Group>>>,
+    pub(crate) groups: RwLock<BTreeMap<RangeId, Arc<Group>>>,
     pub(crate) catalog: watch::Sender<Arc<CatalogView>>,
     pub(crate) inbound: Inbound,
     /// What followers of all ranges find in memory.

@@ -40,7 +40,7 @@ impl RaftNode {
         for task in self.inner.tasks.lock().drain(..) {
             task.abort();
         }
-        for (_, group) in self.inner.groups.write().drain() {
+        for (_, group) in std::mem::take(&mut *self.inner.groups.write()) {
             tokio::spawn(async move {
                 // A core that has failed with its disk is as dead as one that was told to end.
                 let _ = group.raft.shutdown().await;

@@ -1,7 +1,7 @@
 //! What runs in the background on every node: beats between nodes, flushes, log purges, expiry,
 //! collection of old versions, and the quieting of groups that nobody uses.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl Inner {
 
     /// Tells the peers that this node lives, and wakes quiet groups whose leader does not.
     async fn beat(self: Arc<Self>) {
-        let mut silent: HashMap<NodeId, bool> = HashMap::new();
+        let mut silent: BTreeMap<NodeId, bool> = BTreeMap::new();
         let mut beats: u64 = 0;
         loop {
             let beat = wire::NodeBeat {
@@ -149,7 +149,7 @@ impl Inner {
     }
 
     async fn upkeep(self: Arc<Self>) {
-        let mut seen: HashMap<RangeId, Seen> = HashMap::new();
+        let mut seen: BTreeMap<RangeId, Seen> = BTreeMap::new();
         loop {
             tokio::time::sleep(UPKEEP_INTERVAL).await;
             for group in self.all_groups() {
@@ -177,7 +177,7 @@ impl Inner {
         }
     }
 
-    async fn tend(self: &Arc<Self>, group: &Arc<Group>, seen: &mut HashMap<RangeId, Seen>) {
+    async fn tend(self: &Arc<Self>, group: &Arc<Group>, seen: &mut BTreeMap<RangeId, Seen>) {
         let uses = group.uses.load(Ordering::Relaxed);
         let applied = group.applied().index;
         let fresh = Seen {

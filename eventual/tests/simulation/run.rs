@@ -57,7 +57,7 @@ pub fn run_all<Test>(
     let mut answered = 0;
     for seed in first..first + seeds {
         println!(
-            "seed {seed}; replay: RUSTFLAGS='--cfg tokio_unstable' QUORATE_SEED={seed} \
+            "seed {seed}; replay: QUORATE_SEED={seed} \
              QUORATE_SEEDS=1 cargo test -p quorate-eventual --test simulation {name}"
         );
         let shown = run(seed, settings.clone(), &test);

@@ -8,8 +8,6 @@
 //! A seed decides the whole course only where tokio is built with `--cfg tokio_unstable`: else
 //! tokio wakes those who wait for the same value in an order of its own chance.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
-// Cargo does not know tokio's own switch.
-#![allow(unexpected_cfgs)]
 
 mod asking;
 mod clients;

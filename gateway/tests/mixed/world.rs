@@ -38,6 +38,7 @@ pub const BAD: Quality = Quality {
     lost_per_mille: 10,
     slow_per_mille: 20,
     slow_max_micros: 150_000,
+    doubled_per_mille: 0,
 };
 
 /// What kind of cluster.

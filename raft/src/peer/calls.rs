@@ -133,7 +133,9 @@ impl Calls {
     pub fn lost(&self, peer: NodeId, class: Class) {
         let mut pending = self.pending.lock();
         let lost = |_: &u64, p: &mut Pending| p.to == peer && p.class == class;
-        for (_, call) in pending.extract_if(lost) {
+        let mut lost: Vec<_> = pending.extract_if(lost).collect();
+        lost.sort_unstable_by_key(|(id, _)| *id);
+        for (_, call) in lost {
             let _ = call.answer.send(Err(CallError::Lost));
         }
     }

@@ -15,7 +15,7 @@ use quorate_types::NodeId;
 
 pub use calls::{CallError, Calls};
 pub use grpc::{GrpcTransport, PeerService, TransportOptions};
-pub use simulated::{Link, Quality, SimulatedNetwork};
+pub use simulated::{Link, Passage, Quality, SimulatedNetwork};
 
 /// Which of the two connections of a pair of nodes a message takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

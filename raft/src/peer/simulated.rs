@@ -29,7 +29,26 @@ pub struct Quality {
     pub slow_per_mille: u64,
     /// For how long at the most.
     pub slow_max_micros: u64,
+    /// Of a thousand messages, how many come a second time, after such as were sent later.
+    pub doubled_per_mille: u64,
 }
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// It is under way.
+    Sent,
+    /// It was lost, by a cut or by a bad link.
+    Lost,
+    /// It has come.
+    Delivered,
+}
+
+type Sees = dyn Fn(NodeId, NodeId, Class, &Envelope, Passage) + Send + Sync;
+
+/// Sees every message of a network: who sent it, to whom, as which class, what, and its passage.
+#[derive(Clone, Default)]
+struct Watcher(Option<Arc<Sees>>);
 
 /// All links of a simulated cluster.
 #[derive(Clone, Default)]
@@ -54,6 +73,7 @@ struct State {
     paused_until: HashMap<NodeId, Instant>,
     last_number: u64,
     delivered: u64,
+    watcher: Watcher,
 }
 
 impl State {
@@ -167,6 +187,21 @@ impl SimulatedNetwork {
         self.state.lock().quality = quality;
     }
 
+    /// Has every message seen from now on.
+    pub fn watch(
+        &self,
+        sees: impl Fn(NodeId, NodeId, Class, &Envelope, Passage) + Send + Sync + 'static,
+    ) {
+        self.state.lock().watcher = Watcher(Some(Arc::new(sees)));
+    }
+
+    fn show(&self, (from, to, class): Lane, envelope: &Envelope, passage: Passage) {
+        let watcher = self.state.lock().watcher.clone();
+        if let Some(sees) = watcher.0 {
+            sees(from, to, class, envelope, passage);
+        }
+    }
+
     /// Messages delivered so far.
     pub fn delivered(&self) -> u64 {
         self.state.lock().delivered
@@ -211,6 +246,31 @@ impl SimulatedNetwork {
         Some((*busy, number))
     }
 
+    fn doubles(&self) -> bool {
+        let mut state = self.state.lock();
+        let per_mille = state.quality.doubled_per_mille;
+        state.chance(per_mille)
+    }
+
+    fn dispatch(&self, lane: Lane, envelope: Envelope) {
+        let watched = self.state.lock().watcher.0.is_some();
+        let shown = watched.then(|| envelope.clone());
+        let (from, to, class) = lane;
+        let scheduled = self.schedule(from, to, class, envelope);
+        if let Some(envelope) = shown {
+            let passage = scheduled.map_or(Passage::Lost, |_| Passage::Sent);
+            self.show(lane, &envelope, passage);
+        }
+        let Some((arrival, number)) = scheduled else {
+            return;
+        };
+        let network = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep_until(arrival).await;
+            network.deliver_next(from, to, class, number);
+        });
+    }
+
     /// Delivers the oldest message of a lane, unless the one the timer was for was lost in a crash.
     fn deliver_next(&self, from: NodeId, to: NodeId, class: Class, number: u64) {
         let mut state = self.state.lock();
@@ -228,6 +288,7 @@ impl SimulatedNetwork {
         state.delivered += 1;
         let handler = state.handlers.get(&to).and_then(Weak::upgrade);
         drop(state);
+        self.show((from, to, class), &envelope, Passage::Delivered);
         if let Some(handler) = handler {
             handler.receive(from, vec![envelope]);
         }
@@ -283,14 +344,10 @@ impl PeerTransport for Link {
         if self.life != self.network.crashes(from) {
             return Ok(());
         }
-        let Some((arrival, number)) = self.network.schedule(from, to, class, envelope) else {
-            return Ok(());
-        };
-        let network = self.network.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep_until(arrival).await;
-            network.deliver_next(from, to, class, number);
-        });
+        let again = self.network.doubles().then(|| envelope.clone());
+        for envelope in std::iter::once(envelope).chain(again) {
+            self.network.dispatch((from, to, class), envelope);
+        }
         Ok(())
     }
 
