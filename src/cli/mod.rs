@@ -44,6 +44,7 @@ mod ring;
 mod scan;
 pub mod server;
 mod signal;
+mod simulate;
 mod status;
 mod storage;
 mod table;
@@ -172,6 +173,8 @@ enum Command {
     /// Put a cluster through faults and check what it did; check recorded histories
     #[command(subcommand)]
     Jepsen(jepsen::JepsenCommand),
+    /// Play whole clusters through faults in one thread, by seed, and replay what fails
+    Simulate(simulate::SimulateArgs),
     /// Print completions for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -204,7 +207,8 @@ fn runtime(command: &Command) -> Result<Runtime, CliError> {
         | Command::Bench(_)
         | Command::Import(_)
         | Command::Export(_)
-        | Command::Jepsen(_) => Builder::new_multi_thread(),
+        | Command::Jepsen(_)
+        | Command::Simulate(_) => Builder::new_multi_thread(),
         _ => Builder::new_current_thread(),
     };
     builder.enable_all().build().map_err(|error| {
@@ -223,6 +227,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Server(args) => server::run(*args).await,
         Command::Storage(command) => storage::run(command, global.output()),
         Command::Jepsen(command) => jepsen::run(command, global.output()).await,
+        Command::Simulate(args) => simulate::run(&args, global.output()).await,
         Command::Completions(args) => completions::run(&args, global.output()),
         Command::Put(args) => put::run(args, global.session()?).await,
         Command::Get(args) => get::run(args, global.session()?).await,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::dice::Dice;
 
 /// What a disk writes as a whole or not at all, in bytes.
-const SECTOR_BYTES: usize = 512;
+pub(super) const SECTOR_BYTES: usize = 512;
 
 /// A change of a file that no sync has covered.
 #[derive(Clone, Debug)]

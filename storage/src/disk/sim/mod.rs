@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
-use self::content::{Content, Folder};
+use self::content::{Content, Folder, SECTOR_BYTES};
 pub use self::dice::Dice;
 use super::worker::{spawn_task, spawn_thread};
 use super::{Disk, DiskFile, Doorbell, FolderLock, OpenMode, Worker, WorkerHandle};
@@ -35,7 +35,7 @@ pub enum Operation {
     Open,
     /// Reading from a file.
     Read,
-    /// Writing to a file; half of the data is written.
+    /// Writing to a file; of the data up to half is written, in whole sectors.
     Write,
     /// Changing a file's length.
     SetLen,
@@ -115,6 +115,7 @@ struct State {
     sync_latency: Duration,
     elapsed: Duration,
     counts: SimCounts,
+    digest: u64,
 }
 
 /// Folders and files as they were seen at one moment.
@@ -206,9 +207,16 @@ impl SimDisk {
         self.shared.lock().faults.push(fault);
     }
 
-    /// Forgets all planned failures.
+    /// Whether failures are planned.
+    pub fn has_faults(&self) -> bool {
+        !self.shared.lock().faults.is_empty()
+    }
+
+    /// Forgets all planned failures, of the power too.
     pub fn clear_faults(&self) {
-        self.shared.lock().faults.clear();
+        let mut state = self.shared.lock();
+        state.faults.clear();
+        state.operations_until_cut = None;
     }
 
     /// From now on syncs succeed without making anything durable, or do their
@@ -249,6 +257,11 @@ impl SimDisk {
         self.shared.lock().counts
     }
 
+    /// A hash of all changes so far, in their order: of what was written where, and of syncs.
+    pub fn digest(&self) -> u64 {
+        self.shared.lock().digest
+    }
+
     fn state(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.shared.lock();
         state.check_power(self.generation)?;
@@ -271,9 +284,16 @@ impl State {
         Ok(())
     }
 
+    /// Takes a number into the hash of all changes (the multiplier is that of FNV-1a, 64 bits).
+    fn digest(&mut self, number: u64) {
+        let mixed = (self.digest ^ number).wrapping_mul(0x0000_0100_0000_01b3);
+        self.digest = mixed.rotate_left(29);
+    }
+
     /// Counts an operation; fails if the power fails with it.
     fn spend_operation(&mut self) -> io::Result<()> {
         self.counts.operations += 1;
+        self.digest(self.counts.operations);
         match &mut self.operations_until_cut {
             Some(0) => {
                 self.powered_off = true;
@@ -507,14 +527,18 @@ impl DiskFile for SimFile {
         let mut state = self.disk.state()?;
         let start = position(offset)?;
         if let Err(error) = state.strike_file(Operation::Write, self) {
-            state
-                .content(self.number)?
-                .write(start, &data[..data.len() / 2]);
+            // As much as a sector (512 bytes) is written whole or not at all.
+            let end = (start + data.len() / 2) / SECTOR_BYTES * SECTOR_BYTES;
+            let written = &data[..end.saturating_sub(start)];
+            state.content(self.number)?.write(start, written);
             return Err(error);
         }
         // A write in whose midst the power fails may have reached the disk.
         let spent = state.spend_operation();
         state.counts.bytes_written += data.len() as u64;
+        let (place, sum) = (self.number << 40 ^ offset, crc32fast::hash(data));
+        state.digest(place);
+        state.digest(u64::from(sum));
         state.content(self.number)?.write(start, data);
         spent
     }

@@ -1,0 +1,144 @@
+//! The end of a run, when all is whole again: every node serves, replicas become the same, nothing
+//! is kept beside the log and no hint waits; all of it within a bound of simulated time.
+
+use std::time::Duration;
+
+use quorate_types::RangeId;
+use tokio::time::Instant;
+
+use crate::ask::{Asked, Level, Write};
+use crate::work::Work;
+use crate::world::{Shared, World};
+
+/// Every node serves strong calls within this after all is whole, and replicas are the same.
+pub(crate) const WHOLE_MAX: Duration = Duration::from_secs(30);
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// A key that no client uses.
+const UNUSED_KEY: i64 = -1;
+
+/// Waits for all of it; accuses the cluster of what does not come to be.
+pub(crate) async fn await_whole(world: &Shared) {
+    let deadline = Instant::now() + WHOLE_MAX;
+    for work in world.plan.work.clone() {
+        for at in world.all() {
+            if let Err(problem) = serves(world, at, work, deadline).await {
+                world.accuse(problem);
+            }
+        }
+    }
+    let mut problem = String::new();
+    while Instant::now() < deadline {
+        match world.rest() {
+            Ok(()) => return,
+            Err(other) => problem = other,
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+    world.accuse(format!(
+        "not within {WHOLE_MAX:?} after the heal: {problem}"
+    ));
+}
+
+async fn serves(world: &World, at: usize, work: Work, deadline: Instant) -> Result<(), String> {
+    let level = match work {
+        Work::Registers | Work::Mixed => Level::Linearizable,
+        Work::Siblings => Level::Eventual {
+            copies: quorate_proto::v1::Copies::Quorum,
+            strict: true,
+        },
+    };
+    while Instant::now() < deadline {
+        let write = Write {
+            keyspace: work.keyspace(),
+            key: UNUSED_KEY,
+            value: Some(0),
+            level,
+            context: None,
+        };
+        let asked = world.write(at, write, Duration::from_secs(2)).await;
+        if matches!(asked, Asked::Done(())) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+    let name = work.name();
+    Err(format!("node {} does not serve {name} again", at + 1))
+}
+
+impl World {
+    /// Whether all replicas hold the same and have nothing left to do.
+    fn rest(&self) -> Result<(), String> {
+        for at in self.all() {
+            let process = self.process(at);
+            let process = process.ok_or_else(|| format!("node {} does not run", at + 1))?;
+            let hints = process.eventual.hints().0;
+            if hints > 0 {
+                return Err(format!("node {} keeps {hints} hints", at + 1));
+            }
+        }
+        for (range, primaries) in self.ranges() {
+            self.same(range, &primaries)?;
+        }
+        Ok(())
+    }
+
+    fn same(&self, range: RangeId, primaries: &[usize]) -> Result<(), String> {
+        let mut states = Vec::new();
+        let mut planes = Vec::new();
+        for at in primaries {
+            let name = at + 1;
+            let process = self.process(*at);
+            let process = process.ok_or_else(|| format!("node {name} does not run"))?;
+            if let Some(group) = process.raft.group(range) {
+                let hash = group.table().hash();
+                let (position, hash) = hash.map_err(|error| format!("node {name}: {error}"))?;
+                states.push((position.index, hash));
+            }
+            if !process.eventual.has(range) {
+                continue;
+            }
+            let report = process.eventual.report(range);
+            let report = report.map_err(|error| format!("node {name}: {error}"))?;
+            let hash = report.hash;
+            let hash = hash.ok_or_else(|| format!("node {name} has no hash tree yet"))?;
+            let overlay = self.process(*at).is_some_and(|_| report.overlay_rows > 0);
+            if overlay {
+                let rows = report.overlay_rows;
+                return Err(format!("node {name} has {rows} rows beside the log"));
+            }
+            planes.push(hash);
+        }
+        let differ = |what: &str| Err(format!("range {}: {what} differ", range.0));
+        match () {
+            () if states.iter().any(|state| *state != states[0]) => differ("committed states"),
+            () if planes.iter().any(|hash| *hash != planes[0]) => differ("eventual planes"),
+            () => Ok(()),
+        }
+    }
+
+    /// Compares the committed states of replicas that have applied as much of the log.
+    pub(crate) fn compare_replicas(&self) -> Result<(), String> {
+        for (range, primaries) in self.ranges() {
+            let mut known: Vec<(usize, u64, _)> = Vec::new();
+            for at in primaries {
+                let Some(group) = self.group(at, range) else {
+                    continue;
+                };
+                // A table whose disk fails says nothing.
+                let Ok((position, hash)) = group.table().hash() else {
+                    continue;
+                };
+                let twin = known.iter().find(|(_, index, _)| *index == position.index);
+                if let Some((other, index, _)) = twin.filter(|(_, _, theirs)| *theirs != hash) {
+                    let (one, other) = (at + 1, other + 1);
+                    return Err(format!(
+                        "range {}: nodes {one} and {other} differ at entry {index}",
+                        range.0
+                    ));
+                }
+                known.push((at, position.index, hash));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! Whole clusters in one thread: the real storage, consensus, eventual path and gateways, on
+//! simulated clock, randomness, network and disks. One seed decides the cluster, what clients do,
+//! what is done to nodes, and when; so a number replays a run.
+//!
+//! Start at [`Plan::of`] (what a seed decides) and [`run`] (plays it). `world` has the nodes,
+//! `faults` what befalls them, `work` the clients, `ending` what must be so once all is whole,
+//! `history` the recording and its judge, `trace` what happened, in words and as one hash;
+//! `shrink` makes a plan that fails smaller.
+//!
+//! Not here: sockets and processes (`quorate-lab` has those), and arguments (the command line).
+
+mod ask;
+mod ending;
+mod faults;
+mod history;
+mod plan;
+mod run;
+mod shrink;
+mod trace;
+mod work;
+mod world;
+
+pub use faults::{Fault, Planned};
+pub use plan::{Family, Mistakes, Options, Plan, Settings};
+pub use run::{Outcome, Running, Spent, run};
+pub use shrink::shrink;
+pub use work::Work;

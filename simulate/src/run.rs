@@ -1,0 +1,222 @@
+//! Playing a plan: one thread, one paused clock, one course.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use quorate_raft::seed_thread;
+use tokio::time::Instant;
+
+use crate::ending::await_whole;
+use crate::faults::befall;
+use crate::history::Tape;
+use crate::plan::Plan;
+use crate::trace::Trace;
+use crate::work::Workers;
+use crate::world::{Shared, World};
+
+/// Beside what clients work: starting, healing, judging. Whoever takes longer hangs.
+const BESIDE_MAX: Duration = Duration::from_secs(240);
+/// Tasks of processes that have ended are gone after this.
+const ENDED_MAX: Duration = Duration::from_secs(60);
+const THOROUGH_PAUSE: Duration = Duration::from_millis(25);
+
+/// What was spent on a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Simulated time.
+    pub simulated: Duration,
+    /// Faults that befell nodes.
+    pub faults: u64,
+    /// Messages that were sent.
+    pub messages: u64,
+    /// Calls that took effect.
+    pub calls: u64,
+}
+
+/// What a run showed.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What is wrong; empty: nothing.
+    pub problems: Vec<String>,
+    /// Over all messages, faults, calls, answers, and what was written to disks: the same for the
+    /// same plan.
+    pub hash: u64,
+    /// What it took.
+    pub spent: Spent,
+}
+
+/// A run that can be looked at from another thread while it goes on: one that hangs never ends.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// What has happened so far.
+    pub trace: Trace,
+}
+
+impl Running {
+    /// A run that has not begun; `told`: its trace has lines.
+    pub fn new(told: bool) -> Running {
+        Running {
+            trace: Trace::new(told),
+        }
+    }
+
+    /// The lines of its trace, oldest first.
+    pub fn lines(&self) -> Vec<String> {
+        self.trace.lines()
+    }
+}
+
+thread_local! {
+    /// Panics of tasks: nobody else would hear of them.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+fn hear_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let place = info.location().map_or(String::new(), ToString::to_string);
+            // A core of openraft panics when its disk has gone: its process is dead by then.
+            if !place.contains("openraft") {
+                PANICS.with_borrow_mut(|panics| panics.push(format!("a panic at {place}")));
+                print(info);
+            }
+        }));
+    });
+    PANICS.take();
+}
+
+/// Plays a plan to its end on this thread.
+///
+/// # Panics
+///
+/// Where a runtime cannot be made, or runs on this thread already.
+pub fn run(plan: &Plan, running: &Running) -> Outcome {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    // Without it tokio wakes those who wait for one value in an order that no seed decides.
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(
+        &plan.seed.to_be_bytes(),
+    ));
+    hear_panics();
+    let runtime = builder.build();
+    let runtime = runtime.expect("a runtime without sockets needs nothing of the system");
+    let mut outcome = runtime.block_on(played(plan.clone(), running.trace.clone()));
+    seed_thread(None);
+    outcome.problems.extend(PANICS.take());
+    outcome
+}
+
+async fn played(plan: Plan, trace: Trace) -> Outcome {
+    let begun = Instant::now();
+    let longest = plan.time + BESIDE_MAX;
+    let world = match World::start(plan, trace.clone()).await {
+        Ok(world) => world,
+        Err(problem) => {
+            return Outcome {
+                problems: vec![problem],
+                hash: trace.hash(),
+                spent: Spent::default(),
+            };
+        }
+    };
+    let mut calls = 0;
+    let mut problems = match tokio::time::timeout(longest, course(&world)).await {
+        Ok(tapes) => {
+            calls = tapes.iter().map(Tape::ok).sum();
+            tapes.iter().flat_map(Tape::judge).collect()
+        }
+        Err(_) => vec![format!("it hangs: not over after {longest:?}")],
+    };
+    trace.take(&world.disks_digest());
+    let spent = Spent {
+        simulated: begun.elapsed(),
+        faults: world.faults(),
+        messages: trace.messages(),
+        calls,
+    };
+    problems.extend(world.violations());
+    world.end_all();
+    problems.extend(left_over(world).await);
+    Outcome {
+        problems,
+        hash: trace.hash(),
+        spent,
+    }
+}
+
+/// Clients and faults, then the healing, then the last reads.
+async fn course(world: &Shared) -> Vec<Tape> {
+    let plan = &world.plan;
+    let reaper = tokio::spawn(world.clone().reap());
+    let inspector = plan.thorough.then(|| tokio::spawn(inspect(world.clone())));
+    let faults = plan.faults.iter();
+    let faults = faults.map(|fault| tokio::spawn(befall(world.clone(), *fault)));
+    let faults: Vec<_> = faults.collect();
+    let mut workers = start_work(world);
+    tokio::time::sleep(plan.time).await;
+    faults.iter().for_each(tokio::task::JoinHandle::abort);
+    for worker in &mut workers {
+        worker.0.stop().await;
+    }
+    reaper.abort();
+    world.make_whole().await;
+    await_whole(world).await;
+    if let Some(inspector) = inspector {
+        inspector.abort();
+    }
+    for (worker, _) in &workers {
+        worker.finish(FINAL_CLIENTS).await;
+    }
+    workers.into_iter().map(|(_, tape)| tape).collect()
+}
+
+/// The first of the clients that make the last reads.
+const FINAL_CLIENTS: u64 = 1 << 32;
+
+fn start_work(world: &Shared) -> Vec<(Workers, Tape)> {
+    let plan = &world.plan;
+    let kinds = plan.work.len();
+    let share = |at: usize| (plan.clients + kinds - 1 - at) / kinds;
+    let mut first = 0;
+    let mut workers = Vec::new();
+    for (at, work) in plan.work.iter().enumerate() {
+        let (tape, count) = (Tape::new(*work, world.trace.clone()), share(at) as u64);
+        workers.push((Workers::start(world, tape.clone(), first, count), tape));
+        first += count;
+    }
+    workers
+}
+
+async fn inspect(world: Shared) {
+    let found = AtomicBool::new(false);
+    while !found.load(Ordering::Relaxed) {
+        tokio::time::sleep(THOROUGH_PAUSE).await;
+        if let Err(problem) = world.compare_replicas() {
+            found.store(true, Ordering::Relaxed);
+            world.accuse(problem);
+        }
+    }
+}
+
+/// Whether anything goes on after all processes have ended.
+async fn left_over(world: Shared) -> Option<String> {
+    let alive = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    drop(Arc::clone(&world));
+    let deadline = Instant::now() + ENDED_MAX;
+    while alive() > 0 {
+        if Instant::now() >= deadline {
+            return Some(format!("{} tasks go on after the end", alive()));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    None
+}

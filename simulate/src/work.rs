@@ -1,0 +1,364 @@
+//! What clients do, and which model the recording is held against. Values are unique in a run; keys
+//! are used for a while and then left for new ones, so that each key's history stays short.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use quorate_jepsen::{Model, Options};
+use quorate_proto::v1::Copies;
+use quorate_storage::disk::sim::Dice;
+use serde_json::{Value as Json, json};
+
+use crate::ask::{Asked, Level, Seen, Write};
+use crate::history::{Call, End, Tape};
+use crate::world::Shared;
+
+/// Keys in use at one time.
+const KEYS: i64 = 3;
+/// Values written to a key until it is left.
+const VALUES_PER_KEY: i64 = 25;
+
+/// Kinds of work, each in a keyspace of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Registers of a strong keyspace: read, write, compare-and-set; each linearizable.
+    Registers,
+    /// Strong and eventual calls on the same keys: the strong ones are linearizable on one copy
+    /// into which eventual writes are taken.
+    Mixed,
+    /// Writes and deletes on the eventual plane, each with what its client had seen.
+    Siblings,
+}
+
+impl Work {
+    /// All of them.
+    pub const ALL: [Work; 3] = [Work::Registers, Work::Mixed, Work::Siblings];
+
+    /// The work of a name.
+    ///
+    /// # Errors
+    ///
+    /// What is known instead.
+    pub fn named(name: &str) -> Result<Work, String> {
+        let names = Work::ALL.map(Work::name).join(", ");
+        let found = Work::ALL.into_iter().find(|work| work.name() == name);
+        found.ok_or_else(|| format!("known are {names}"))
+    }
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Work::Registers => "registers",
+            Work::Mixed => "mixed",
+            Work::Siblings => "siblings",
+        }
+    }
+
+    pub(crate) const fn keyspace(self) -> &'static str {
+        self.name()
+    }
+
+    pub(crate) const fn mode(self) -> &'static str {
+        match self {
+            Work::Registers => "strong",
+            Work::Mixed => "mixed",
+            Work::Siblings => "eventual",
+        }
+    }
+
+    pub(crate) fn model(self) -> (Model, Options) {
+        let model = match self {
+            Work::Registers => Model::CasRegister,
+            Work::Mixed => Model::Mixed,
+            Work::Siblings => Model::Causal,
+        };
+        let options = Options {
+            independent: self == Work::Registers,
+            ..Options::default()
+        };
+        (model, options)
+    }
+}
+
+/// What all clients of one kind of work share.
+#[derive(Debug, Default)]
+struct Keys {
+    last_value: AtomicI64,
+}
+
+impl Keys {
+    fn value(&self) -> i64 {
+        self.last_value.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A key that is in use now.
+    fn key(&self, dice: &mut Dice) -> i64 {
+        let left = self.last_value.load(Ordering::Relaxed) / (VALUES_PER_KEY * KEYS) * KEYS;
+        left + dice.below(KEYS as u64) as i64
+    }
+
+    /// All keys that were in use.
+    fn used(&self) -> impl Iterator<Item = i64> + use<> {
+        let left = self.last_value.load(Ordering::Relaxed) / (VALUES_PER_KEY * KEYS) * KEYS;
+        0..left + KEYS
+    }
+}
+
+/// The clients of one kind of work.
+pub(crate) struct Workers {
+    world: Shared,
+    tape: Tape,
+    keys: Arc<Keys>,
+    stop: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+struct Client {
+    number: u64,
+    world: Shared,
+    tape: Tape,
+    keys: Arc<Keys>,
+    dice: Dice,
+    /// Of each key, what the last read showed.
+    seen: BTreeMap<i64, Seen>,
+}
+
+impl Workers {
+    /// Starts so many clients; `first` is the number of the first.
+    pub(crate) fn start(world: &Shared, tape: Tape, first: u64, count: u64) -> Workers {
+        let keys = Arc::new(Keys::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let tasks = (first..first + count).map(|number| {
+            let client = Client {
+                number,
+                world: world.clone(),
+                tape: tape.clone(),
+                keys: keys.clone(),
+                dice: Dice::new(world.plan.seed.wrapping_mul(1_000) + number),
+                seen: BTreeMap::new(),
+            };
+            tokio::spawn(client.run(stop.clone()))
+        });
+        Workers {
+            tasks: tasks.collect(),
+            world: world.clone(),
+            tape,
+            keys,
+            stop,
+        }
+    }
+
+    /// Waits until the last call has ended.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks.drain(..) {
+            if let Err(error) = task.await {
+                self.world.accuse(format!("a client ended: {error}"));
+            }
+        }
+    }
+
+    /// The last reads, at every node, once all is whole.
+    pub(crate) async fn finish(&self, first: u64) {
+        let level = Level::Eventual {
+            copies: Copies::One,
+            strict: false,
+        };
+        if self.tape.work() != Work::Siblings {
+            return;
+        }
+        for at in self.world.all() {
+            for key in self.keys.used() {
+                let call = Call {
+                    client: first + at as u64,
+                    f: "final-read",
+                    key,
+                    value: Json::Null,
+                };
+                self.tape.begin(&call);
+                let place = (self.tape.work().keyspace(), key);
+                let within = Duration::from_secs(5);
+                let read = self.world.read(at, place, level, within).await;
+                let told = told(&read, |seen| json!(seen.values));
+                self.tape.end(&call, told.0, &told.1);
+            }
+        }
+    }
+}
+
+fn told<T>(asked: &Asked<T>, with: impl FnOnce(&T) -> Json) -> (End, Json) {
+    match asked {
+        Asked::Done(done) => (End::Ok, with(done)),
+        Asked::Refused => (End::Fail, Json::Null),
+        Asked::Unknown => (End::Unknown, Json::Null),
+    }
+}
+
+impl Client {
+    async fn run(mut self, stop: Arc<AtomicBool>) {
+        while !stop.load(Ordering::Relaxed) {
+            let pause = self
+                .dice
+                .below(self.world.plan.pause_max.as_micros() as u64);
+            tokio::time::sleep(Duration::from_micros(pause)).await;
+            let key = self.keys.key(&mut self.dice);
+            match self.tape.work() {
+                Work::Registers => self.register(key).await,
+                Work::Mixed => self.mixed(key).await,
+                Work::Siblings => self.sibling(key).await,
+            }
+        }
+    }
+
+    async fn register(&mut self, key: i64) {
+        match (self.dice.below(100), self.seen.remove(&key)) {
+            (65.., Some(seen)) => self.compare_and_set(key, &seen).await,
+            (40..65, _) => self.write("write", key, true, Level::Linearizable).await,
+            (_, _) => self.read("read", key, Level::Linearizable).await,
+        }
+    }
+
+    async fn mixed(&mut self, key: i64) {
+        let eventual = self.eventual();
+        match self.dice.below(100) {
+            0..25 => {
+                let level = match self.dice.percent(20) {
+                    true => Level::Fenced,
+                    false => Level::Linearizable,
+                };
+                self.read("read", key, level).await;
+            }
+            25..45 => self.write("write", key, true, Level::Linearizable).await,
+            45..65 => self.read("eventual-read", key, for_reads(eventual)).await,
+            65..93 => {
+                let level = match self.dice.percent(25) {
+                    true => Level::Ladder,
+                    false => eventual,
+                };
+                self.write("eventual-write", key, true, level).await;
+            }
+            _ => self.write("eventual-delete", key, false, eventual).await,
+        }
+    }
+
+    async fn sibling(&mut self, key: i64) {
+        let level = self.eventual();
+        match self.dice.below(100) {
+            0..45 => self.read("read", key, for_reads(level)).await,
+            45..90 => self.write("write", key, true, level).await,
+            _ => self.write("delete", key, false, level).await,
+        }
+    }
+
+    fn eventual(&mut self) -> Level {
+        let copies = match self.dice.below(5) {
+            0 | 1 => Copies::One,
+            2 | 3 => Copies::Quorum,
+            _ => Copies::All,
+        };
+        let strict = self.dice.percent(40);
+        Level::Eventual { copies, strict }
+    }
+
+    fn within(&mut self) -> Duration {
+        Duration::from_millis(100 + self.dice.below(1_500))
+    }
+
+    fn node(&mut self) -> usize {
+        self.dice.below(self.world.len() as u64) as usize
+    }
+
+    fn place(&self, key: i64) -> (&'static str, i64) {
+        (self.tape.work().keyspace(), key)
+    }
+
+    async fn read(&mut self, f: &'static str, key: i64, level: Level) {
+        let (at, within) = (self.node(), self.within());
+        let call = self.call(f, key, Json::Null);
+        let read = self.world.read(at, self.place(key), level, within).await;
+        let registers = self.tape.work() == Work::Registers;
+        let (end, shown) = told(&read, |seen| match registers {
+            true => json!(seen.values.first()),
+            false => json!(seen.values),
+        });
+        self.end(&call, end, &shown);
+        if let Asked::Done(seen) = read {
+            self.seen.insert(key, seen);
+        }
+    }
+
+    async fn write(&mut self, f: &'static str, key: i64, is_put: bool, level: Level) {
+        let (at, within) = (self.node(), self.within());
+        let value = is_put.then(|| self.keys.value());
+        let registers = self.tape.work() == Work::Registers;
+        let seen = self.seen.remove(&key).unwrap_or_default();
+        let asked = match (registers, value) {
+            (true, value) => json!(value),
+            (false, Some(value)) => json!({"value": value, "context": seen.values}),
+            (false, None) => json!({"context": seen.values}),
+        };
+        let call = self.call(f, key, asked.clone());
+        let write = Write {
+            keyspace: self.tape.work().keyspace(),
+            key,
+            value,
+            level,
+            context: (!registers).then_some(&seen.context),
+        };
+        let written = self.world.write(at, write, within).await;
+        let (end, _) = told(&written, |()| Json::Null);
+        self.end(&call, end, &asked);
+    }
+
+    async fn compare_and_set(&mut self, key: i64, seen: &Seen) {
+        let (at, within) = (self.node(), self.within());
+        let (old, new) = (seen.values.first().copied(), self.keys.value());
+        let asked = json!([old, new]);
+        let call = self.call("cas", key, asked.clone());
+        let place = self.place(key);
+        let set = self
+            .world
+            .compare_and_set(at, place, (old, new), within)
+            .await;
+        let end = match set {
+            Asked::Done(true) => End::Ok,
+            Asked::Done(false) | Asked::Refused => End::Fail,
+            Asked::Unknown => End::Unknown,
+        };
+        self.end(&call, end, &asked);
+    }
+
+    /// Ends a call. A client that does not know how its call ended is another one from then on.
+    fn end(&mut self, call: &Call, end: End, value: &Json) {
+        self.tape.end(call, end, value);
+        if end == End::Unknown {
+            self.number += PROCESSES_STEP;
+        }
+    }
+
+    fn call(&mut self, f: &'static str, key: i64, value: Json) -> Call {
+        let call = Call {
+            client: self.number,
+            f,
+            key,
+            value,
+        };
+        self.tape.begin(&call);
+        call
+    }
+}
+
+/// Numbers of clients that take another one's place are so far from it.
+const PROCESSES_STEP: u64 = 1_000;
+
+fn for_reads(level: Level) -> Level {
+    match level {
+        Level::Eventual { copies, .. } => Level::Eventual {
+            copies,
+            strict: false,
+        },
+        other => other,
+    }
+}
