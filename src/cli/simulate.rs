@@ -68,6 +68,9 @@ pub(super) struct SimulateArgs {
     /// Compare replicas all the time, not only at the end
     #[arg(long)]
     thorough: bool,
+    /// Play each seed twice, and hold the two courses against each other
+    #[arg(long)]
+    twice: bool,
     /// Print what happened, line by line; of one seed
     #[arg(long)]
     trace: bool,
@@ -196,20 +199,29 @@ struct Shared {
     next: AtomicU64,
     end: u64,
     options: Options,
+    twice: bool,
     /// Of each seed that is being played, since when, and its trace so far.
     running: Mutex<BTreeMap<u64, (Instant, Running)>>,
 }
 
-fn play_all(shared: &Shared, told: bool, played: &mpsc::Sender<Played>) {
+fn play_all(shared: &Shared, played: &mpsc::Sender<Played>) {
     loop {
         let seed = shared.next.fetch_add(1, Ordering::Relaxed);
         if seed >= shared.end {
             return;
         }
-        let running = Running::new(told);
+        let running = Running::new(false);
         let since = (Instant::now(), running.clone());
         shared.running.lock().insert(seed, since);
-        let outcome = quorate_simulate::run(&Plan::of(seed, &shared.options), &running);
+        let plan = Plan::of(seed, &shared.options);
+        let mut outcome = quorate_simulate::run(&plan, &running);
+        if shared.twice {
+            let again = quorate_simulate::run(&plan, &Running::new(false));
+            if again.hash != outcome.hash {
+                let what = "a second run of the same seed took another course";
+                outcome.problems.push(what.to_owned());
+            }
+        }
         // Whoever has been given up is not waited for.
         let given_up = shared.running.lock().remove(&seed).is_none();
         if given_up || played.send(Played { seed, outcome }).is_err() {
@@ -328,12 +340,13 @@ fn play(args: &SimulateArgs, output: &Output) -> Sum {
         next: AtomicU64::new(args.seeds.start),
         end: args.seeds.end,
         options: args.options(),
+        twice: args.twice,
         running: Mutex::default(),
     });
     let (sender, played) = mpsc::channel();
     for _ in 0..jobs {
         let (shared, sender) = (shared.clone(), sender.clone());
-        std::thread::spawn(move || play_all(&shared, false, &sender));
+        std::thread::spawn(move || play_all(&shared, &sender));
     }
     drop(sender);
     let bar = bar(seeds, output);
@@ -345,6 +358,9 @@ fn play(args: &SimulateArgs, output: &Output) -> Sum {
             Err(RecvTimeoutError::Disconnected) => break,
         };
         if let Some(one) = one {
+            if let Some(problem) = one.outcome.problems.first() {
+                bar.suspend(|| output.remark(&format!("seed {}: {problem}", one.seed)));
+            }
             sum.add(one);
             bar.inc(1);
             bar.set_message(format!(

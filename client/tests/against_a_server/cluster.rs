@@ -574,7 +574,7 @@ fn status(error: v1::Error) -> Status {
     let mut metadata = error.metadata;
     metadata.insert("effect".to_owned(), error.effect);
     let mut details = ErrorDetails::new();
-    let metadata: std::collections::HashMap<_, _> = metadata.into_iter().collect();
+    let metadata: HashMap<_, _> = metadata.into_iter().collect();
     details.set_error_info(error.reason, "quorate", metadata);
     let code = Code::from(i32::try_from(error.code).unwrap());
     Status::with_error_details(code, error.message, details)
