@@ -1,8 +1,7 @@
 //! Playing a plan: one thread, one paused clock, one course.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::Once;
 use std::time::Duration;
 
 use quorate_raft::seed_thread;
@@ -192,13 +191,12 @@ fn start_work(world: &Shared) -> Vec<(Workers, Tape)> {
     workers
 }
 
+/// Compares replicas until they differ.
 async fn inspect(world: Shared) {
-    let found = AtomicBool::new(false);
-    while !found.load(Ordering::Relaxed) {
+    loop {
         tokio::time::sleep(THOROUGH_PAUSE).await;
         if let Err(problem) = world.compare_replicas() {
-            found.store(true, Ordering::Relaxed);
-            world.accuse(problem);
+            return world.accuse(problem);
         }
     }
 }
@@ -210,7 +208,7 @@ async fn left_over(world: Shared) -> Option<String> {
             .metrics()
             .num_alive_tasks()
     };
-    drop(Arc::clone(&world));
+    drop(world);
     let deadline = Instant::now() + ENDED_MAX;
     while alive() > 0 {
         if Instant::now() >= deadline {
