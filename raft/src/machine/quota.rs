@@ -51,10 +51,8 @@ pub(super) struct Touched {
     before: Sizes,
 }
 
-impl Touched {
-    fn bytes(&self) -> u64 {
-        self.before.values().flatten().sum()
-    }
+fn total(sizes: &Sizes) -> u64 {
+    sizes.values().flatten().sum()
 }
 
 impl Machine {
@@ -147,17 +145,16 @@ impl Machine {
         touched: &Touched,
         store: &mut dyn Store,
     ) -> Result<Option<ApplyRefusal>, EngineError> {
-        let added = added_bytes(operation);
-        if self.usage.bytes.is_some() {
-            let left = self.usage.stored().saturating_sub(touched.bytes());
-            if added > 0 && left.saturating_add(added) > self.options.quota {
-                return Ok(Some(ApplyRefusal::QuotaExceeded));
-            }
-        }
-        if added == 0 || self.usage.prefixes.is_empty() {
+        if !puts_anything(operation) {
             return Ok(None);
         }
         let after = foreseen(operation, &touched.before, store)?;
+        if let Some(now) = self.usage.bytes {
+            let then = now.saturating_sub(total(&touched.before)) + total(&after);
+            if is_past(now, then, self.options.quota) {
+                return Ok(Some(ApplyRefusal::QuotaExceeded));
+            }
+        }
         let pairs = self.options.prefixes.iter().zip(&self.usage.prefixes);
         let mut full = pairs.filter_map(|(limits, count)| {
             let then = moved(limits, count, &touched.before, &after);
@@ -178,8 +175,7 @@ impl Machine {
             after.insert(key.clone(), size_of(key, store)?);
         }
         if let Some(bytes) = &mut self.usage.bytes {
-            let now: u64 = after.values().flatten().sum();
-            *bytes = bytes.saturating_sub(touched.bytes()).saturating_add(now);
+            *bytes = bytes.saturating_sub(total(&touched.before)) + total(&after);
         }
         let pairs = self.options.prefixes.iter().zip(&mut self.usage.prefixes);
         for (limits, count) in pairs {
@@ -228,11 +224,15 @@ fn moved(limits: &PrefixLimits, count: &PrefixCount, before: &Sizes, then: &Size
     moved
 }
 
-/// Whether a count grows past its limits. One that shrinks may be past them: they were lowered.
+/// Whether a count grows past a limit; zero: none. One that shrinks may be past it: it was lowered.
+fn is_past(now: u64, then: u64, max: u64) -> bool {
+    max > 0 && then > max && then > now
+}
+
+/// Whether a count grows past its limits.
 fn full_by(limits: &PrefixLimits, now: &PrefixCount, then: &PrefixCount) -> Option<PrefixFull> {
-    let past = |now: u64, then: u64, max: u64| max > 0 && then > max && then > now;
-    let is_full =
-        past(now.keys, then.keys, limits.max_keys) || past(now.bytes, then.bytes, limits.max_bytes);
+    let is_full = is_past(now.keys, then.keys, limits.max_keys)
+        || is_past(now.bytes, then.bytes, limits.max_bytes);
     is_full.then(|| PrefixFull {
         prefix: user_prefix(limits),
         keys: (now.keys, then.keys),
@@ -300,29 +300,12 @@ fn written_key(operation: &TransactionOperation) -> Option<Bytes> {
     }
 }
 
-fn put_bytes(operations: &[TransactionOperation]) -> u64 {
-    let size = |operation: &TransactionOperation| match operation.operation.as_ref() {
-        Some(transaction_operation::Operation::Put(write)) => {
-            (write.key.len() + write.value.len()) as u64
-        }
-        _ => 0,
-    };
-    operations.iter().map(size).sum()
-}
-
-/// Bytes that the puts of an operation bring; of a transaction, of the larger list.
-fn added_bytes(operation: &Operation) -> u64 {
+/// Whether an operation may put something that a quota judges.
+fn puts_anything(operation: &Operation) -> bool {
     match operation {
-        Operation::Put(write) => (write.key.len() + write.value.len()) as u64,
-        Operation::Conditional(conditional) if !conditional.delete => {
-            let write = conditional.write.as_ref();
-            write.map_or(0, |write| (write.key.len() + write.value.len()) as u64)
-        }
-        Operation::Transaction(transaction) => {
-            put_bytes(&transaction.then).max(put_bytes(&transaction.otherwise))
-        }
-        Operation::Batch(batch) => put_bytes(&batch.operations),
-        _ => 0,
+        Operation::Put(_) | Operation::Transaction(_) | Operation::Batch(_) => true,
+        Operation::Conditional(conditional) => !conditional.delete,
+        _ => false,
     }
 }
 
@@ -451,6 +434,40 @@ mod tests {
         );
         apply(options(0));
         assert_eq!(apply(put(6, "c", 1000)), written, "no quota");
+    }
+
+    #[test]
+    fn a_list_that_does_not_run_makes_no_room_in_a_keyspace() {
+        let (mut machine, mut store) = (Machine::default(), Plain::default());
+        let mut apply = |operation| {
+            let applied = machine.apply(unnamed(operation), &mut store).unwrap();
+            applied.outcome
+        };
+        apply(options(200).operation.unwrap());
+        apply(Operation::Put(one("a", 149)));
+        let transaction = |then: &[(&str, usize)], otherwise: &[(&str, usize)]| {
+            Operation::Transaction(Transaction {
+                compare: vec![Compare {
+                    key: "b".into(),
+                    expect: absent(),
+                }],
+                then: puts(then),
+                otherwise: puts(otherwise),
+            })
+        };
+        let refused = ApplyOutcome::Refused(ApplyRefusal::QuotaExceeded);
+        assert_eq!(
+            apply(transaction(&[("b", 149)], &[("a", 0)])),
+            refused,
+            "`a` stays: 300 of 200"
+        );
+        assert_ne!(apply(transaction(&[("b", 49)], &[("c", 999)])), refused);
+        // Lowered below what is there: what does not grow passes.
+        apply(options(100).operation.unwrap());
+        assert_ne!(apply(Operation::Put(one("a", 148))), refused, "shrinks");
+        assert_eq!(apply(Operation::Put(one("a", 149))), refused, "grows");
+        assert_eq!(store.stored_bytes().unwrap(), 199);
+        assert_eq!(machine.usage.bytes, Some(199));
     }
 
     /// Of keys that begin with `prefix`, whose first byte no user sees.
