@@ -99,9 +99,9 @@ impl Gateway {
         };
         let (batch, plan) = (&batch, plan.as_ref());
         let mut sent = Vec::with_capacity(parts.len());
-        for part in parts {
+        for mut part in parts {
             sent.push(async move {
-                let answer = self.part(batch, plan, &part).await;
+                let answer = self.part(batch, plan, &mut part).await;
                 (part.places, answer)
             });
         }
@@ -116,7 +116,7 @@ impl Gateway {
         &self,
         batch: &Batch<'_>,
         plan: Option<&ReadPlan>,
-        part: &Part<'_>,
+        part: &mut Part<'_>,
     ) -> Result<v1::BatchResponse, GatewayError> {
         // Reads beside writes are part of the entry: they see the writes before them in the list.
         match plan {
@@ -128,9 +128,9 @@ impl Gateway {
     async fn write_part(
         &self,
         batch: &Batch<'_>,
-        part: &Part<'_>,
+        part: &mut Part<'_>,
     ) -> Result<v1::BatchResponse, GatewayError> {
-        let write = Write {
+        let mut write = Write {
             range: part.range,
             key: Bytes::new(),
             name: batch.name,
@@ -139,6 +139,9 @@ impl Gateway {
             leases: Vec::new(),
             context: batch.context,
         };
+        let operations = part.operations.iter_mut();
+        self.attach_all(batch.keyspace, &mut write, operations)
+            .await?;
         let operation = || {
             let operations = part
                 .operations

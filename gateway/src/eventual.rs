@@ -641,7 +641,7 @@ impl Gateway {
                     consistency,
                     request_id,
                     context: None,
-                    lease: 0,
+                    lease: put.lease,
                 };
                 let done = Box::pin(self.put(put, context)).await?;
                 Ok((v1::OperationResult::default(), done.receipt))

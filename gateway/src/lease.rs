@@ -4,6 +4,7 @@
 //! A lease of a keyspace is kept in the range of its id taken as a key. Keys of other ranges may be
 //! attached to it: `lease_watch` carries its end to them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::errors::GatewayError;
 use crate::gateway::{Gateway, any_keyspace};
 use crate::level;
 use crate::names::WriteName;
+use crate::operations::Prepared;
 use crate::receipt::{Spent, receipt};
 use crate::route::{Errand, Prefer, Tried};
 use crate::write::{Decided, Write, strange};
@@ -334,6 +336,25 @@ impl Gateway {
         })
     }
 
+    /// The same for all puts among operations; each lease is asked for once.
+    pub(crate) async fn attach_all(
+        &self,
+        keyspace: &KeyspaceView,
+        write: &mut Write<'_>,
+        operations: impl Iterator<Item = &mut Prepared>,
+    ) -> Result<(), GatewayError> {
+        let mut known: HashMap<u64, Attach> = HashMap::new();
+        for prepared in operations {
+            let lease = prepared.lease();
+            prepared.attach = match known.get(&lease) {
+                Some(attach) => *attach,
+                None => self.attach(keyspace, write, lease).await?,
+            };
+            known.insert(lease, prepared.attach);
+        }
+        Ok(())
+    }
+
     /// What a write must say of a lease that it names.
     ///
     /// # Errors
@@ -418,7 +439,7 @@ fn user_keys(keyspace: &KeyspaceView, keys: Vec<Bytes>) -> Vec<Bytes> {
 /// The answers of several ranges, in the order of the request.
 fn assembled(ids: &[u64], answers: Vec<v1::LeaseKeepAliveResponse>) -> v1::LeaseKeepAliveResponse {
     let mut receipt = None;
-    let mut ttls = std::collections::HashMap::new();
+    let mut ttls = HashMap::new();
     for answer in answers {
         receipt = receipt.or(answer.receipt);
         ttls.extend(answer.kept.into_iter().map(|kept| (kept.id, kept.ttl_ms)));
@@ -443,7 +464,22 @@ pub(crate) fn check(keyspace: &KeyspaceView, lease: u64) -> Result<(), GatewayEr
         return Ok(());
     }
     lease_id("lease", lease)?;
-    only_strong(keyspace)
+    has_log(keyspace)
+}
+
+/// A write that the eventual plane takes, also on a later rung, names no lease.
+///
+/// # Errors
+///
+/// [`GatewayError::Field`], with the way out.
+pub(crate) fn refuse_eventual(lease: u64) -> Result<(), GatewayError> {
+    match lease {
+        0 => Ok(()),
+        _ => Err(GatewayError::field(
+            "lease",
+            "a write at an eventual level goes with no lease: the log alone knows which leases live; write it at level linearizable (`--level linearizable`), or without a lease",
+        )),
+    }
 }
 
 /// The range that keeps a lease.
@@ -473,16 +509,16 @@ fn leased<'a>(
     name: &str,
 ) -> Result<&'a KeyspaceView, GatewayError> {
     let keyspace = any_keyspace(catalog, name)?;
-    only_strong(keyspace)?;
+    has_log(keyspace)?;
     Ok(keyspace)
 }
 
-fn only_strong(keyspace: &KeyspaceView) -> Result<(), GatewayError> {
+fn has_log(keyspace: &KeyspaceView) -> Result<(), GatewayError> {
     match keyspace.options.mode {
-        Mode::Strong => Ok(()),
-        mode @ (Mode::Mixed | Mode::Eventual) => {
+        Mode::Strong | Mode::Mixed => Ok(()),
+        Mode::Eventual => {
             let problem = format!(
-                "keyspace `{}` is of mode {mode}: leases are of keyspaces of mode strong, where the log alone decides what becomes of a key; `quorate keyspace create NAME --mode strong` makes one",
+                "keyspace `{}` is of mode eventual: leases are of keyspaces of mode strong or mixed, whose log decides when one ends; `quorate keyspace create NAME --mode strong` makes one",
                 keyspace.name
             );
             Err(GatewayError::field("lease", problem))

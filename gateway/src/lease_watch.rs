@@ -47,12 +47,12 @@ pub(crate) async fn watch(gateway: WeakGateway) {
 
 async fn look(gateway: &Gateway) {
     let catalog = gateway.node().catalog();
-    let strong = catalog
+    let leased = catalog
         .keyspaces()
         .iter()
-        .filter(|keyspace| keyspace.options.mode == Mode::Strong && keyspace.ranges.len() > 1);
+        .filter(|keyspace| keyspace.options.mode != Mode::Eventual && keyspace.ranges.len() > 1);
     let mut questions = Vec::new();
-    for keyspace in strong {
+    for keyspace in leased {
         for range in &keyspace.ranges {
             if let Some(group) = gateway.node().group(range.id).filter(|g| g.is_leader()) {
                 questions_of(keyspace, &group, &mut questions);

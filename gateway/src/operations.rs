@@ -20,7 +20,7 @@ use crate::write::{key_value, stored};
 pub(crate) struct Prepared {
     pub(crate) key: Bytes,
     pub(crate) operation: v1::Operation,
-    /// Of a put in a transaction.
+    /// Of a put.
     pub(crate) attach: Attach,
 }
 

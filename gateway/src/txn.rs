@@ -55,10 +55,8 @@ impl Gateway {
             leases: Vec::new(),
             context,
         };
-        for prepared in ready.then.iter_mut().chain(&mut ready.otherwise) {
-            let lease = prepared.lease();
-            prepared.attach = self.attach(keyspace, &mut write, lease).await?;
-        }
+        let operations = ready.then.iter_mut().chain(&mut ready.otherwise);
+        self.attach_all(keyspace, &mut write, operations).await?;
         let operation = || command::Operation::Transaction(ready.command(keyspace));
         let answer = |decided: Decided<'_>| transacted(&ready, decided);
         let resend = || {

@@ -173,22 +173,7 @@ pub fn history_limit(limit: u32) -> Result<usize, GatewayError> {
 /// The operations of a batch.
 pub fn batch(operations: &[v1::Operation], options: &KeyspaceOptions) -> Result<(), GatewayError> {
     count("operations", operations.len(), BATCH_OPERATIONS_MAX)?;
-    for (at, operation) in operations.iter().enumerate() {
-        within("operations", at, no_lease(operation))?;
-    }
     all_of("operations", operations, options)
-}
-
-/// An operation of a batch succeeds or fails by itself; one that may be refused for its lease would
-/// take its whole range's part with it.
-fn no_lease(operation: &v1::Operation) -> Result<(), GatewayError> {
-    match &operation.operation {
-        Some(v1::operation::Operation::Put(put)) if put.lease != 0 => Err(GatewayError::field(
-            "put.lease",
-            "batches attach no keys to leases; puts, compare-and-sets and transactions do",
-        )),
-        _ => Ok(()),
-    }
 }
 
 /// The compares and operations of a transaction.

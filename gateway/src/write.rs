@@ -308,6 +308,7 @@ impl Gateway {
             .await?;
         lease::check(keyspace, request.lease)?;
         if let Some(plan) = eventual_plan(keyspace, leveled.1.as_ref())? {
+            lease::refuse_eventual(request.lease)?;
             return self
                 .eventual_put(keyspace, &plan, ttl, (leveled.1, request), context)
                 .await;

@@ -140,6 +140,8 @@ pub struct Faults {
     pub renew_by_own_clock: bool,
     /// A leader begins with half of what the one before has left of a lease.
     pub shorten_leases: bool,
+    /// The end of a lease takes along what lies beside its keys' values.
+    pub end_siblings: bool,
     /// A ladder's strong attempt replaces what its writer has not seen.
     pub tentative_as_put: bool,
     /// Of every eighth batch the first half is applied, and all of it is answered.

@@ -37,7 +37,8 @@ pub(super) enum LeaseCommand {
 
 Keys that are put with a lease are deleted once it is revoked, or once nobody has kept it alive for
 its time: never earlier, whatever happens to leaders and clocks. A put of such a key without a lease
-detaches it. Only in keyspaces of mode strong.")]
+detaches it. Only in keyspaces of mode strong or mixed; in mixed ones it is a put at level
+linearizable that takes a lease, and what others have written beside it at an eventual level stays.")]
 pub(super) struct GrantArgs {
     /// How long it lives after each keep-alive, in seconds
     #[arg(

@@ -147,8 +147,24 @@ async fn refused(cluster: &Cluster) {
     }
     expect(cluster, 2, &["lease", "grant"]).await;
     expect(cluster, 2, &["lease", "grant", "5", "--ttl", "5s"]).await;
-    let mixed = cluster.expect(2, &["lease", "grant", "--ttl", "5s"]).await;
-    assert!(mixed.stderr.contains("--mode strong"), "{mixed:?}");
+    let loose = ["keyspace", "create", "loose", "--mode", "eventual"];
+    cluster.expect(0, &loose).await;
+    let loose = ["lease", "grant", "--ttl", "5s", "--keyspace", "loose"];
+    let loose = cluster.expect(2, &loose).await;
+    assert!(loose.stderr.contains("--mode strong"), "{loose:?}");
+    // `default` is mixed: what the log takes may have a lease there.
+    let id = cluster.expect(0, &["lease", "grant", "--ttl", "30s"]).await;
+    let id = id.text();
+    let put = ["put", "held", "v", "--lease", &id];
+    let eventual = [&put[..], &["--level", "eventual:one"]].concat();
+    let eventual = cluster.expect(2, &eventual).await;
+    assert!(
+        eventual.stderr.contains("--level linearizable"),
+        "{eventual:?}"
+    );
+    cluster.expect(0, &put).await;
+    cluster.expect(0, &["lease", "revoke", &id]).await;
+    cluster.expect(3, &["get", "held"]).await;
 }
 
 async fn over_in_time(cluster: &Cluster) {

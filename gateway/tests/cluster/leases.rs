@@ -175,9 +175,14 @@ fn what_cannot_be_is_refused_by_name() {
         }
         let error = grant(&world, STRONG, u64::MAX, 5_000).await.unwrap_err();
         check(error, Reason::FieldInvalid, "no id of a lease");
-        let error = grant(&world, "default", 0, 5_000).await.unwrap_err();
+        let eventual = v1::KeyspaceOptions {
+            mode: "eventual".to_owned(),
+            ..Default::default()
+        };
+        world.create("beside", eventual).await;
+        let error = grant(&world, "beside", 0, 5_000).await.unwrap_err();
         check(error, Reason::FieldInvalid, "mode strong");
-        let error = put_with(&world, 0, "default", "k", 5).await.unwrap_err();
+        let error = put_with(&world, 0, "beside", "k", 5).await.unwrap_err();
         check(error, Reason::FieldInvalid, "mode strong");
         grant(&world, STRONG, 5, 5_000).await.unwrap();
         let error = grant(&world, STRONG, 5, 5_000).await.unwrap_err();
@@ -192,15 +197,22 @@ fn what_cannot_be_is_refused_by_name() {
             lease: 5,
             ..Default::default()
         };
+        let other = v1::operation::Put {
+            key: "other".into(),
+            lease: 9,
+            ..Default::default()
+        };
+        let put = |put| v1::Operation {
+            operation: Some(v1::operation::Operation::Put(put)),
+        };
         let batch = v1::BatchRequest {
             keyspace: STRONG.to_owned(),
-            operations: vec![v1::Operation {
-                operation: Some(v1::operation::Operation::Put(operation.clone())),
-            }],
+            operations: vec![put(operation.clone()), put(other)],
             ..Default::default()
         };
         let error = world.ask(0, Request::Batch(batch)).await.unwrap_err();
-        check(error, Reason::FieldInvalid, "batches attach no keys");
+        check(error, Reason::LeaseNotFound, "0000000000000009");
+        assert_eq!(world.value(0, STRONG, "k").await, None, "all or none");
         let txn = |lease| {
             let put = v1::operation::Put {
                 lease,
@@ -218,6 +230,34 @@ fn what_cannot_be_is_refused_by_name() {
         check(error, Reason::LeaseNotFound, "0000000000000009");
         world.ask(3, txn(5)).await.unwrap();
         assert_eq!(show(&world, STRONG, 5).await.unwrap().keys, ["k"]);
+    });
+}
+
+#[test]
+fn a_batch_attaches_its_keys_in_every_range() {
+    in_leased(44, |world| async move {
+        let granted = grant(&world, "wide", 0, 60_000).await.unwrap();
+        let keys: Vec<String> = (0..24).map(|n| format!("k{n:02}")).collect();
+        let put = |key: &String| v1::operation::Put {
+            key: key.clone().into(),
+            lease: granted.id,
+            ..Default::default()
+        };
+        let operations = keys.iter().map(|key| v1::Operation {
+            operation: Some(v1::operation::Operation::Put(put(key))),
+        });
+        let batch = v1::BatchRequest {
+            keyspace: "wide".to_owned(),
+            operations: operations.collect(),
+            ..Default::default()
+        };
+        world.ask(1, Request::Batch(batch)).await.unwrap();
+        assert_eq!(show(&world, "wide", granted.id).await.unwrap().keys, keys);
+        revoke(&world, "wide", granted.id).await.unwrap();
+        let since = Instant::now();
+        for key in &keys {
+            gone(&world, "wide", key, since).await;
+        }
     });
 }
 

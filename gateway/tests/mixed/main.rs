@@ -15,6 +15,7 @@ mod closing;
 mod fences;
 mod judge;
 mod ladders;
+mod leases;
 mod ledger;
 mod mistakes;
 mod regressions;

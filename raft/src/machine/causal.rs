@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_proto::internal::{Absorb, Tentative};
 use quorate_storage::engine::{EngineError, Version};
 use quorate_types::Revision;
-use quorate_types::causal::{Clock, Committed, Delta, Dot, Dots, KeyState, Stored, Value};
+use quorate_types::causal::{Actor, Clock, Committed, Delta, Dot, Dots, KeyState, Stored, Value};
 
 use super::{ApplyOutcome, CorruptMeta, Machine, Store};
 
@@ -67,6 +67,12 @@ pub fn live_values(key: &[u8], version: Option<Version>) -> Result<Vec<(Dot, Val
     };
     let live = stored.unpack(Revision(version.revision));
     live.map_err(|_| EngineError::corrupt(key, "names of live values"))
+}
+
+/// Where among live values the log's own write is: there is one at most, since it replaces all
+/// that is committed, and of a key with a lease it is the put that named the lease.
+fn strong_write(live: &[(Dot, Value)]) -> Option<usize> {
+    live.iter().position(|(dot, _)| dot.actor == Actor::LOG)
 }
 
 impl Machine {
@@ -165,8 +171,10 @@ impl Machine {
         live: &[(Dot, Value)],
         store: &mut dyn Store,
     ) -> Result<(), EngineError> {
-        // Both planes' keys have no leases; whatever writes one without, detaches it.
-        self.leases.detach(&key);
+        // A lease holds the strong write that named it, and no value beside that one.
+        if strong_write(live).is_none() {
+            self.leases.detach(&key);
+        }
         let Some(stored) = Stored::pack(live, revision) else {
             // Followers of the range are told of deletes that take effect alone.
             self.remove(revision, key, store)?;
@@ -183,6 +191,30 @@ impl Machine {
         };
         store.put(key, version);
         Ok(())
+    }
+
+    /// Removes what a lease holds of a key, the strong write that named it: what was written beside
+    /// that one on the eventual plane stays. Returns whether the key is gone; `false` too where it
+    /// was not there.
+    pub(super) fn remove_held(
+        &mut self,
+        revision: Revision,
+        key: Bytes,
+        store: &mut dyn Store,
+    ) -> Result<bool, EngineError> {
+        let mut live = match store.get(&key)? {
+            Some(version) if version.causal.is_some() => live_values(&key, Some(version))?,
+            // Plain: it is what the lease holds, and alone.
+            Some(_) | None => return self.remove(revision, key, store),
+        };
+        if let (Some(held), false) = (strong_write(&live), self.faults.end_siblings) {
+            live.remove(held);
+        } else {
+            live.clear();
+        }
+        let is_gone = live.is_empty();
+        self.show(revision, key, &live, store)?;
+        Ok(is_gone)
     }
 
     /// Kills the values of a version that expire at exactly `at`. Returns whether all are gone;

@@ -398,7 +398,7 @@ impl Machine {
     }
 
     /// Deletes the keys that are attached to a lease: a key that was since written without it, or
-    /// with another one, is not among them.
+    /// with another one, is not among them. Of a key of both planes what the lease holds goes.
     fn cut(
         &mut self,
         revision: Revision,
@@ -408,7 +408,7 @@ impl Machine {
         let keys: Vec<Bytes> = self.leases.keys_of(name).cloned().collect();
         let mut deleted = 0;
         for key in keys {
-            deleted += u64::from(self.remove(revision, key, store)?);
+            deleted += u64::from(self.remove_held(revision, key, store)?);
         }
         if deleted > 0 {
             self.etcd_changed(revision);

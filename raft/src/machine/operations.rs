@@ -57,6 +57,10 @@ impl Machine {
             }
             Operation::Transaction(transaction) => self.transact(revision, transaction, store)?,
             Operation::Batch(mut batch) => {
+                let mut operations = batch.operations.iter();
+                if let Some(refusal) = operations.find_map(|one| self.refuses_lease(one)) {
+                    return Ok(Applied::refused(revision, refusal));
+                }
                 let count = batch.operations.len();
                 if self.faults.half_batches && revision.0.is_multiple_of(8) {
                     batch.operations.truncate(count / 2);
