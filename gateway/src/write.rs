@@ -621,7 +621,7 @@ pub(crate) fn key_value(key: Bytes, version: Version) -> v1::KeyValue {
 }
 
 /// What a write that a prefix has no room for is told.
-fn prefix_full(full: &PrefixFull) -> String {
+pub(crate) fn prefix_full(full: &PrefixFull) -> String {
     let prefix = String::from_utf8_lossy(&full.prefix);
     let mut over = Vec::new();
     let kinds = [

@@ -41,11 +41,8 @@ async fn refused_by_name(cluster: &Cluster) {
     for (name, flags, words) in [
         ("wide", ["--partitioning", "hash(4)"], "hash(4)"),
         ("loose", ["--mode", "eventual"], "no log"),
-        ("old", ["--api", "etcd"], "etcd's API"),
     ] {
-        let mode = ["--mode", "strong"];
-        let mode = if name == "old" { &mode[..] } else { &[] };
-        let create = [&["keyspace", "create", name][..], &flags, mode].concat();
+        let create = [&["keyspace", "create", name][..], &flags].concat();
         cluster.expect(0, &create).await;
         let set = set(&["app", "--max-keys", "1", "--keyspace", name]);
         let ran = cluster.expect(2, &set).await;

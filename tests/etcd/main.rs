@@ -10,6 +10,7 @@ mod differential;
 mod follow;
 mod generate;
 mod json;
+mod limits;
 mod lines;
 mod plain;
 mod send;

@@ -16,6 +16,8 @@ const POLL: Duration = Duration::from_millis(20);
 /// One store.
 pub struct Server {
     pub endpoints: Vec<String>,
+    /// Where Quorate's own clients connect.
+    pub own: Vec<String>,
     /// Quorate's nodes and their processes.
     pub nodes: HashMap<u64, u64>,
     child: Child,
@@ -103,6 +105,7 @@ pub fn start_etcd(program: &Path) -> Server {
         .unwrap();
     Server {
         endpoints: vec![client],
+        own: Vec::new(),
         nodes: HashMap::new(),
         child,
         _dir: dir,
@@ -146,6 +149,12 @@ pub fn start_quorate() -> Server {
         endpoints: endpoints
             .map(|at| format!("http://{}", at.as_str().unwrap()))
             .collect(),
+        own: vec![
+            file["endpoints"].as_array().unwrap()[0]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+        ],
         nodes: nodes
             .map(|node| (number(&node["id"]), number(&node["pid"])))
             .collect(),

@@ -22,7 +22,7 @@ const PUTS: i64 = 100;
 const LIMITS: [i64; 9] = [0, 1, 999, 1_000, 1_001, 2_000, 2_499, 2_500, 2_501];
 
 /// Waits for a store that has just been started.
-async fn connect(endpoint: &str) -> KvClient<Channel> {
+pub async fn connect(endpoint: &str) -> KvClient<Channel> {
     let endpoint = Endpoint::from_shared(endpoint.to_owned()).unwrap();
     let connecting = async {
         loop {

@@ -255,8 +255,6 @@ impl KeyspaceOptions {
             return Ok(());
         } else if self.mode == Mode::Eventual {
             "a keyspace of mode eventual has no log that could count".to_owned()
-        } else if self.api == Api::Etcd {
-            "writes by etcd's API are not counted; keep such keys in another keyspace".to_owned()
         } else if self.partitioning != Partitioning::Ordered {
             format!(
                 "keys of a prefix lie in many ranges of {}, which decide each for themselves: quotas of prefixes are of ordered keyspaces",
@@ -287,10 +285,7 @@ impl KeyspaceOptions {
                 "keys of etcd's API expire with leases; leave out the ttl"
             }
             Api::Etcd if self.quota_bytes.is_some() => {
-                "a keyspace of etcd's API has no quota; leave it out"
-            }
-            Api::Etcd if !self.schemas.is_empty() => {
-                "writes by etcd's API are not held to schemas yet; keep such values in another keyspace"
+                "a keyspace of etcd's API has no quota as a whole; leave it out, and give its prefixes some"
             }
             Api::Etcd => return Ok(()),
         };

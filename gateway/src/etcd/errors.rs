@@ -3,6 +3,8 @@
 use quorate_raft::machine::etcd::EtcdRefusal;
 use tonic::{Code, Status};
 
+use crate::write::prefix_full;
+
 /// The words of etcd's errors: facts that clients compare.
 macro_rules! errors {
     ($($name:ident: $code:ident $text:literal),+ $(,)?) => {
@@ -44,6 +46,10 @@ pub(crate) fn refused(refusal: EtcdRefusal) -> Status {
         EtcdRefusal::LeaseFull => Status::resource_exhausted(
             "etcdserver: as many keys as can be are attached to this lease; attach the others to another one",
         ),
+        // Not etcd's words for a full store, which its clients take for an alarm of the cluster.
+        EtcdRefusal::PrefixFull(full) => {
+            Status::resource_exhausted(format!("etcdserver: {}", prefix_full(&full)))
+        }
         EtcdRefusal::Compacted { .. } => compacted(),
         EtcdRefusal::Future { .. } => future_revision(),
     }

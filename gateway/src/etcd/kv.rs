@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::pages::{Page, Pages};
+use super::schemas;
 use super::streams::{Answers, Sender, sent_by};
 use super::{Answered, EtcdStore, deadline_of, find, prefix, strange, validate};
 
@@ -58,6 +59,7 @@ impl EtcdStore {
     ) -> Result<PutResponse, Status> {
         validate::put(&request)?;
         validate::size(&request)?;
+        self.fits(|schemas, options| schemas::put(schemas, &request, options))?;
         match self.change(Change::Put(request), deadline).await? {
             (Some(Done::ResponsePut(response)), _) => Ok(response),
             _ => Err(strange()),
@@ -94,6 +96,7 @@ impl EtcdStore {
     ) -> Result<TxnResponse, Status> {
         validate::txn(&request)?;
         validate::size(&request)?;
+        self.fits(|schemas, options| schemas::txn(schemas, &request, options))?;
         match self.change(Change::Txn(request), deadline).await? {
             (Some(Done::ResponseTxn(response)), _) => Ok(response),
             _ => Err(strange()),

@@ -16,6 +16,7 @@ mod lock;
 mod maintenance;
 mod pages;
 mod queue;
+mod schemas;
 mod serve;
 mod streams;
 mod validate;

@@ -11,11 +11,11 @@ use quorate_proto::internal::{
     transaction_operation,
 };
 use quorate_proto::v1::PrefixUse;
-use quorate_storage::engine::EngineError;
+use quorate_storage::engine::{EngineError, Version};
 use quorate_types::prefix_end;
 
 use super::operations::holds;
-use super::{ApplyRefusal, Machine, PrefixFull, Store};
+use super::{ApplyRefusal, Machine, PrefixFull, Store, etcd};
 
 /// Keys and values of live versions, as far as quotas want to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,41 @@ pub(super) struct Touched {
     before: Sizes,
 }
 
+/// What a range's rows are made of.
+#[derive(Clone, Copy, Debug)]
+enum Rows {
+    /// Values as their clients wrote them.
+    Plain,
+    /// etcd's records, of which users see the value.
+    Etcd,
+}
+
+impl Rows {
+    /// Bytes of a key and its value.
+    fn size(self, key: &Bytes, version: &Version) -> u64 {
+        let value = match self {
+            Rows::Plain => version.value.len(),
+            Rows::Etcd => etcd::value_bytes(version),
+        };
+        (key.len() + value) as u64
+    }
+
+    /// As the store has them now.
+    fn sizes(
+        self,
+        keys: impl IntoIterator<Item = Bytes>,
+        store: &mut dyn Store,
+    ) -> Result<Sizes, EngineError> {
+        let mut sizes = Sizes::new();
+        for key in keys {
+            let version = store.get(&key)?;
+            let size = version.map(|version| self.size(&key, &version));
+            sizes.insert(key, size);
+        }
+        Ok(sizes)
+    }
+}
+
 fn total(sizes: &Sizes) -> u64 {
     sizes.values().flatten().sum()
 }
@@ -68,7 +103,7 @@ impl Machine {
             let at = known.iter().position(|one| one.prefix == limits.prefix);
             self.usage.prefixes.push(match at {
                 Some(at) => known.swap_remove(at),
-                None => count_prefix(limits, store)?,
+                None => count_prefix(limits, self.rows(), store)?,
             });
         }
         Ok(())
@@ -127,15 +162,59 @@ impl Machine {
             | Operation::LeaseRenew(_)
             | Operation::LeaseCheckpoint(_)
             | Operation::Options(_)
-            // What is kept until it is compacted has no quota.
+            // Judged and counted where it is known what it comes to: `take_prefixes`.
             | Operation::Etcd(_) => Vec::new(),
         };
-        let mut before = Sizes::new();
-        for key in keys {
-            let size = size_of(&key, store)?;
-            before.insert(key, size);
-        }
+        let before = self.rows().sizes(keys, store)?;
         Ok(Some(Touched { before }))
+    }
+
+    /// What the rows of this range are made of.
+    fn rows(&self) -> Rows {
+        match self.etcd {
+            Some(_) => Rows::Etcd,
+            None => Rows::Plain,
+        }
+    }
+
+    /// Counts what a change of an etcd keyspace is about to do, by stored key and the bytes of its
+    /// new value, unless a prefix has no room for it.
+    pub(super) fn take_prefixes(
+        &mut self,
+        changes: impl Iterator<Item = (Bytes, Option<u64>)>,
+        store: &mut dyn Store,
+    ) -> Result<Result<(), Box<PrefixFull>>, EngineError> {
+        if self.usage.prefixes.is_empty() {
+            return Ok(Ok(()));
+        }
+        let after = changes.map(|(key, value)| {
+            let size = value.map(|bytes| key.len() as u64 + bytes);
+            (key, size)
+        });
+        let after: Sizes = after.collect();
+        let before = self.rows().sizes(after.keys().cloned(), store)?;
+        if let Some(full) = self.full_prefix(&before, &after) {
+            return Ok(Err(Box::new(full)));
+        }
+        self.move_prefixes(&before, &after);
+        Ok(Ok(()))
+    }
+
+    /// The first prefix that would grow past its limits.
+    fn full_prefix(&self, before: &Sizes, after: &Sizes) -> Option<PrefixFull> {
+        let pairs = self.options.prefixes.iter().zip(&self.usage.prefixes);
+        let mut full = pairs.filter_map(|(limits, count)| {
+            let then = moved(limits, count, before, after);
+            full_by(limits, count, &then)
+        });
+        full.next()
+    }
+
+    fn move_prefixes(&mut self, before: &Sizes, after: &Sizes) {
+        let pairs = self.options.prefixes.iter().zip(&mut self.usage.prefixes);
+        for (limits, count) in pairs {
+            *count = moved(limits, count, before, after);
+        }
     }
 
     /// Which quota the puts of an operation would not fit into, judged by all of them.
@@ -155,12 +234,7 @@ impl Machine {
                 return Ok(Some(ApplyRefusal::QuotaExceeded));
             }
         }
-        let pairs = self.options.prefixes.iter().zip(&self.usage.prefixes);
-        let mut full = pairs.filter_map(|(limits, count)| {
-            let then = moved(limits, count, &touched.before, &after);
-            full_by(limits, count, &then)
-        });
-        let full = full.next();
+        let full = self.full_prefix(&touched.before, &after);
         Ok(full.map(|full| ApplyRefusal::PrefixFull(Box::new(full))))
     }
 
@@ -170,17 +244,12 @@ impl Machine {
         touched: &Touched,
         store: &mut dyn Store,
     ) -> Result<(), EngineError> {
-        let mut after = Sizes::new();
-        for key in touched.before.keys() {
-            after.insert(key.clone(), size_of(key, store)?);
-        }
+        let keys = touched.before.keys().cloned();
+        let after = self.rows().sizes(keys, store)?;
         if let Some(bytes) = &mut self.usage.bytes {
             *bytes = bytes.saturating_sub(total(&touched.before)) + total(&after);
         }
-        let pairs = self.options.prefixes.iter().zip(&mut self.usage.prefixes);
-        for (limits, count) in pairs {
-            *count = moved(limits, count, &touched.before, &after);
-        }
+        self.move_prefixes(&touched.before, &after);
         Ok(())
     }
 }
@@ -191,14 +260,18 @@ fn user_prefix(limits: &PrefixLimits) -> Bytes {
 }
 
 /// What the keys of a prefix take, by a walk over them.
-fn count_prefix(limits: &PrefixLimits, store: &mut dyn Store) -> Result<PrefixCount, EngineError> {
+fn count_prefix(
+    limits: &PrefixLimits,
+    rows: Rows,
+    store: &mut dyn Store,
+) -> Result<PrefixCount, EngineError> {
     let mut count = PrefixCount {
         prefix: limits.prefix.clone(),
         ..PrefixCount::default()
     };
     let end = prefix_end(&limits.prefix);
     store.scan(&limits.prefix, &end, None, &mut |key, version| {
-        let size = (key.len() + version.value.len()) as u64;
+        let size = rows.size(&key, &version);
         count.keys += 1;
         count.bytes += size.saturating_sub(u64::from(limits.unseen));
     })?;
@@ -309,11 +382,6 @@ fn puts_anything(operation: &Operation) -> bool {
     }
 }
 
-fn size_of(key: &Bytes, store: &mut dyn Store) -> Result<Option<u64>, EngineError> {
-    let version = store.get(key)?;
-    Ok(version.map(|version| (key.len() + version.value.len()) as u64))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -322,7 +390,6 @@ mod tests {
         Command, Conditional, DeleteInterval, RangeOptions, Transaction, Write,
     };
     use quorate_proto::v1::{Compare, Expect, expect::State};
-    use quorate_storage::engine::Version;
     use quorate_types::Revision;
 
     use super::*;
@@ -649,7 +716,7 @@ mod tests {
             let outcome = machine.apply(unnamed(operation), &mut store).unwrap();
             refused += u64::from(is_full(&outcome.outcome));
             let limits = &machine.options.prefixes[0];
-            let walked = count_prefix(limits, &mut store).unwrap();
+            let walked = count_prefix(limits, Rows::Plain, &mut store).unwrap();
             assert_eq!(machine.usage.prefixes[0], walked);
             assert!(walked.keys <= 6 && walked.bytes <= 90, "{walked:?}");
             if draw(50) == 0 {

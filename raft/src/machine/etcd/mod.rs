@@ -18,7 +18,7 @@ use quorate_proto::internal::etcd_command::Request;
 use quorate_storage::engine::{EngineError, Version};
 use quorate_types::Revision;
 
-use super::{ApplyOutcome, CorruptMeta, Machine, Store};
+use super::{ApplyOutcome, CorruptMeta, Machine, PrefixFull, Store};
 
 pub use self::range::{RangeAnswer, Span};
 pub use self::revisions::Revisions;
@@ -33,7 +33,7 @@ pub struct EtcdOutcome {
 }
 
 /// Why something was not done in an etcd keyspace. Nothing of it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EtcdRefusal {
     /// A put that keeps what is there, of a key that is not.
     #[error("key not found")]
@@ -44,6 +44,9 @@ pub enum EtcdRefusal {
     /// As many keys as can be are attached to the lease.
     #[error("too many keys of one lease")]
     LeaseFull,
+    /// A prefix has no room for it.
+    #[error("a prefix is full")]
+    PrefixFull(Box<PrefixFull>),
     /// A revision that was compacted.
     #[error("required revision {asked} has been compacted, up to {compacted}")]
     Compacted {
@@ -81,6 +84,13 @@ pub fn key_value(key: Bytes, version: Version) -> Result<KeyValue, EngineError> 
     let decoded =
         decoded.map_err(|_| EngineError::corrupt(&key, "it is no value of an etcd keyspace"))?;
     Ok(KeyValue { key, ..decoded })
+}
+
+/// Bytes of the value that etcd's clients see of a stored version.
+pub(super) fn value_bytes(version: &Version) -> usize {
+    let decoded = KeyValue::decode(version.value.clone());
+    // What does not decode fails whoever reads it; it takes what it takes.
+    decoded.map_or(version.value.len(), |decoded| decoded.value.len())
 }
 
 impl Machine {
@@ -154,12 +164,21 @@ impl Machine {
             Err(Failed::Refused(refusal)) => return Ok(Err(refusal)),
             Err(Failed::Store(error)) => return Err(error),
         };
-        let changes = run.into_changes();
-        if !changes.is_empty() {
-            revisions.next(revision);
+        let changes = run.into_changes().into_iter();
+        let changes: Vec<(Bytes, Option<KeyValue>)> = changes
+            .map(|(key, value)| ([prefix, &key[..]].concat().into(), value))
+            .collect();
+        let sizes = changes.iter().map(|(stored, value)| {
+            let bytes = value.as_ref().map(|value| value.value.len() as u64);
+            (stored.clone(), bytes)
+        });
+        if let Err(full) = self.take_prefixes(sizes, store)? {
+            return Ok(Err(EtcdRefusal::PrefixFull(full)));
         }
-        for (key, value) in changes {
-            let stored: Bytes = [prefix, &key[..]].concat().into();
+        if !changes.is_empty() {
+            self.etcd_changed(revision);
+        }
+        for (stored, value) in changes {
             self.write(revision, stored, value, store);
         }
         Ok(Ok(response))

@@ -9,7 +9,9 @@ use quorate_proto::etcd::etcdserverpb::{
     CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse,
     RequestOp, TxnRequest, TxnResponse, request_op,
 };
-use quorate_proto::internal::{Command, LeaseGrant, LeaseRevoke, command::Operation};
+use quorate_proto::internal::{
+    Command, LeaseGrant, LeaseRevoke, PrefixLimits, RangeOptions, command::Operation,
+};
 
 use super::*;
 use crate::machine::Applied;
@@ -433,4 +435,82 @@ fn ranges_sort_filter_and_count_as_they_are_asked_to() {
         ..RangeRequest::default()
     });
     assert_eq!(inverted.count, 0);
+}
+
+/// Of keys below `app/`.
+fn limited(max_keys: u64, max_bytes: u64) -> Operation {
+    let limits = PrefixLimits {
+        prefix: [PREFIX, b"app/"].concat().into(),
+        unseen: u32::try_from(PREFIX.len()).unwrap(),
+        max_keys,
+        max_bytes,
+    };
+    Operation::Options(RangeOptions {
+        history: 1,
+        window: 100,
+        prefixes: vec![limits],
+        ..RangeOptions::default()
+    })
+}
+
+#[test]
+fn a_prefix_takes_what_its_quota_allows_of_what_clients_see() {
+    let mut keyspace = Keyspace::default();
+    keyspace.put("app/a", "12345");
+    keyspace.put("b", "12345");
+    keyspace.apply(limited(3, 40));
+    let takes = |keyspace: &Keyspace, keys: u64, bytes: u64| {
+        let uses = keyspace.machine.prefix_uses();
+        assert_eq!((uses[0].keys, uses[0].bytes), (keys, bytes));
+    };
+    takes(&keyspace, 1, 10);
+    let before = keyspace.put("app/b", "12345");
+    let refused = |keyspace: &mut Keyspace, put: PutRequest| {
+        let (revision, answer) = keyspace.ask(Request::Put(put));
+        let Err(EtcdRefusal::PrefixFull(full)) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(full.prefix, "app/");
+        revision
+    };
+    let at = refused(&mut keyspace, put("app/c", "1234567890123456"));
+    assert_eq!(at, before, "nothing was done");
+    takes(&keyspace, 2, 20);
+    keyspace.put("app/c", "123456789012345");
+    refused(&mut keyspace, put("app/d", ""));
+    refused(&mut keyspace, put("app/a", "123456"));
+    keyspace.put("b", "as long as it likes, which is much longer than that");
+    keyspace.put("app/a", "1234");
+    takes(&keyspace, 3, 39);
+    // One goes, and one comes; in the list that does not run, many would.
+    let many = ["app/x", "app/y", "app/z"];
+    let many = many.map(|key| operation(request_op::Request::RequestPut(put(key, "1"))));
+    let delete = DeleteRangeRequest {
+        key: "app/c".into(),
+        ..DeleteRangeRequest::default()
+    };
+    keyspace.apply(Operation::LeaseGrant(LeaseGrant { id: 7, ttl: 5 }));
+    let leased = PutRequest {
+        lease: 7,
+        ..put("app/d", "1")
+    };
+    keyspace.txn(TxnRequest {
+        success: vec![
+            operation(request_op::Request::RequestDeleteRange(delete)),
+            operation(request_op::Request::RequestPut(leased)),
+        ],
+        failure: many.to_vec(),
+        ..TxnRequest::default()
+    });
+    takes(&keyspace, 3, 25);
+    keyspace.apply(Operation::LeaseRevoke(LeaseRevoke { id: 7 }));
+    takes(&keyspace, 2, 19);
+    let meta = keyspace.machine.take_meta().into_iter();
+    let kept = meta.filter_map(|(name, value)| Some((name, value?)));
+    let restored = Machine::restore(kept).unwrap();
+    assert_eq!(restored.prefix_uses(), keyspace.machine.prefix_uses());
+    // A count that begins now comes to the same.
+    keyspace.apply(Operation::Options(RangeOptions::default()));
+    keyspace.apply(limited(3, 40));
+    takes(&keyspace, 2, 19);
 }
