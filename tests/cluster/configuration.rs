@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::TryStreamExt;
-use quorate_client::ScanOptions;
+use quorate_client::config::Config;
+use quorate_client::{Client, ScanOptions};
 use tempfile::TempDir;
 
 use crate::harness::{Cluster, Ran, rounds};
@@ -418,4 +420,82 @@ async fn merged(cluster: &Cluster, key: &str, values: [&str; 4]) -> String {
     cluster.expect(0, &[&merge[..], &eventual].concat()).await;
     let get = [&["get", key][..], &eventual].concat();
     cluster.expect(0, &get).await.text()
+}
+
+/// Contents that are kept of a prefix, by the step that stored them.
+async fn contents(client: &Client, prefix: &str) -> Vec<u64> {
+    let folder = format!(".quorate/config/prefix/{prefix}/content/");
+    let entries = client.scan_all(ScanOptions::prefix(folder.clone()));
+    let entries: Vec<_> = entries.try_collect().await.unwrap();
+    let step = |key: &[u8]| {
+        let rest = std::str::from_utf8(key).unwrap().strip_prefix(&folder)?;
+        rest.split('/').next()?.parse().ok()
+    };
+    entries.iter().filter_map(|one| step(&one.key)).collect()
+}
+
+async fn values(config: &Config) -> BTreeMap<Bytes, Bytes> {
+    let state = config.read().await.unwrap();
+    let values = state.values();
+    values
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_ends_where_it_is_said_to_and_takes_its_values_along() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    let config = client.config("app").unwrap().keep_history(3);
+    let bundle = |changing: &str, back: &str| {
+        let keys = [("same", "s"), ("changing", changing), ("back", back)];
+        let keys = keys.map(|(key, value)| (key.into(), value.to_owned().into()));
+        BTreeMap::from(keys)
+    };
+    let step = async |config: &Config, bundle| {
+        let plan = config.plan(bundle, false).await.unwrap();
+        config.apply(&plan, "me", "").await.unwrap().step.number
+    };
+    let numbers = async |config: &Config| -> Vec<u64> {
+        let steps = config.steps(0).await.unwrap();
+        steps.iter().map(|step| step.number).collect()
+    };
+    // What is back in step 4 left the state in step 2: it is stored anew.
+    for (changing, back) in [("1", "x"), ("2", "y"), ("3", "y"), ("4", "x"), ("5", "x")] {
+        step(&config, bundle(changing, back)).await;
+    }
+    assert_eq!(numbers(&config).await, [5, 4, 3]);
+    let then = config.at_step(3).await.unwrap();
+    assert_eq!(then, bundle("3", "y"));
+    let gone = config.at_step(2).await.unwrap_err();
+    assert!(gone.to_string().contains("it is not kept"), "{gone}");
+    // By step 1 `same`; by step 2 `changing` and `back`, which step 3 has replaced; and by each of
+    // 3 to 5 its new values, its list of keys and its list of changes.
+    let mut kept = contents(&client, "app").await;
+    kept.retain(|step| *step < 3);
+    assert_eq!(kept, [1, 2, 2]);
+    let plan = config.plan_back(Some(3), false).await.unwrap();
+    config.roll_back(&plan, Some(3), "me", "").await.unwrap();
+    assert_eq!(numbers(&config).await, [6, 5, 4]);
+    assert_eq!(values(&config).await, bundle("3", "y"));
+
+    // The command keeps a thousand, if nobody says how many; whoever says fewer later drops many.
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..4 {
+        write(folder.path(), "changing", &format!("now {number}"));
+        let path = folder.path().to_str().unwrap();
+        cluster.expect(0, &["config", "apply", "app", path]).await;
+    }
+    assert_eq!(numbers(&config).await.len(), 7);
+    write(folder.path(), "changing", "at last");
+    let path = folder.path().to_str().unwrap();
+    let few = ["config", "apply", "app", path, "--keep-history", "2"];
+    cluster.expect(0, &few).await;
+    assert_eq!(numbers(&config).await, [11, 10]);
+    let one = ["config", "apply", "app", path, "--keep-history", "1"];
+    cluster.expect(2, &one).await;
+    let back = cluster.expect(0, &["config", "rollback", "app"]).await;
+    assert!(back.text().contains("step 12"), "{back:?}");
+    let expected = bundle("now 3", "y");
+    assert_eq!(values(&config).await, expected);
 }

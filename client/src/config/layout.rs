@@ -77,6 +77,11 @@ impl ConfigPrefix {
         format!("{}step/", self.folder())
     }
 
+    /// The key of a content.
+    pub(super) fn content_key(&self, name: &str) -> Bytes {
+        Bytes::from(format!("{}content/{name}", self.folder()))
+    }
+
     fn folder(&self) -> String {
         // `%` alone is no encoding of anything, so it is free to stand for the empty prefix.
         let name = match self.0.as_str() {
@@ -93,12 +98,17 @@ impl fmt::Display for ConfigPrefix {
     }
 }
 
-/// The key of a content.
-pub(super) fn content_key(hash: &str) -> Bytes {
-    Bytes::from(format!("{RESERVED}config/content/{hash}"))
+/// The name of a content: the step that stored it, and its hash.
+pub(super) fn content_name(step: u64, hash: &str) -> String {
+    format!("{step:0STEP_DIGITS$}/{hash}")
 }
 
-/// The name of a content: SHA-256, in hexadecimal digits.
+/// The hash in the name of a content.
+pub(super) fn hash_in(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or_default()
+}
+
+/// The hash of a content: SHA-256, in hexadecimal digits.
 pub(super) fn content_hash(content: &[u8]) -> String {
     let digest = Sha256::digest(content);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()

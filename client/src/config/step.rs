@@ -49,8 +49,8 @@ pub struct StepInfo {
 /// One key of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Of the value.
-    pub hash: String,
+    /// The name of the content that is the value.
+    pub name: String,
     /// It came with a bundle; if not, it was there already, and was kept.
     pub managed: bool,
 }
@@ -60,11 +60,11 @@ pub(super) struct Line {
 pub(super) struct Manifest(pub BTreeMap<Bytes, Line>);
 
 impl Manifest {
-    /// A line for each key: hash, `m` for managed or `k` for kept, key.
+    /// A line for each key: content, `m` for managed or `k` for kept, key.
     pub(super) fn encode(&self) -> String {
         let lines = self.0.iter().map(|(key, line)| {
             let mark = if line.managed { 'm' } else { 'k' };
-            format!("{} {mark} {}\n", line.hash, escape(key))
+            format!("{} {mark} {}\n", line.name, escape(key))
         });
         lines.collect()
     }
@@ -72,20 +72,20 @@ impl Manifest {
     pub(super) fn decode(text: &str) -> Option<Self> {
         let line = |line: &str| {
             let mut parts = line.split(' ');
-            let hash = parts.next()?.to_owned();
+            let name = parts.next()?.to_owned();
             let managed = match parts.next()? {
                 "m" => true,
                 "k" => false,
                 _ => return None,
             };
             let key = unescape(parts.next()?)?;
-            Some((key, Line { hash, managed }))
+            Some((key, Line { name, managed }))
         };
         text.lines().map(line).collect::<Option<_>>().map(Self)
     }
 }
 
-/// Hashes of a key's value before and after a step; none: it was not there.
+/// Contents that are a key's value before and after a step; none: it was not there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Turn {
     pub before: Option<String>,
@@ -97,9 +97,9 @@ pub(super) struct Turn {
 pub(super) struct Turns(pub BTreeMap<Bytes, Turn>);
 
 impl Turns {
-    /// A line for each key: hash before, hash after, key; `-` where there is none.
+    /// A line for each key: content before, content after, key; `-` where there is none.
     pub(super) fn encode(&self) -> String {
-        let or_dash = |hash: &Option<String>| hash.clone().unwrap_or_else(|| "-".to_owned());
+        let or_dash = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".to_owned());
         let lines = self.0.iter().map(|(key, turn)| {
             let (before, after) = (or_dash(&turn.before), or_dash(&turn.after));
             format!("{before} {after} {}\n", escape(key))
@@ -108,11 +108,11 @@ impl Turns {
     }
 
     pub(super) fn decode(text: &str) -> Option<Self> {
-        let hash = |text: &str| (text != "-").then(|| text.to_owned());
+        let name = |text: &str| (text != "-").then(|| text.to_owned());
         let line = |line: &str| {
             let mut parts = line.split(' ');
-            let before = hash(parts.next()?);
-            let after = hash(parts.next()?);
+            let before = name(parts.next()?);
+            let after = name(parts.next()?);
             Some((unescape(parts.next()?)?, Turn { before, after }))
         };
         text.lines().map(line).collect::<Option<_>>().map(Self)
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn manifests_and_turns_survive_their_text() {
         let line = |managed| Line {
-            hash: "ab".to_owned(),
+            name: "1/ab".to_owned(),
             managed,
         };
         let keys = [Bytes::from("a b/\n%"), Bytes::from(&b"\xff"[..])];

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use quorate_types::limits::TXN_OPERATIONS_MAX;
 use quorate_types::{Ladder, Level, Partitioning, Revision};
 
 use super::error::ConfigError;
-use super::layout::{ConfigPrefix, content_hash, content_key};
+use super::layout::{ConfigPrefix, content_hash, content_name, hash_in};
 use super::plan::{Others, Plan};
 use super::step::{Line, Manifest, StepInfo, StepKind, Turn, Turns};
-use super::{CONFIG_KEYS_MAX, CONFIG_READ_MAX_BYTES};
+use super::{CONFIG_HISTORY_MIN, CONFIG_HISTORY_USUAL, CONFIG_KEYS_MAX, CONFIG_READ_MAX_BYTES};
 use crate::answer::Receipt;
 use crate::client::Client;
 use crate::environment;
@@ -25,14 +26,17 @@ const CONTENTS_BATCH_MAX: usize = 1000;
 const CONTENTS_BATCH_BYTES: usize = 4 << 20;
 /// Contents that are asked for at the same time.
 const CONTENTS_ASKED_MAX: usize = 32;
+/// Keys of old steps and their contents that go in a step's transaction; its bytes are reckoned without.
+const FORGOTTEN_IN_STEP_MAX: usize = 4000;
 /// Keys that a refusal names.
 const MOVED_NAMED_MAX: usize = 16;
 
 /// The configuration under one prefix.
 #[derive(Clone, Debug)]
 pub struct Config {
-    client: Client,
-    prefix: ConfigPrefix,
+    pub(super) client: Client,
+    pub(super) prefix: ConfigPrefix,
+    pub(super) keep_steps: u64,
 }
 
 /// A value, and the write that made it so.
@@ -97,11 +101,22 @@ impl Client {
         Ok(Config {
             client: self.clone(),
             prefix: ConfigPrefix::new(prefix)?,
+            keep_steps: CONFIG_HISTORY_USUAL,
         })
     }
 }
 
 impl Config {
+    /// How many steps are kept, the next one included: at least [`CONFIG_HISTORY_MIN`]; if not said,
+    /// [`CONFIG_HISTORY_USUAL`]. A step that is made drops what is older.
+    #[must_use]
+    pub fn keep_history(self, steps: u64) -> Self {
+        Self {
+            keep_steps: steps.max(CONFIG_HISTORY_MIN),
+            ..self
+        }
+    }
+
     /// Where it lies.
     pub fn prefix(&self) -> &ConfigPrefix {
         &self.prefix
@@ -178,11 +193,11 @@ impl Config {
         let Some(head) = &state.head else {
             return Err(self.no_step(to.unwrap_or(1), None));
         };
-        let (hashes, gone) = match to {
+        let (names, gone) = match to {
             Some(number) => self.as_after(number, head).await?,
             None => self.as_before(&head.step).await?,
         };
-        let bundle = self.contents(hashes, &state).await?;
+        let bundle = self.contents(names, &state).await?;
         let others = match (prune, to) {
             // Undoing the last step says nothing about keys that it did not touch.
             (true, Some(_)) => Others::Prune,
@@ -256,11 +271,11 @@ impl Config {
         let state = self.read().await?;
         let step = self.step_info(number).await?;
         let manifest = self.manifest(&step).await?;
-        let hashes = manifest.0.into_iter().map(|(key, line)| (key, line.hash));
-        self.contents(hashes.collect(), &state).await
+        let names = manifest.0.into_iter().map(|(key, line)| (key, line.name));
+        self.contents(names.collect(), &state).await
     }
 
-    /// Hashes of what a step's end had, and the keys that came with later bundles.
+    /// Contents of what a step's end had, and the keys that came with later bundles.
     async fn as_after(
         &self,
         number: u64,
@@ -276,25 +291,25 @@ impl Config {
             .filter(|(key, line)| line.managed && !target.0.contains_key(*key))
             .map(|(key, _)| key.clone())
             .collect();
-        let hashes = target.0.into_iter().map(|(key, line)| (key, line.hash));
-        Ok((hashes.collect(), gone))
+        let names = target.0.into_iter().map(|(key, line)| (key, line.name));
+        Ok((names.collect(), gone))
     }
 
-    /// Hashes of what a step replaced, and the keys that it added.
+    /// Contents of what a step replaced, and the keys that it added.
     async fn as_before(
         &self,
         step: &StepInfo,
     ) -> Result<(BTreeMap<Bytes, String>, BTreeSet<Bytes>), ConfigError> {
         let text = self.chunks(&step.changes).await?;
         let turns = Turns::decode(&text).ok_or_else(|| self.damaged(step.number))?;
-        let (mut hashes, mut gone) = (BTreeMap::new(), BTreeSet::new());
+        let (mut names, mut gone) = (BTreeMap::new(), BTreeSet::new());
         for (key, turn) in turns.0 {
             match turn.before {
-                Some(hash) => drop(hashes.insert(key, hash)),
+                Some(name) => drop(names.insert(key, name)),
                 None => drop(gone.insert(key)),
             }
         }
-        Ok((hashes, gone))
+        Ok((names, gone))
     }
 
     async fn step(
@@ -307,15 +322,16 @@ impl Config {
         if plan.base.head.is_none() {
             self.check_layout().await?;
         }
-        let draft = Draft::of(plan);
+        let number = plan.base.last_step().map_or(0, |step| step.number) + 1;
+        let draft = Draft::of(plan, number);
         let stored = self.store_contents(&draft.contents).await;
-        stored.map_err(|(error, hash)| {
+        stored.map_err(|(error, name)| {
+            let hash = name.as_deref().map(hash_in);
             let after = plan.after().into_iter();
-            let mut of_hash = after.filter(|(_, value)| hash == Some(content_hash(value)));
+            let mut of_hash = after.filter(|(_, value)| hash == Some(&content_hash(value)));
             self.refused(error, of_hash.next().map(|(key, _)| key))
         })?;
         let (added, changed, removed) = plan.counts();
-        let number = plan.base.last_step().map_or(0, |step| step.number) + 1;
         let step = StepInfo {
             number,
             kind,
@@ -329,7 +345,14 @@ impl Config {
             manifest: draft.manifest,
             changes: draft.changes,
         };
-        let txn = self.transaction(plan, &step)?;
+        let mut forgotten = self.forgotten(number).await?;
+        let mut txn = self.transaction(plan, &step)?;
+        let room = TXN_OPERATIONS_MAX.saturating_sub(txn.then.len());
+        let room = room.min(FORGOTTEN_IN_STEP_MAX);
+        let later = forgotten.split_off(room.min(forgotten.len()));
+        for key in forgotten {
+            txn = txn.then(Operation::delete(key));
+        }
         let options = WriteOptions {
             ladder: Some(Ladder::from(Level::Linearizable)),
             ..WriteOptions::default()
@@ -342,6 +365,7 @@ impl Config {
         if !done.succeeded {
             return Err(self.moved(plan).await);
         }
+        self.delete_contents(later).await;
         Ok(Stepped {
             step,
             revision: done.revision,
@@ -459,12 +483,12 @@ impl Config {
         }
     }
 
-    async fn manifest(&self, step: &StepInfo) -> Result<Manifest, ConfigError> {
+    pub(super) async fn manifest(&self, step: &StepInfo) -> Result<Manifest, ConfigError> {
         let text = self.chunks(&step.manifest).await?;
         Manifest::decode(&text).ok_or_else(|| self.damaged(step.number))
     }
 
-    async fn chunks(&self, hashes: &[String]) -> Result<String, ConfigError> {
+    pub(super) async fn chunks(&self, hashes: &[String]) -> Result<String, ConfigError> {
         let mut text = Vec::new();
         for hash in hashes {
             text.extend_from_slice(&self.content(hash).await?);
@@ -475,47 +499,51 @@ impl Config {
         })
     }
 
-    /// Values by their hashes; those that are there now are not asked for.
+    /// Values by their names; those that are there now are not asked for.
     async fn contents(
         &self,
-        hashes: BTreeMap<Bytes, String>,
+        names: BTreeMap<Bytes, String>,
         now: &ConfigState,
     ) -> Result<BTreeMap<Bytes, Bytes>, ConfigError> {
-        let values = hashes.into_iter().map(|(key, hash)| async move {
+        let values = names.into_iter().map(|(key, name)| async move {
             match now.entries.get(&key) {
-                Some(held) if content_hash(&held.value) == hash => Ok((key, held.value.clone())),
-                Some(_) | None => self.content(&hash).await.map(|value| (key, value)),
+                Some(held) if content_hash(&held.value) == hash_in(&name) => {
+                    Ok((key, held.value.clone()))
+                }
+                Some(_) | None => self.content(&name).await.map(|value| (key, value)),
             }
         });
         let values = stream::iter(values).buffer_unordered(CONTENTS_ASKED_MAX);
         values.try_collect().await
     }
 
-    async fn content(&self, hash: &str) -> Result<Bytes, ConfigError> {
+    async fn content(&self, name: &str) -> Result<Bytes, ConfigError> {
         let damaged = |problem: &str| ConfigError::Damaged {
-            what: format!("content {hash}"),
+            what: format!("content {name}"),
             problem: problem.to_owned(),
         };
-        let got = self.client.get_with(content_key(hash), linearizable());
+        let got = self
+            .client
+            .get_with(self.prefix.content_key(name), linearizable());
         let entry = got.await?.entry.ok_or_else(|| damaged("it is not there"))?;
-        if content_hash(&entry.value) != hash {
+        if content_hash(&entry.value) != hash_in(name) {
             return Err(damaged("it has another hash"));
         }
         Ok(entry.value)
     }
 
-    /// Stores contents under their hashes. Whoever is killed on the way leaves what nobody reads,
+    /// Stores contents under their names. Whoever is killed on the way leaves what nobody reads,
     /// and what the next attempt stores again.
-    /// An error comes with the hash of the content that was refused, if it was one.
+    /// An error comes with the name of the content that was refused, if it was one.
     async fn store_contents(
         &self,
         contents: &BTreeMap<String, Bytes>,
     ) -> Result<(), (ClientError, Option<String>)> {
         let mut batch = Vec::new();
         let mut bytes = 0;
-        for (hash, content) in contents {
+        for (name, content) in contents {
             bytes += content.len();
-            batch.push((hash, content));
+            batch.push((name, content));
             if batch.len() == CONTENTS_BATCH_MAX || bytes > CONTENTS_BATCH_BYTES {
                 self.store_batch(&std::mem::take(&mut batch)).await?;
                 bytes = 0;
@@ -531,8 +559,8 @@ impl Config {
         if batch.is_empty() {
             return Ok(());
         }
-        let put = |(hash, content): &(&String, &Bytes)| {
-            Operation::put(content_key(hash), Bytes::clone(content))
+        let put = |(name, content): &(&String, &Bytes)| {
+            Operation::put(self.prefix.content_key(name), Bytes::clone(content))
         };
         let operations = batch.iter().map(put).collect();
         let options = WriteOptions {
@@ -542,14 +570,14 @@ impl Config {
         let done = self.client.batch_with(operations, options).await;
         let done = done.map_err(|error| {
             let at = refused_at(&error, "operations");
-            let hash = at
+            let name = at
                 .and_then(|at| batch.get(at))
-                .map(|(hash, _)| (*hash).clone());
-            (error, hash)
+                .map(|(name, _)| (*name).clone());
+            (error, name)
         })?;
         for (at, result) in done.results.into_iter().enumerate() {
-            let hash = batch.get(at).map(|(hash, _)| (*hash).clone());
-            result.map_err(|error| (error, hash))?;
+            let name = batch.get(at).map(|(name, _)| (*name).clone());
+            result.map_err(|error| (error, name))?;
         }
         Ok(())
     }
@@ -587,33 +615,40 @@ fn refused_at(error: &ClientError, list: &str) -> Option<usize> {
 struct Draft {
     manifest: Vec<String>,
     changes: Vec<String>,
-    /// By their hash; those that the last step names are stored already.
+    /// By their name; those that the last step names are stored already.
     contents: BTreeMap<String, Bytes>,
 }
 
 impl Draft {
-    fn of(plan: &Plan) -> Draft {
+    fn of(plan: &Plan, number: u64) -> Draft {
         let nothing = Manifest::default();
         let last = plan
             .base
             .head
             .as_ref()
             .map_or(&nothing, |head| &head.manifest);
-        let stored: BTreeSet<&str> = last.0.values().map(|line| line.hash.as_str()).collect();
+        let stored = last
+            .0
+            .values()
+            .map(|line| (hash_in(&line.name), &line.name));
+        let stored: BTreeMap<&str, &String> = stored.collect();
         let mut contents = BTreeMap::new();
         let mut named = |content: &Bytes| {
             let hash = content_hash(content);
-            if !stored.contains(hash.as_str()) {
-                contents.insert(hash.clone(), content.clone());
+            if let Some(name) = stored.get(hash.as_str()) {
+                return String::clone(name);
             }
-            hash
+            // Of older steps nothing is named again: what none of two steps in a row names may go.
+            let name = content_name(number, &hash);
+            contents.insert(name.clone(), content.clone());
+            name
         };
         let mut manifest = Manifest::default();
         for (key, value) in plan.after() {
             let managed =
                 !plan.kept.contains(key) || last.0.get(key).is_some_and(|line| line.managed);
-            let hash = named(value);
-            manifest.0.insert(key.clone(), Line { hash, managed });
+            let name = named(value);
+            manifest.0.insert(key.clone(), Line { name, managed });
         }
         let mut turns = Turns::default();
         for (key, change) in &plan.changes {
@@ -637,14 +672,14 @@ impl Draft {
     }
 }
 
-fn parse_step(value: &[u8], key: &Bytes) -> Result<StepInfo, ConfigError> {
+pub(super) fn parse_step(value: &[u8], key: &Bytes) -> Result<StepInfo, ConfigError> {
     serde_json::from_slice(value).map_err(|error| ConfigError::Damaged {
         what: String::from_utf8_lossy(key).into_owned(),
         problem: error.to_string(),
     })
 }
 
-fn linearizable() -> ReadOptions {
+pub(super) fn linearizable() -> ReadOptions {
     ReadOptions {
         ladder: Some(Ladder::from(Level::Linearizable)),
         ..ReadOptions::default()

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, IsTerminal, Write};
 
 use clap::Args;
-use quorate_client::config::{Plan, StepInfo, Stepped};
+use quorate_client::config::{CONFIG_HISTORY_MIN, CONFIG_HISTORY_USUAL, Plan, StepInfo, Stepped};
 use serde_json::{Map, Value, json};
 
 use super::super::error::CliError;
@@ -41,7 +41,8 @@ pub(in crate::cli) struct DiffArgs {
 All keys change in one transaction: whoever reads, and whatever is killed meanwhile, sees all of the
 step or nothing of it. Only what differs is written. The step is refused (exit code 4) if any key of
 the bundle, or the last step, has changed since the preview was made. One step holds up to 9,984
-keys, and 20 MiB of what differs; the keyspace must be an ordered one (as `default` is).
+keys, and 20 MiB of what differs; the keyspace must be an ordered one (as `default` is). Steps older
+than --keep-history says go in the same transaction, with the values that no other step needs.
 
 On a terminal it asks before it writes, unless --yes is given.")]
 pub(in crate::cli) struct ApplyArgs {
@@ -81,6 +82,14 @@ struct SignedArgs {
     /// What the step is for
     #[arg(long, short, default_value = "", hide_default_value = true)]
     message: String,
+    /// How many steps are kept, this one included; older ones go with it
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = CONFIG_HISTORY_USUAL,
+        value_parser = clap::value_parser!(u64).range(CONFIG_HISTORY_MIN..)
+    )]
+    keep_history: u64,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -103,7 +112,7 @@ pub(super) async fn diff(args: DiffArgs, session: Session) -> Result<(), CliErro
 
 pub(super) async fn apply(args: ApplyArgs, session: Session) -> Result<(), CliError> {
     let Session { client, mut output } = session;
-    let config = config(&client, &args.bundle.prefix)?;
+    let config = config(&client, &args.bundle.prefix)?.keep_history(args.signed.keep_history);
     let plan = config.plan(args.bundle.read()?, args.bundle.prune).await?;
     if !agreed(&mut output, &plan, &args.signed)? {
         return Ok(());
@@ -117,7 +126,7 @@ pub(super) async fn apply(args: ApplyArgs, session: Session) -> Result<(), CliEr
 
 pub(super) async fn roll_back(args: RollbackArgs, session: Session) -> Result<(), CliError> {
     let Session { client, mut output } = session;
-    let config = config(&client, &args.prefix)?;
+    let config = config(&client, &args.prefix)?.keep_history(args.signed.keep_history);
     let plan = config.plan_back(args.step, args.prune).await?;
     if !agreed(&mut output, &plan, &args.signed)? {
         return Ok(());
