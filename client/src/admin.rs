@@ -8,7 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_proto::options::quota_to_wire;
+use quorate_proto::options::{quota_to_wire, to_wire};
 use quorate_proto::v1;
 use quorate_proto::v1::admin_client::AdminClient;
 use quorate_types::{Effect, KeyspaceOptions, PrefixQuota, validate_keyspace_name};
@@ -75,7 +75,7 @@ impl Admin {
         options.validate()?;
         let request = v1::CreateKeyspaceRequest {
             name: name.to_owned(),
-            options: Some(options_to_wire(options)),
+            options: Some(to_wire(options)),
         };
         let answer = self
             .ask(Repeat::IfUndone, request, async |mut admin, request| {
@@ -415,23 +415,6 @@ fn schemas_to_wire(schemas: impl IntoIterator<Item = (String, String)>) -> Vec<v
     schemas
         .map(|(prefix, schema)| v1::PrefixSchema { prefix, schema })
         .collect()
-}
-
-fn options_to_wire(options: &KeyspaceOptions) -> v1::KeyspaceOptions {
-    v1::KeyspaceOptions {
-        mode: options.mode.to_string(),
-        conflict: options.conflict.to_string(),
-        partitioning: options.partitioning.to_string(),
-        replication: u32::from(options.replication),
-        history_ms: Some(millis(options.history)),
-        ttl_ms: options.ttl_default.map(millis),
-        key_max_bytes: Some(options.key_max_bytes),
-        value_max_bytes: Some(options.value_max_bytes),
-        quota_bytes: options.quota_bytes,
-        schemas: schemas_to_wire(options.schemas.clone()),
-        quotas: options.quotas.iter().map(quota_to_wire).collect(),
-        api: options.api.to_string(),
-    }
 }
 
 fn change_to_wire(change: KeyspaceChange) -> v1::KeyspaceOptions {

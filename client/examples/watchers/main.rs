@@ -6,22 +6,13 @@
 //! endpoints, watchers, puts a second, seconds, watchers that are never read.
 #![allow(clippy::print_stdout)]
 
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hasher};
+mod measure;
+
 use std::time::Duration;
 
-use quorate_client::{Client, ClientError, ClientOptions, Watch, WatchOptions};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use quorate_client::{Client, ClientError, ClientOptions};
 
-/// Watchers that share a connection.
-const PER_CONNECTION: usize = 100;
-const KEYS: u32 = 100;
-const VALUE_BYTES: usize = 100;
-/// Delays are counted in steps of that.
-const STEP_US: u32 = 100;
-
-type Failure = Box<dyn std::error::Error>;
+use self::measure::{Failure, begin_all, measure};
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -32,10 +23,11 @@ async fn main() -> Result<(), Failure> {
     let endpoints: Vec<String> = endpoints.split(',').map(str::to_owned).collect();
     let (watchers, rate): (usize, u32) = (watchers.parse()?, rate.parse()?);
     let events = rate * seconds.parse::<u32>()?;
-    run(&endpoints, watchers, rate, events).await?;
-    let still = begin_all(&endpoints, still.parse()?).await?;
+    run(&endpoints, watchers, (rate, events)).await?;
+    let connect = |first| client(&endpoints, first);
+    let still = begin_all(connect, still.parse()?).await?;
     println!("beside {} that stand still:", still.len());
-    run(&endpoints, watchers, rate, events).await
+    run(&endpoints, watchers, (rate, events)).await
 }
 
 fn client(endpoints: &[String], first: usize) -> Result<Client, ClientError> {
@@ -49,111 +41,16 @@ fn client(endpoints: &[String], first: usize) -> Result<Client, ClientError> {
     })
 }
 
-async fn begin_all(endpoints: &[String], watchers: usize) -> Result<Vec<Watch>, ClientError> {
-    let mut watches = Vec::with_capacity(watchers);
-    for connection in 0..watchers.div_ceil(PER_CONNECTION) {
-        let client = client(endpoints, connection)?;
-        while watches.len() < watchers.min((connection + 1) * PER_CONNECTION) {
-            watches.push(client.watch(WatchOptions::prefix("watched/")).await?);
-        }
-    }
-    Ok(watches)
-}
-
-/// What one watcher was told: revisions in their order, summed up, and when.
-struct Told {
-    sum: u64,
-    at_us: Vec<u32>,
-}
-
-async fn follow(mut watch: Watch, events: u32, begun: Instant) -> Result<Told, ClientError> {
-    let mut hasher = DefaultHasher::new();
-    let mut at_us = Vec::with_capacity(events as usize);
-    while at_us.len() < events as usize {
-        let batch = watch.next_batch().await?;
-        let now = micros_since(begun);
-        for event in &batch.events {
-            hasher.write_u64(event.entry.revision.0);
-            at_us.push(now);
-        }
-    }
-    let sum = hasher.finish();
-    Ok(Told { sum, at_us })
-}
-
-fn micros_since(begun: Instant) -> u32 {
-    u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX)
-}
-
-/// Puts at a steady rate; when each was acknowledged, by revision.
-async fn write(client: &Client, rate: u32, events: u32, begun: Instant) -> BTreeMap<u64, u32> {
-    let mut puts = JoinSet::new();
-    let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
-    for number in 0..events {
-        ticks.tick().await;
-        let client = client.clone();
-        puts.spawn(async move {
-            let key = format!("watched/{}", number % KEYS);
-            let put = client.put(key, "x".repeat(VALUE_BYTES)).await;
-            put.map(|put| (put.revision.0, micros_since(begun)))
-        });
-    }
-    let done = puts.join_all().await.into_iter();
-    done.filter_map(|put| {
-        put.inspect_err(|error| println!("a put failed: {error}"))
-            .ok()
-    })
-    .collect()
-}
-
-async fn run(endpoints: &[String], watchers: usize, rate: u32, events: u32) -> Result<(), Failure> {
-    let watches = begin_all(endpoints, watchers).await?;
-    let writer = client(endpoints, 0)?;
-    let begun = Instant::now();
-    let mut following = JoinSet::new();
-    for watch in watches {
-        following.spawn(follow(watch, events, begun));
-    }
-    let acknowledged = write(&writer, rate, events, begun).await;
-    let written = begun.elapsed();
-    if acknowledged.len() < events as usize {
-        return Err("puts failed".into());
-    }
-    let mut hasher = DefaultHasher::new();
-    for revision in acknowledged.keys() {
-        hasher.write_u64(*revision);
-    }
-    let wanted = hasher.finish();
-    let mut steps: BTreeMap<u32, u64> = BTreeMap::new();
-    while let Some(told) = following.join_next().await {
-        let told = told??;
-        if told.sum != wanted {
-            return Err("a watcher was not told each event once and in order".into());
-        }
-        for (told, acknowledged) in told.at_us.iter().zip(acknowledged.values()) {
-            let delay = told.saturating_sub(*acknowledged);
-            *steps.entry(delay / STEP_US).or_default() += 1;
-        }
-    }
+async fn run(endpoints: &[String], watchers: usize, load: (u32, u32)) -> Result<(), Failure> {
+    let watches = begin_all(|first| client(endpoints, first), watchers).await?;
+    let delays = measure(&client(endpoints, 0)?, watches, load).await?;
     println!(
-        "{events} puts in {written:.1?}, all told in {:.1?}",
-        begun.elapsed()
+        "{} puts in {:.1?}, all told in {:.1?}",
+        load.1, delays.written, delays.told
     );
-    let all = steps.values().sum();
     for (name, share) in [("p50", 0.5), ("p99", 0.99), ("the most", 1.0)] {
-        let delay = percentile(&steps, all, share);
+        let delay = delays.percentile(share);
         println!("{name}: {delay:?} after the acknowledgement");
     }
     Ok(())
-}
-
-fn percentile(steps: &BTreeMap<u32, u64>, all: u64, share: f64) -> Duration {
-    let mut left = (all as f64 * share).ceil() as u64;
-    for (step, count) in steps {
-        if *count >= left {
-            return Duration::from_micros(u64::from((step + 1) * STEP_US));
-        }
-        left -= count;
-    }
-    Duration::ZERO
 }

@@ -17,8 +17,8 @@ pub(super) struct Pages {
     next: Option<RangeRequest>,
     /// As of which revision all of it is read. 0: not known yet.
     pub(super) revision: i64,
-    /// Rows that are still allowed; none: all.
-    left: Option<i64>,
+    /// Rows of all pages; 0: all there are.
+    limit: i64,
     sent: i64,
 }
 
@@ -37,7 +37,7 @@ impl Pages {
     pub(super) fn new(request: RangeRequest) -> Pages {
         Pages {
             revision: request.revision.max(0),
-            left: (request.limit > 0).then_some(request.limit),
+            limit: request.limit.max(0),
             next: Some(request),
             sent: 0,
         }
@@ -54,6 +54,11 @@ impl Pages {
         })
     }
 
+    /// Rows that are still allowed; none: all.
+    fn left(&self) -> Option<i64> {
+        (self.limit > 0).then(|| self.limit - self.sent)
+    }
+
     /// The next page; none: the last one was there.
     ///
     /// # Errors
@@ -67,7 +72,7 @@ impl Pages {
         let Some(mut request) = self.next.take() else {
             return Ok(None);
         };
-        let call = match self.left {
+        let call = match self.left() {
             // The last one, if there are so many: it tells how many there are behind it.
             Some(left) if left <= PAGE_ROWS => {
                 request.limit = left;
@@ -84,10 +89,9 @@ impl Pages {
             // The others are read as of the same moment.
             self.revision = response.header.as_ref().map_or(0, |header| header.revision);
         }
-        self.left = self.left.map(|left| left - rows);
         response.count += self.sent;
         self.sent += rows;
-        let is_last = !response.more || self.left == Some(0);
+        let is_last = !response.more || self.left() == Some(0);
         if let (false, Some(last)) = (is_last, response.kvs.last()) {
             request.key = Bytes::from([&last.key[..], &[0]].concat());
             request.revision = self.revision;
