@@ -44,6 +44,7 @@ pub use faults::{Faults, Witness};
 pub use node::{Answer, EventualNode, EventualOptions, WeakEventualNode};
 pub use read::{ReadDone, ReadRequest, Wanted};
 pub use repair::Repaired;
+pub use replica::{FoundVisible, VisibleFollower, VisiblePlace, VisibleWrite};
 pub use report::{BackgroundWork, RangeReport};
 pub use scan::{ScanDone, ScanRequest};
 pub use seam::{Decisions, KeysPage, NoLogs, PeerFailure, Peers, Place, Places, Proposal};

@@ -30,7 +30,7 @@ use crate::lanes::Lanes;
 use crate::latency::Latencies;
 use crate::names::Names;
 use crate::repair::AllCompared;
-use crate::replica::{Replica, Synced, hints_step};
+use crate::replica::{Replica, Synced, VisibleFollower, hints_step};
 use crate::report::Counts;
 use crate::rows::{STARTS_GROUP, range_of_plane};
 use crate::seam::{Decisions, PeerFailure, Peers, Place, Places};
@@ -250,6 +250,14 @@ impl EventualNode {
     /// Who names this start's writes.
     pub fn actor(&self) -> Actor {
         self.inner.actor
+    }
+
+    /// Follows what becomes visible in this node's replica of a range.
+    ///
+    /// # Errors
+    /// [`EventualError`] where it cannot be opened.
+    pub fn follow(&self, range: RangeId) -> Result<VisibleFollower, EventualError> {
+        self.inner.replica(range).map(VisibleFollower::new)
     }
 
     /// Answers what another node asks; refusals are part of the answer. A write is taken in at

@@ -31,9 +31,12 @@ mod look;
 mod overlay;
 mod pages;
 mod upkeep;
+mod visible;
 
 pub(crate) use self::overlay::Trimming;
 use self::overlay::{Overlay, Row};
+use self::visible::Visible;
+pub use self::visible::{FoundVisible, VisibleFollower, VisiblePlace, VisibleWrite};
 
 /// The clock, in the table's metadata.
 const META_CLOCK: &[u8] = b"clock";
@@ -136,6 +139,7 @@ struct State {
     warming: Option<Bytes>,
     hints: Hints,
     overlay: Overlay,
+    visible: Visible,
     purged: u64,
 }
 
@@ -221,6 +225,7 @@ impl Replica {
                 warming: Some(Bytes::new()),
                 hints: Hints::default(),
                 overlay: Overlay::default(),
+                visible: Visible::default(),
                 purged: 0,
             }),
             table,
@@ -331,6 +336,8 @@ impl Replica {
             Step::Join { key, state: peer } => {
                 let peer = KeyState::decode(peer)?;
                 let before = begun.map_or_else(|| self.row(key), Ok)?;
+                let dots = peer.live().map(|(dot, _)| *dot);
+                let new = state.visible.unknown(&before.record, &state.clock, dots);
                 let outcome = match self.faults.repair_overwrites {
                     true => join_key(&mut Clock::default(), &Record::default(), &peer),
                     false => join_key(&mut state.clock, &before.record, &peer),
@@ -343,6 +350,7 @@ impl Replica {
                 let after = outcome.record.or_else(|| before.begun());
                 self.put_record(state, key, &before, after.as_ref(), index, changes);
                 self.settle_due(state, Some(key), index, changes);
+                self.tell(state, (key, &before.record), new, after.as_ref());
                 Ok(true)
             }
             Step::Merge { clock } => {
@@ -413,6 +421,8 @@ impl Replica {
         index: u64,
         changes: &mut Vec<Change>,
     ) -> Option<Record> {
+        let dots = deltas.iter().map(|delta| delta.dot);
+        let new = state.visible.unknown(&before.record, &state.clock, dots);
         let (mut after, mut news) = (None, false);
         for delta in deltas {
             let now = after.as_ref().unwrap_or(&before.record);
@@ -432,7 +442,9 @@ impl Replica {
         }
         self.put_record(state, key, before, after.as_ref(), index, changes);
         self.settle_due(state, Some(key), index, changes);
-        Some(after.unwrap_or_else(|| before.record.clone()))
+        let after = after.unwrap_or_else(|| before.record.clone());
+        self.tell(state, (key, &before.record), new, Some(&after));
+        Some(after)
     }
 
     fn put(&self, key: Bytes, value: Bytes, revision: u64) -> Change {

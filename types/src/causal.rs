@@ -36,8 +36,11 @@ mod unsettled;
 mod write;
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::error::ParseError;
 
 pub use clock::Clock;
 pub use committed::{Committed, Stored, log_dot};
@@ -96,8 +99,45 @@ impl Dot {
     }
 }
 
+impl FromStr for Dot {
+    type Err = ParseError;
+
+    /// What [`Dot`] is shown as, but for the log's own.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parts = || {
+            let (actor, counter) = text.split_once(':')?;
+            let (disk, start) = actor.split_once('.')?;
+            let disk = u64::from_str_radix(disk, 16).ok()?;
+            let start = start.parse().ok()?;
+            Some(Dot::new(Actor { disk, start }, counter.parse().ok()?))
+        };
+        parts().ok_or_else(|| ParseError::new("name of a write", text, "NODE.START:COUNT"))
+    }
+}
+
 impl fmt::Display for Dot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.actor, self.counter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn names_of_writes_are_read_as_they_are_shown() {
+        let dot = Dot::new(
+            Actor {
+                disk: 0x1f,
+                start: 3,
+            },
+            12,
+        );
+        assert_eq!(dot.to_string().parse::<Dot>().unwrap(), dot);
+        for text in ["", "log:4", "1.2", "1:2", "1.2:x", "g.1:1", "1.2:3:4"] {
+            assert!(text.parse::<Dot>().is_err(), "{text}");
+        }
     }
 }
