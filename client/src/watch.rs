@@ -51,7 +51,10 @@ pub struct WatchOptions {
     pub no_deletes: bool,
     /// With each event what it replaced.
     pub previous: bool,
-    /// Also what the log has not decided yet, in keyspaces with an eventual plane.
+    /// Also writes as they become visible on the eventual plane, before the log has decided them.
+    /// They come at best: each at most once from one server, none behind what the log made of it,
+    /// and none that became visible before the watch began or while it was away. Keyspaces of mode
+    /// `eventual`, which have no log, tell of nothing else.
     pub tentative: bool,
     /// How often to be told how far the watch has come; none: [`PROGRESS_INTERVAL_DEFAULT`].
     pub progress_interval: Option<Duration>,
@@ -140,15 +143,24 @@ pub struct WatchEvent {
     pub previous_omitted: bool,
     /// Where it happened.
     pub range: RangeId,
+    /// Where tentative events were asked for: the names of the writes that it is; of a committed
+    /// one, of those whose values the log shows with it for the first time.
+    pub dots: Vec<String>,
 }
 
 /// Some events of one range, in order; or none, and how far the watch has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchBatch {
-    /// In order: by revision, and those of one revision by key.
+    /// In order: by revision, and those of one revision by key; tentative ones before them.
     pub events: Vec<WatchEvent>,
     /// All events up to it, of all ranges, have come.
     pub complete: Revision,
+    /// Writes of tentative events that the log has taken in, and that no committed event names:
+    /// deletes, and what was replaced before the log had it. What it made of their keys has come.
+    pub settled: Vec<String>,
+    /// Tentative events that were left out since the last batch, those of other keys of the ranges
+    /// included: more became visible than was taken.
+    pub skipped: u64,
 }
 
 /// A watch under way. Dropping it ends it.
@@ -244,13 +256,16 @@ impl Watch {
             return Ok(WatchBatch {
                 events: std::mem::take(&mut self.waiting).into(),
                 complete: self.complete,
+                settled: Vec::new(),
+                skipped: 0,
             });
         }
         let patience = self.options.patience;
         self.message(patience).await
     }
 
-    /// The next event.
+    /// The next event. Which tentative ones are settled or were skipped only
+    /// [`Watch::next_batch`] says.
     ///
     /// # Errors
     ///
@@ -381,6 +396,8 @@ impl Watch {
         WatchBatch {
             events: message.events.into_iter().map(event).collect(),
             complete: self.complete,
+            settled: message.settled,
+            skipped: message.tentative_skipped,
         }
     }
 
@@ -419,5 +436,6 @@ fn event(wire: v1::WatchEvent) -> WatchEvent {
         previous: wire.previous.map(Entry::from),
         previous_omitted: wire.previous_omitted,
         range: RangeId(wire.range),
+        dots: wire.dots,
     }
 }

@@ -41,6 +41,8 @@ pub struct Faults {
     pub watch_whole_revisions: bool,
     /// A watch that shows where it had come to begins with what comes from now on.
     pub watch_forgets_places: bool,
+    /// A watch tells of a write as tentative that the log has decided.
+    pub watch_tells_decided: bool,
 }
 
 impl Faults {

@@ -110,6 +110,12 @@ pub fn event(event: &WatchEvent) -> Map<String, Value> {
     // Always there: null names a write of the log, which its revision names.
     object.entry("dot").or_insert(Value::Null);
     object.insert("state".to_owned(), json!(state));
+    if event.state == WatchState::Tentative {
+        object.remove("revision");
+    }
+    if !event.dots.is_empty() {
+        object.insert("dots".to_owned(), json!(event.dots));
+    }
     if !event.siblings.is_empty() {
         object.insert("siblings".to_owned(), entries(&event.siblings));
     }

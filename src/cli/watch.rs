@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Args;
-use quorate_client::{Watch, WatchBatch, WatchEvent, WatchKind, WatchOptions};
+use quorate_client::{Watch, WatchBatch, WatchEvent, WatchKind, WatchOptions, WatchState};
 use quorate_types::Revision;
 
 use super::error::CliError;
@@ -21,11 +21,20 @@ is lost or comes twice. Ctrl-C ends it.
 A revision is what `put` and `get --output json` print. With --from what has
 happened since then comes first, as long as the keyspace keeps its history.
 
+With --tentative a write of the eventual plane is told twice: `tentative` when
+it is visible at the node that serves the watch, and when the log has decided
+it, with the same name (`decided 1.2:34`; `decided` alone for a delete, or what
+another write has replaced before). Tentative lines come at best: from now on
+only, each once, never behind the decided one; a slow reader is told how many
+were skipped. In keyspaces of mode eventual, which have no log, nothing else
+comes.
+
 Example:
   quorate watch config/
   quorate watch --key config/limits --previous
   quorate watch config/ --from 1762000000000000 --output json
-  quorate watch config/ --no-deletes --limit 1     # wait for the next put"
+  quorate watch config/ --no-deletes --limit 1     # wait for the next put
+  quorate watch config/ --tentative"
 )]
 pub(super) struct WatchArgs {
     /// Keys that start with this; none: all
@@ -51,7 +60,7 @@ pub(super) struct WatchArgs {
     /// With each event the value that it replaced
     #[arg(long)]
     previous: bool,
-    /// Also what the log has not decided yet
+    /// Also what is visible before the log has decided it
     #[arg(long)]
     tentative: bool,
     /// End after so many events
@@ -108,6 +117,7 @@ async fn follow(args: &WatchArgs, watch: &mut Watch, output: &mut Output) -> Res
                 left -= 1;
             }
         }
+        print_beside(output, &batch)?;
         if args.progress.is_some() && batch.events.is_empty() {
             print_progress(output, &batch)?;
         }
@@ -125,6 +135,27 @@ fn print_progress(output: &mut Output, batch: &WatchBatch) -> Result<(), CliErro
     output.line(format_args!("{revision}\tcomplete"))
 }
 
+/// What became of tentative events, and how many there would have been.
+fn print_beside(output: &mut Output, batch: &WatchBatch) -> Result<(), CliError> {
+    let (settled, skipped) = (&batch.settled, batch.skipped);
+    if output.is_json() {
+        if !settled.is_empty() {
+            output.json(&serde_json::json!({"type": "decided", "dots": settled}))?;
+        }
+        if skipped > 0 {
+            output.json(&serde_json::json!({"type": "skipped", "tentative": skipped}))?;
+        }
+        return Ok(());
+    }
+    if !settled.is_empty() {
+        output.line(format_args!("decided\t{}", settled.join(" ")))?;
+    }
+    if skipped > 0 {
+        output.line(format_args!("skipped\t{skipped} tentative"))?;
+    }
+    Ok(())
+}
+
 fn print(output: &mut Output, event: &WatchEvent) -> Result<(), CliError> {
     if output.is_json() {
         return output.json(&json::event(event).into());
@@ -133,7 +164,12 @@ fn print(output: &mut Output, event: &WatchEvent) -> Result<(), CliError> {
         WatchKind::Put => "put",
         WatchKind::Delete => "delete",
     };
-    output.bytes(format!("{}\t{what}\t", event.entry.revision).as_bytes())?;
+    let is_tentative = event.state == WatchState::Tentative;
+    let when = match is_tentative {
+        true => "tentative".to_owned(),
+        false => event.entry.revision.to_string(),
+    };
+    output.bytes(format!("{when}\t{what}\t").as_bytes())?;
     output.bytes(&event.entry.key)?;
     if event.kind == WatchKind::Put {
         output.bytes(b"\t")?;
@@ -156,6 +192,10 @@ fn print(output: &mut Output, event: &WatchEvent) -> Result<(), CliError> {
     if !event.siblings.is_empty() {
         let count = event.siblings.len();
         output.bytes(format!("\tand {count} concurrent").as_bytes())?;
+    }
+    if !event.dots.is_empty() {
+        let word = if is_tentative { "" } else { "decided " };
+        output.bytes(format!("\t{word}{}", event.dots.join(" ")).as_bytes())?;
     }
     output.bytes(b"\n")
 }

@@ -33,5 +33,6 @@ mod python;
 mod quotas;
 mod replacement;
 mod schemas;
+mod tentative;
 mod trees;
 mod watches;

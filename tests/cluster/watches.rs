@@ -313,8 +313,7 @@ async fn the_command_prints_events_as_they_come() {
         format!("{last}\tput\tc/k\tone\n{second}\tput\tc/k\ttwo")
     );
     for (code, arguments) in [
-        (2, &["watch", "--tentative"][..]),
-        (2, &["watch", "p", "--key", "k"]),
+        (2, &["watch", "p", "--key", "k"][..]),
         (2, &["watch", "--from", "0"]),
         (1, &["watch", "--from", "9000000000000000"]),
         (3, &["watch", "--keyspace", "nowhere"]),

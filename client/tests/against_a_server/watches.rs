@@ -64,6 +64,7 @@ fn message(revision: u64, events: Vec<v1::WatchEvent>) -> v1::WatchResponse {
         events,
         positions: vec![position(revision)],
         complete_revision: revision,
+        ..v1::WatchResponse::default()
     }
 }
 

@@ -190,6 +190,7 @@ impl EtcdStore {
             no_puts: only_deletes,
             no_deletes: false,
             previous: false,
+            tentative: None,
             wait: WAIT_MAX,
         };
         if self.watch_once(asked, after).await.is_none() {

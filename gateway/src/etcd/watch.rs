@@ -240,6 +240,7 @@ impl Session {
             no_puts: filters(FilterType::Noput),
             no_deletes: filters(FilterType::Nodelete),
             previous: create.prev_kv,
+            tentative: None,
             wait: WAIT_MAX,
         };
         let (told, receiver) = watch::channel(Revision::ZERO);

@@ -8,13 +8,20 @@ use prost::Message;
 use quorate_proto::etcd::mvccpb;
 use quorate_proto::internal::{EventsRequest, EventsResponse};
 use quorate_proto::v1;
+use quorate_proto::v1::watch_event::Kind;
+use quorate_raft::machine::live_values;
 use quorate_raft::{
     AppliedAt, Event, Follower, Found, Group, KeyspaceView, Place, RangeView, ReadError, Wanted,
 };
+use quorate_storage::engine::{EngineError, Version};
+use quorate_types::causal::{Actor, Dot};
 use quorate_types::limits::{CLOCK_OFFSET_MAX, MESSAGE_MAX_BYTES};
-use quorate_types::{Api, KeyInterval, RangeId, Revision, Timestamp};
+use quorate_types::{Api, KeyInterval, Mode, RangeId, Revision, Timestamp};
 use tokio::time::Instant;
 
+use super::tentative::{
+    Beside, TentativeAsked, TentativeFound, asked_of_wire, changed, found_to_wire,
+};
 use super::{MESSAGE_BYTES_MAX, interval_within, place_of, position_of};
 use crate::errors::GatewayError;
 use crate::eventual::Place as KeyPlace;
@@ -54,29 +61,51 @@ pub(crate) struct Asked {
     pub(crate) no_puts: bool,
     pub(crate) no_deletes: bool,
     pub(crate) previous: bool,
+    /// None: tentative events are not wanted.
+    pub(crate) tentative: Option<TentativeAsked>,
     /// How long to wait for the first event.
     pub(crate) wait: Duration,
 }
 
 /// Events of one range, and the place behind them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Page {
+    /// Tentative ones first.
     pub(crate) events: Vec<v1::WatchEvent>,
     pub(crate) place: Place,
+    /// Where tentative events were asked for.
+    pub(crate) tentative: Option<TentativeFound>,
     /// The replica hears from no leader.
     pub(crate) is_cut_off: bool,
 }
 
 /// A range and its keys that are read.
-struct Reading<'a> {
-    keyspace: &'a KeyspaceView,
-    range: &'a RangeView,
+pub(super) struct Reading<'a> {
+    pub(super) keyspace: &'a KeyspaceView,
+    pub(super) range: &'a RangeView,
     interval: KeyInterval,
     asked: &'a Asked,
 }
 
-impl Reading<'_> {
-    fn wanted(&self) -> Wanted<'_> {
+impl<'a> Reading<'a> {
+    pub(super) fn new(keyspace: &'a KeyspaceView, range: &'a RangeView, asked: &'a Asked) -> Self {
+        Reading {
+            keyspace,
+            range,
+            interval: interval_within(keyspace, range, &asked.start, &asked.end),
+            asked,
+        }
+    }
+
+    /// Whether a kind of events is wanted.
+    pub(super) const fn takes(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Delete => !self.asked.no_deletes,
+            Kind::Put | Kind::Unspecified => !self.asked.no_puts,
+        }
+    }
+
+    pub(super) fn wanted(&self) -> Wanted<'_> {
         Wanted {
             interval: &self.interval,
             events_max: self.asked.events_max,
@@ -100,6 +129,7 @@ impl Gateway {
                 position: Some(position_of(range, &page.place)),
                 error: None,
                 is_cut_off: page.is_cut_off,
+                tentative: page.tentative.as_ref().map(found_to_wire),
             },
             Err(error) => EventsResponse {
                 error: Some(error.into()),
@@ -117,7 +147,7 @@ impl Gateway {
         let keyspace = crate::gateway::any_keyspace(&catalog, &request.keyspace)?;
         let moved = GatewayError::RangeMoved { range };
         let view = keyspace.ranges.iter().find(|view| view.id == range);
-        let (Some(view), Some(group)) = (view, self.node().group(range)) else {
+        let Some(view) = view else {
             return Err(moved);
         };
         let most = |asked: u32, max: usize| (asked as usize).clamp(1, max);
@@ -130,40 +160,59 @@ impl Gateway {
             no_puts: request.no_puts,
             no_deletes: request.no_deletes,
             previous: request.previous,
+            tentative: request
+                .tentative
+                .filter(|_| keyspace.options.mode != Mode::Strong)
+                .map(asked_of_wire),
             wait: Duration::from_millis(u64::from(request.wait_ms)).min(WAIT_MAX),
         };
-        let until = Instant::now() + asked.wait;
-        self.events_here(&group, (keyspace, view), &asked, until)
+        self.watch_page_here((keyspace, view), &asked, Instant::now() + asked.wait)
+            .await
+    }
+
+    /// The next events at this node, if it has a replica.
+    pub(super) async fn watch_page_here(
+        &self,
+        (keyspace, range): (&KeyspaceView, &RangeView),
+        asked: &Asked,
+        until: Instant,
+    ) -> Result<Page, GatewayError> {
+        if keyspace.options.mode == Mode::Eventual {
+            return self.visible_here((keyspace, range), asked, until).await;
+        }
+        let group = self.node().group(range.id);
+        let group = group.ok_or(GatewayError::RangeMoved { range: range.id })?;
+        self.events_here(&group, (keyspace, range), asked, until)
             .await
     }
 
     /// The next events at a replica of this node; none if none came until then.
-    pub(super) async fn events_here(
+    async fn events_here(
         &self,
         group: &Arc<Group>,
         (keyspace, range): (&KeyspaceView, &RangeView),
         asked: &Asked,
         until: Instant,
     ) -> Result<Page, GatewayError> {
-        let reading = Reading {
-            keyspace,
-            range,
-            interval: interval_within(keyspace, range, &asked.start, &asked.end),
-            asked,
-        };
-        // Before anything else: what is decided from here on is in the window.
+        let reading = Reading::new(keyspace, range, asked);
+        // Before anything else: what is decided or visible from here on is in the windows.
         let follower = group.follow();
+        let mut reader = self.visible_reader(range.id, asked)?;
         let mut applied = group.watch_applied();
         let Some(mut place) = asked.after.clone() else {
-            return self.now_at(group, keyspace).await;
+            let page = self.now_at(group, keyspace).await?;
+            return Ok(Beside::default().into_page(page, reader.as_ref()));
         };
         loop {
             let at = *applied.borrow_and_update();
+            let beside = self.look_beside(group, &reading, reader.as_mut(), (at, &place))?;
             let found = self.behind(group, &follower, &reading, &place, at);
             let (events, next, more) = found.await?;
             place = next;
-            if !events.is_empty() {
-                return self.events_page(group, &reading, events, place);
+            let settles = beside.settles() && !more && asked.after.as_ref() != Some(&place);
+            if !events.is_empty() || !beside.visible.is_empty() || settles {
+                let page = self.events_page(group, &reading, events, place)?;
+                return Ok(beside.into_page(page, reader.as_ref()));
             }
             if more {
                 tokio::task::yield_now().await;
@@ -173,7 +222,8 @@ impl Gateway {
             let now = Instant::now();
             let look = until.min(now + LEADER_CHECK_INTERVAL);
             let mut is_cut_off = false;
-            match tokio::time::timeout_at(look, applied.changed()).await {
+            let changed = changed(&mut applied, reader.as_mut().filter(|_| beside.is_read));
+            match tokio::time::timeout_at(look, changed).await {
                 Ok(Ok(())) if now < until => gather(follower.company()).await,
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(GatewayError::RangeMoved { range: range.id }),
@@ -186,11 +236,12 @@ impl Gateway {
                 }
             }
             if is_cut_off || Instant::now() >= until {
-                return Ok(Page {
-                    events: Vec::new(),
+                let page = Page {
                     place,
                     is_cut_off,
-                });
+                    ..Page::default()
+                };
+                return Ok(beside.into_page(page, reader.as_ref()));
             }
         }
     }
@@ -253,7 +304,7 @@ impl Gateway {
         Ok(Page {
             events: Vec::new(),
             place: Place::behind(group.closed()),
-            is_cut_off: false,
+            ..Page::default()
         })
     }
 
@@ -307,7 +358,7 @@ impl Gateway {
         Ok(Page {
             events: page,
             place,
-            is_cut_off: false,
+            ..Page::default()
         })
     }
 
@@ -324,8 +375,8 @@ impl Gateway {
         let is_delete = event.version.is_none();
         let mut told = v1::WatchEvent {
             kind: match is_delete {
-                true => v1::watch_event::Kind::Delete.into(),
-                false => v1::watch_event::Kind::Put.into(),
+                true => Kind::Delete.into(),
+                false => Kind::Put.into(),
             },
             state: v1::watch_event::State::Committed.into(),
             range: reading.range.id.0,
@@ -347,6 +398,9 @@ impl Gateway {
                 told.entry = Some(key_value(user_key.clone(), version));
             }
             Some(version) => {
+                if reading.asked.tentative.is_some() {
+                    told.dots = new_names(group, &key, &version)?;
+                }
                 let place = KeyPlace {
                     keyspace: reading.keyspace,
                     range: reading.range,
@@ -384,6 +438,24 @@ async fn gather(company: usize) {
     }
 }
 
+/// The names of writes of the eventual plane whose values a version is the first to show; where
+/// what was there before is collected: of all that it shows.
+fn new_names(group: &Group, key: &Bytes, version: &Version) -> Result<Vec<String>, GatewayError> {
+    let before = match group
+        .table()
+        .get_at(key, version.revision.saturating_sub(1))
+    {
+        Ok(before) => before,
+        Err(EngineError::BelowFloor { .. }) => None,
+        Err(error) => return Err(stored(error)),
+    };
+    let before = live_values(key, before).map_err(stored)?;
+    let live = live_values(key, Some(version.clone())).map_err(stored)?;
+    let is_new = |dot: &Dot| dot.actor != Actor::LOG && before.iter().all(|(old, _)| old != dot);
+    let new = live.into_iter().map(|(dot, _)| dot).filter(is_new);
+    Ok(new.map(|dot| dot.to_string()).collect())
+}
+
 /// Adds what an event replaced, and says how many bytes that is.
 fn previous(
     group: &Group,
@@ -391,7 +463,6 @@ fn previous(
     key: &Bytes,
     size: usize,
 ) -> Result<usize, GatewayError> {
-    use quorate_storage::engine::EngineError;
     let entry = told.entry.as_ref();
     let (revision, user_key) = entry.map_or((0, Bytes::new()), |e| (e.revision, e.key.clone()));
     let before = group.table().get_at(key, revision.saturating_sub(1));
@@ -434,7 +505,7 @@ fn deleted_in_etcd(group: &Group, key: Bytes, revision: Revision) -> v1::KeyValu
     }
 }
 
-fn user_key(keyspace: &KeyspaceView, key: &Bytes) -> Bytes {
+pub(super) fn user_key(keyspace: &KeyspaceView, key: &Bytes) -> Bytes {
     let prefix_bytes = keyspace.options.partitioning.prefix_bytes();
     key.slice(prefix_bytes.min(key.len())..)
 }

@@ -8,6 +8,11 @@
 //! or gateway was lost, goes on exactly there. The stream of one client is `stream`; what is
 //! refused before it begins is here.
 //!
+//! Of a keyspace with an eventual plane a watch may also want to hear of writes as they become
+//! visible at the replica that serves it (`tentative`). Of that no place outlives the replica's
+//! process, so it is told at best, each write once, and never behind what the log made of it
+//! (`undecided`).
+//!
 //! Nobody waits for a watch: a client that does not read stands still at its places, and holds one
 //! message.
 
@@ -16,6 +21,8 @@ mod earliest;
 mod events;
 mod source;
 mod stream;
+mod tentative;
+mod undecided;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -126,6 +133,10 @@ pub(crate) struct Watched {
     no_puts: bool,
     no_deletes: bool,
     previous: bool,
+    /// Also what is visible on the eventual plane.
+    tentative: bool,
+    /// Whether the keyspace has no log.
+    is_eventual: bool,
     progress_interval: Duration,
 }
 
@@ -143,6 +154,8 @@ impl Watched {
             no_puts: asked.no_puts,
             no_deletes: asked.no_deletes,
             previous: asked.previous,
+            tentative: false,
+            is_eventual: false,
             progress_interval: asked.wait,
         }
     }
@@ -151,24 +164,14 @@ impl Watched {
     ///
     /// # Errors
     ///
-    /// Fields that are not what they may be; a mode that has no log; positions of another keyspace.
+    /// Fields that are not what they may be, or that the keyspace's mode has no answer to;
+    /// positions of another keyspace.
     fn of(
         request: &v1::WatchRequest,
         keyspace: &KeyspaceView,
         progress_interval: Duration,
     ) -> Result<(Watched, Begins), GatewayError> {
-        if keyspace.options.mode == Mode::Eventual || request.tentative {
-            return Err(GatewayError::NotImplemented {
-                what: match request.tentative {
-                    true => "a watch of what the log has not decided yet".to_owned(),
-                    false => format!(
-                        "a watch of keyspace `{}`, which is of mode eventual and has no log",
-                        keyspace.name
-                    ),
-                },
-                instead: "keyspaces of mode strong and mixed are watched as their logs decide",
-            });
-        }
+        fits_mode(request, keyspace)?;
         if request.no_puts && request.no_deletes {
             let problem = "with no_puts as well nothing is left; leave one of the two out";
             return Err(GatewayError::field("no_deletes", problem));
@@ -182,6 +185,8 @@ impl Watched {
             no_puts: request.no_puts,
             no_deletes: request.no_deletes,
             previous: request.previous,
+            tentative: request.tentative,
+            is_eventual: keyspace.options.mode == Mode::Eventual,
             progress_interval,
         };
         let begins = begins_of(request, keyspace, &watched)?;
@@ -191,6 +196,42 @@ impl Watched {
     /// Its keys in a range, as they are stored.
     fn interval(&self, keyspace: &KeyspaceView, range: &RangeView) -> KeyInterval {
         interval_within(keyspace, range, &self.start, &self.end)
+    }
+}
+
+/// Refuses what the keyspace's mode cannot tell of.
+fn fits_mode(request: &v1::WatchRequest, keyspace: &KeyspaceView) -> Result<(), GatewayError> {
+    let name = &keyspace.name;
+    let refused = |field, problem| Err(GatewayError::field(field, problem));
+    match (keyspace.options.mode, request.tentative) {
+        (Mode::Strong, true) => {
+            let problem = format!(
+                "keyspace `{name}` is of mode strong: nothing is visible there before the log has \
+                 decided it. Leave `tentative` out; keyspaces of mode mixed and eventual have it"
+            );
+            refused("tentative", problem)
+        }
+        (Mode::Eventual, false) => {
+            let problem = format!(
+                "keyspace `{name}` is of mode eventual and has no log, so nothing is ever decided. \
+                 Ask with `tentative` for writes as they become visible"
+            );
+            refused("tentative", problem)
+        }
+        (Mode::Eventual, true) if request.from_revision > 0 || !request.positions.is_empty() => {
+            let problem = format!(
+                "keyspace `{name}` is of mode eventual and has no revisions to begin from. Leave \
+                 it out: the watch begins with what becomes visible from now on"
+            );
+            refused("from_revision", problem)
+        }
+        (Mode::Eventual, true) if request.previous => {
+            let problem = format!(
+                "keyspace `{name}` is of mode eventual and keeps no earlier values. Leave it out"
+            );
+            refused("previous", problem)
+        }
+        _ => Ok(()),
     }
 }
 

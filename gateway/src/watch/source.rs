@@ -11,6 +11,7 @@ use quorate_types::{Effect, NodeId, RangeId, Reason};
 use tokio::time::Instant;
 
 use super::events::{Asked, Page};
+use super::tentative::{TentativeAsked, asked_to_wire, found_of_wire};
 use super::{Watched, place_of, position_of};
 use crate::chase::{Chase, Step};
 use crate::errors::GatewayError;
@@ -107,7 +108,7 @@ impl Gateway {
 
     /// Who is asked first: the replica of this node, or who answered last.
     fn first_source(&self, range: &RangeView) -> Option<NodeId> {
-        if self.node().group(range.id).is_some() {
+        if range.replicas.contains(&self.node_id()) {
             return Some(self.node_id());
         }
         self.last_served(range.id).or_else(|| {
@@ -125,11 +126,10 @@ impl Gateway {
         if node != self.node_id() {
             return self.page_from(node, keyspace, range.id, asked).await;
         }
-        let group = self.node().group(range.id);
-        let group = group.ok_or(GatewayError::RangeMoved { range: range.id })?;
         let until = Instant::now() + asked.wait.min(WAIT_MAX);
-        let page = self.events_here(&group, (keyspace, range), asked, until);
-        Ok(page.await?)
+        Ok(self
+            .watch_page_here((keyspace, range), asked, until)
+            .await?)
     }
 
     async fn page_from(
@@ -160,6 +160,7 @@ impl Gateway {
             no_puts: asked.no_puts,
             no_deletes: asked.no_deletes,
             previous: asked.previous,
+            tentative: asked.tentative.as_ref().map(asked_to_wire),
         };
         let asking = self
             .node()
@@ -179,6 +180,7 @@ impl Gateway {
         Ok(Page {
             events: answer.events,
             place: place_of(&position),
+            tentative: answer.tentative.as_ref().and_then(found_of_wire),
             is_cut_off: answer.is_cut_off,
         })
     }
@@ -216,7 +218,7 @@ fn find<'a>(
 /// What a watch of so many ranges asks of each behind a place.
 pub(super) fn asked_of(
     watched: &Watched,
-    after: Option<Place>,
+    (after, tentative): (Option<Place>, Option<TentativeAsked>),
     (ranges, events_max): (usize, usize),
 ) -> Asked {
     let share = super::MESSAGE_BYTES_MAX * 2 / ranges.max(1);
@@ -229,6 +231,7 @@ pub(super) fn asked_of(
         no_puts: watched.no_puts,
         no_deletes: watched.no_deletes,
         previous: watched.previous,
+        tentative,
         wait: watched.progress_interval,
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
+use quorate_eventual::VisiblePlace;
 use quorate_proto::v1;
 use quorate_proto::v1::watch_server::Watch;
 use quorate_raft::Place;
@@ -20,6 +21,8 @@ use tonic::{Response, Status};
 
 use super::events::{Page, first_wanted};
 use super::source::asked_of;
+use super::tentative::TentativeAsked;
+use super::undecided::Undecided;
 use super::{Begins, Opened, Watched, position_of};
 use crate::errors::GatewayError;
 use crate::gateway::{Gateway, keyspace};
@@ -115,6 +118,9 @@ struct Running {
     gateway: Gateway,
     watched: Arc<Watched>,
     ranges: Vec<(RangeId, Option<Place>)>,
+    /// How far it has come in what becomes visible, of each range.
+    visible: Vec<Option<VisiblePlace>>,
+    undecided: Undecided,
     /// Ranges whose places the client was not told since they moved.
     moved: BTreeSet<usize>,
     /// Ranges of which it is not known yet where "now" is.
@@ -127,10 +133,13 @@ impl Running {
     fn new(gateway: Gateway, watched: Watched, begins: Begins) -> Running {
         Running {
             gateway,
-            watched: Arc::new(watched),
-            moved: (0..begins.len()).collect(),
+            visible: vec![None; begins.len()],
+            undecided: Undecided::default(),
+            // Where there is no log there are no places.
+            moved: (0..begins.len()).filter(|_| !watched.is_eventual).collect(),
             unknown: begins.iter().filter(|(_, place)| place.is_none()).count(),
             ranges: begins,
+            watched: Arc::new(watched),
         }
     }
 
@@ -194,35 +203,65 @@ impl Running {
         let (range, place) = self.ranges[at].clone();
         let (gateway, watched) = (self.gateway.clone(), Arc::clone(&self.watched));
         let events_max = gateway.admission().watch_events_max();
-        let asked = asked_of(&watched, place, (self.ranges.len(), events_max));
+        let tentative = watched.tentative.then(|| TentativeAsked {
+            after: self.visible[at],
+            waits: self.undecided.waits(range),
+        });
+        let places = (place, tentative);
+        let asked = asked_of(&watched, places, (self.ranges.len(), events_max));
         Box::pin(async move { (at, gateway.next_page(&watched, range, &asked).await) })
     }
 
     /// Moves a range on, and makes the message of its events, if there are any.
-    fn take(&mut self, at: usize, page: Page) -> Option<v1::WatchResponse> {
+    fn take(&mut self, at: usize, mut page: Page) -> Option<v1::WatchResponse> {
+        let settled = self.take_visible(at, &mut page);
+        let tentative_skipped = std::mem::take(&mut self.undecided.skipped);
+        let is_empty = page.events.is_empty() && settled.is_empty() && tentative_skipped == 0;
         let (range, place) = &mut self.ranges[at];
         if place.is_none() {
             self.unknown -= 1;
         }
-        if place.as_ref() != Some(&page.place) {
+        if place.as_ref() != Some(&page.place) && !self.watched.is_eventual {
             self.moved.insert(at);
         }
         *place = Some(match self.gateway.faults().watch_whole_revisions {
             true => Place::behind(page.place.revision),
             false => page.place,
         });
-        if page.events.is_empty() {
+        if is_empty {
             return None;
         }
         self.moved.remove(&at);
-        let position = place.as_ref().map(|place| position_of(*range, place));
+        let place = place.as_ref().filter(|_| !self.watched.is_eventual);
+        let position = place.map(|place| position_of(*range, place));
         let message = v1::WatchResponse {
             events: page.events,
             positions: position.into_iter().collect(),
             complete_revision: self.complete().0,
+            settled,
+            tentative_skipped,
         };
         metrics::counter!("quorate_watch_events_total").increment(message.events.len() as u64);
         Some(message)
+    }
+
+    /// Leaves of a page's tentative events those that the client is to be told of, and says which
+    /// of those that it was told of are settled.
+    fn take_visible(&mut self, at: usize, page: &mut Page) -> Vec<String> {
+        let (Some(found), (range, _)) = (page.tentative.take(), &self.ranges[at]) else {
+            return Vec::new();
+        };
+        self.visible[at] = Some(found.place);
+        self.undecided.skipped += found.missed;
+        metrics::counter!("quorate_watch_tentative_skipped_total").increment(found.missed);
+        if self.watched.is_eventual {
+            let actor = found.place.actor;
+            self.undecided.admit_from(*range, actor, &mut page.events);
+            return Vec::new();
+        }
+        self.undecided.admit(*range, &mut page.events);
+        let decided = found.decided.as_ref();
+        decided.map_or(Vec::new(), |dots| self.undecided.settle(*range, dots))
     }
 
     /// A message that says how far the watch has come.
@@ -236,6 +275,7 @@ impl Running {
             events: Vec::new(),
             positions: moved.into_iter().filter_map(position).collect(),
             complete_revision: self.complete().0,
+            ..v1::WatchResponse::default()
         }
     }
 

@@ -15,6 +15,7 @@ mod planes;
 mod replays;
 mod scans;
 mod sessions;
+mod tentative;
 mod triples;
 mod typed_keys;
 mod watches;

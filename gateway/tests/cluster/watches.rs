@@ -13,7 +13,7 @@ use tonic_types::StatusExt;
 
 use crate::world::{PATIENCE, World, eventually, hashed, in_world};
 
-fn watch(keyspace: &str, prefix: &'static str) -> v1::WatchRequest {
+pub fn watch(keyspace: &str, prefix: &'static str) -> v1::WatchRequest {
     v1::WatchRequest {
         keyspace: keyspace.to_owned(),
         prefix: prefix.into(),
@@ -25,20 +25,24 @@ fn watch(keyspace: &str, prefix: &'static str) -> v1::WatchRequest {
 type Messages = <WatchService as Watch>::WatchStream;
 
 /// A watch at one node.
-struct Watching {
+pub struct Watching {
     messages: Messages,
-    positions: BTreeMap<u64, v1::WatchPosition>,
-    told: Vec<v1::WatchEvent>,
+    pub positions: BTreeMap<u64, v1::WatchPosition>,
+    pub told: Vec<v1::WatchEvent>,
+    pub settled: Vec<String>,
+    pub skipped: u64,
     complete: u64,
 }
 
-async fn begin(world: &World, node: usize, request: v1::WatchRequest) -> Watching {
+pub async fn begin(world: &World, node: usize, request: v1::WatchRequest) -> Watching {
     let service = WatchService::new(world.gateways[node].clone());
     let opened = service.watch(tonic::Request::new(request)).await.unwrap();
     let mut watching = Watching {
         messages: opened.into_inner(),
         positions: BTreeMap::new(),
         told: Vec::new(),
+        settled: Vec::new(),
+        skipped: 0,
         complete: 0,
     };
     // From here on what is put is told.
@@ -48,10 +52,12 @@ async fn begin(world: &World, node: usize, request: v1::WatchRequest) -> Watchin
 }
 
 impl Watching {
-    async fn step(&mut self) {
+    pub async fn step(&mut self) {
         let next = tokio::time::timeout(PATIENCE, self.messages.next()).await;
         let message = next.expect("in time").expect("a message").unwrap();
         self.told.extend(message.events);
+        self.settled.extend(message.settled);
+        self.skipped += message.tentative_skipped;
         for position in message.positions {
             self.positions.insert(position.range, position);
         }
@@ -310,7 +316,7 @@ fn a_reader_that_stands_still_delays_nobody() {
     });
 }
 
-async fn refused(world: &World, request: v1::WatchRequest) -> tonic::Status {
+pub async fn refused(world: &World, request: v1::WatchRequest) -> tonic::Status {
     let service = WatchService::new(world.gateways[0].clone());
     let mut messages = match service.watch(tonic::Request::new(request)).await {
         Ok(opened) => opened.into_inner(),
@@ -422,15 +428,6 @@ fn misuse_is_refused_by_name() {
                 },
                 Reason::FieldInvalid,
                 "100 to 600000",
-            ),
-            (watch("ev", ""), Reason::NotImplemented, "mode eventual"),
-            (
-                v1::WatchRequest {
-                    tentative: true,
-                    ..default()
-                },
-                Reason::NotImplemented,
-                "not decided",
             ),
             (watch("none", ""), Reason::KeyspaceNotFound, "none"),
         ];

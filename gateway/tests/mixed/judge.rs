@@ -147,7 +147,7 @@ impl World {
     }
 
     /// All committed versions of a key, oldest first.
-    async fn history(&self, key: &str) -> Vec<Version> {
+    pub async fn history(&self, key: &str) -> Vec<Version> {
         let at = self.leader().await;
         let revisions = self.revisions(at, key).await.unwrap();
         let mut versions = Vec::new();

@@ -24,6 +24,7 @@ mod scans;
 mod scenarios;
 mod sessions;
 mod storm;
+mod twice;
 mod typed;
 mod watching;
 mod world;

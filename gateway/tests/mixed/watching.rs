@@ -12,6 +12,7 @@ use quorate_gateway::WatchService;
 use quorate_proto::v1::watch_event::Kind;
 use quorate_proto::v1::watch_server::Watch;
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
+use quorate_types::causal::Actor;
 use tokio::time::Instant;
 
 use crate::asking::{Asked, Level, Saw};
@@ -19,6 +20,7 @@ use crate::clients::{Clients, key};
 use crate::judge::await_whole;
 use crate::run::{must_be_found, run_all};
 use crate::storm::{Storm, faults};
+use crate::twice::{Counts, Twice};
 use crate::world::{EPOCH, PATIENCE, Settings, Shared, World};
 
 const WATCHERS: u64 = 5;
@@ -38,10 +40,12 @@ struct Watcher {
     begun: Option<u64>,
     told: Vec<Told>,
     complete: Arc<AtomicU64>,
+    /// Of a watch that also tells of the eventual plane.
+    twice: Option<Twice>,
 }
 
 impl Watcher {
-    fn new(world: &Shared, number: u64) -> Watcher {
+    fn new(world: &Shared, number: u64, counts: Option<&Counts>) -> Watcher {
         Watcher {
             world: world.clone(),
             number,
@@ -54,12 +58,14 @@ impl Watcher {
                     false => 0,
                 },
                 progress_interval_ms: 200,
+                tentative: counts.is_some(),
                 ..v1::WatchRequest::default()
             },
             positions: BTreeMap::new(),
             begun: None,
             told: Vec::new(),
             complete: Arc::default(),
+            twice: counts.map(Twice::new),
         }
     }
 
@@ -84,6 +90,9 @@ impl Watcher {
             Ok(opened) => opened.into_inner(),
             Err(status) => return self.refused(&status),
         };
+        if let Some(twice) = &mut self.twice {
+            twice.begin();
+        }
         // How many messages it takes before it loses its gateway.
         let mut left = match self.world.percent(30) {
             true => self.world.roll(20),
@@ -120,8 +129,12 @@ impl Watcher {
         self.world.accuse(format!("watcher {} {what}", self.number));
     }
 
-    fn take(&mut self, message: v1::WatchResponse) {
+    fn take(&mut self, mut message: v1::WatchResponse) {
         self.world.count_answer();
+        let twice = self.twice.as_mut();
+        for wrong in twice.map_or(Vec::new(), |twice| twice.take(&mut message)) {
+            self.accuse(&format!("is told that {wrong}"));
+        }
         for event in message.events {
             let is_delete = event.kind() == Kind::Delete;
             let entry = event.entry.unwrap_or_default();
@@ -159,6 +172,22 @@ impl Watcher {
     }
 }
 
+impl Watcher {
+    /// Each write of the eventual plane that the log has shown is named.
+    fn judge_names(&self, shown: &BTreeSet<String>) {
+        let Some(twice) = self
+            .twice
+            .as_ref()
+            .filter(|_| self.request.from_revision > 0)
+        else {
+            return;
+        };
+        for lost in shown.difference(&twice.named) {
+            self.accuse(&format!("was not told that {lost} is decided"));
+        }
+    }
+}
+
 impl World {
     /// All committed versions of keys.
     async fn decided(&self, keys: &[String]) -> BTreeSet<Told> {
@@ -183,9 +212,30 @@ impl World {
     }
 }
 
-async fn watched_storm(world: Shared, storm: Storm) {
+impl World {
+    /// The names of all writes of the eventual plane that the log has shown.
+    async fn shown(&self, keys: &[String]) -> BTreeSet<String> {
+        let mut shown = BTreeSet::new();
+        for key in keys {
+            let dots = self
+                .history(key)
+                .await
+                .into_iter()
+                .flat_map(|(_, live)| live);
+            let named = dots.filter(|dot| dot.actor != Actor::LOG);
+            shown.extend(named.map(|dot| dot.to_string()));
+        }
+        shown
+    }
+}
+
+/// `counts`: of watches that also tell of the eventual plane.
+async fn watched_storm(world: Shared, storm: Storm, counts: Option<Counts>) {
     let stop = Arc::new(AtomicBool::new(false));
-    let watchers: Vec<Watcher> = (0..WATCHERS).map(|at| Watcher::new(&world, at)).collect();
+    let watchers = (0..WATCHERS).map(|at| Watcher::new(&world, at, counts.as_ref()));
+    let watchers: Vec<Watcher> = watchers.collect();
+    let twice = watchers.iter().filter_map(|it| it.twice.as_ref());
+    let open: Vec<_> = twice.map(|twice| twice.open.clone()).collect();
     let complete: Vec<_> = watchers.iter().map(|it| it.complete.clone()).collect();
     let watching: Vec<_> = watchers
         .into_iter()
@@ -211,11 +261,26 @@ async fn watched_storm(world: Shared, storm: Storm) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+    let left = || {
+        open.iter()
+            .map(|it| it.load(Ordering::Relaxed))
+            .sum::<u64>()
+    };
+    while left() > 0 {
+        if Instant::now() > deadline {
+            world.accuse(format!("{} tentative writes are never decided", left()));
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     stop.store(true, Ordering::Relaxed);
     let keys: Vec<String> = (0..storm.keys).map(key).collect();
     let decided = world.decided(&keys).await;
+    let shown = world.shown(&keys).await;
     for watching in watching {
-        watching.await.unwrap().judge(&decided, until);
+        let watcher = watching.await.unwrap();
+        watcher.judge(&decided, until);
+        watcher.judge_names(&shown);
     }
 }
 
@@ -223,7 +288,7 @@ async fn watched_storm(world: Shared, storm: Storm) {
 fn each_version_comes_once_and_in_order() {
     let name = "each_version_comes_once_and_in_order";
     run_all(name, 12, &Settings::default(), |world| {
-        watched_storm(world, Storm::ALL)
+        watched_storm(world, Storm::ALL, None)
     });
 }
 
@@ -231,12 +296,46 @@ fn each_version_comes_once_and_in_order() {
 fn each_version_comes_once_while_many_are_written() {
     let name = "each_version_comes_once_while_many_are_written";
     run_all(name, 5, &Settings::default(), |world| {
-        watched_storm(world, Storm::BUSY)
+        watched_storm(world, Storm::BUSY, None)
     });
 }
 
+/// A write of the eventual plane is told once as tentative and once as decided.
+#[test]
+fn each_tentative_write_comes_once_and_then_what_the_log_made_of_it() {
+    let name = "each_tentative_write_comes_once_and_then_what_the_log_made_of_it";
+    let counts = Counts::default();
+    for (seeds, storm) in [(8, Storm::ALL), (3, Storm::BUSY)] {
+        run_all(name, seeds, &Settings::default(), |world| {
+            watched_storm(world, storm, Some(counts.clone()))
+        });
+    }
+    let all = [&counts.tentative, &counts.decided, &counts.settled];
+    let [tentative, decided, settled] = all.map(|count| count.load(Ordering::Relaxed));
+    println!("{tentative} tentative, of which {decided} are shown and {settled} settled besides");
+    let is_enough = tentative > 100 && decided > 50 && settled > 5;
+    assert!(is_enough, "too little to mean anything");
+}
+
 fn must_notice(settings: &Settings) {
-    must_be_found(400, settings, |world| watched_storm(world, Storm::BUSY));
+    must_be_found(400, settings, |world| {
+        watched_storm(world, Storm::BUSY, None)
+    });
+}
+
+#[test]
+fn a_tentative_write_that_the_log_has_decided_is_noticed() {
+    let gateway = quorate_gateway::Faults {
+        watch_tells_decided: true,
+        ..quorate_gateway::Faults::default()
+    };
+    let settings = Settings {
+        gateway,
+        ..Settings::default()
+    };
+    must_be_found(400, &settings, |world| {
+        watched_storm(world, Storm::BUSY, Some(Counts::default()))
+    });
 }
 
 #[test]
