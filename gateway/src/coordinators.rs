@@ -3,6 +3,7 @@
 //!
 //! Not here: coordinating (`quorate_eventual`), and strong requests, which a leader serves (`route`).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -11,7 +12,7 @@ use quorate_eventual::EventualError;
 use quorate_proto::internal::ForwardResponse;
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
 use quorate_raft::{CallError, RangeView};
-use quorate_types::NodeId;
+use quorate_types::{Effect, NodeId};
 use tokio::time::Instant;
 
 use crate::answer::Answer;
@@ -53,12 +54,13 @@ impl Gateway {
         others
     }
 
-    /// Has another node serve the request, if it should.
+    /// Has another node serve the request, if it should. `lost` is set once a node may have it whose
+    /// answer does not come: what is said later of another attempt is not all that is known.
     pub(crate) async fn elsewhere<T: Answer>(
         &self,
         range: &RangeView,
         context: &Context,
-        again: Again,
+        (again, lost): (Again, &AtomicBool),
         request: impl Fn() -> Request,
     ) -> Result<Option<T>, GatewayError> {
         let mut others = self.coordinators(range, context).into_iter();
@@ -84,14 +86,11 @@ impl Gateway {
                 Ok(answer) => return taken(answer),
                 Err(CallError::NotSent(_) | CallError::Refused(_)) => {}
                 Err(CallError::Lost | CallError::TimedOut)
-                    if again != Again::Never && !context.is_over() => {}
-                Err(CallError::Lost | CallError::TimedOut) => {
-                    return Err(EventualError::TooFewHolders {
-                        wanted: 1,
-                        stored: 0,
-                    }
-                    .into());
+                    if again != Again::Never && !context.is_over() =>
+                {
+                    lost.store(true, Ordering::Relaxed);
                 }
+                Err(CallError::Lost | CallError::TimedOut) => return Err(nobody_knows()),
             }
         }
     }
@@ -110,6 +109,26 @@ impl Gateway {
             timeout_ms: 0,
         };
         self.node().forward(to, range.id, left, asked).await
+    }
+}
+
+/// A coordinator may have taken a write in, and no answer came.
+fn nobody_knows() -> GatewayError {
+    let (wanted, stored) = (1, 0);
+    EventualError::TooFewHolders { wanted, stored }.into()
+}
+
+/// What may be said of a write of which an earlier attempt was lost: that one may have taken effect,
+/// whatever became of the last.
+pub(crate) fn after_lost<T>(
+    written: Result<T, GatewayError>,
+    lost: &AtomicBool,
+) -> Result<T, GatewayError> {
+    match written {
+        Err(error) if lost.load(Ordering::Relaxed) && error.effect() == Effect::None => {
+            Err(nobody_knows())
+        }
+        written => written,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The eventual plane's requests: which node coordinates, what its answer means for the client,
 //! and contexts in their sealed form. Holding, spreading and joining are `quorate_eventual`'s.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::context::Context;
-use crate::coordinators::Again;
+use crate::coordinators::{Again, after_lost};
 use crate::errors::GatewayError;
 use crate::gateway::{Gateway, keyspace, range_of};
 use crate::level::{self, EventualPlan, WritePlan};
@@ -170,6 +171,18 @@ impl Gateway {
         request: impl Fn() -> Request,
         answer: impl FnOnce(EventualWritten) -> Result<T, GatewayError>,
     ) -> Result<T, GatewayError> {
+        let lost = AtomicBool::new(false);
+        let written = self.attempt_write((write, &lost), context, request, answer);
+        after_lost(written.await, &lost)
+    }
+
+    async fn attempt_write<T: Answer>(
+        &self,
+        (write, lost): (EventualWrite<'_>, &AtomicBool),
+        context: &Context,
+        request: impl Fn() -> Request,
+        answer: impl FnOnce(EventualWritten) -> Result<T, GatewayError>,
+    ) -> Result<T, GatewayError> {
         let place = &write.place;
         // Another coordinator would give it another dot, which nobody who has seen the first one
         // replaces.
@@ -178,7 +191,10 @@ impl Gateway {
             false => Again::Never,
         };
         let is_here = self.climbs_here(&write, context);
-        if !is_here && let Some(done) = self.elsewhere(place.range, context, again, request).await?
+        if !is_here
+            && let Some(done) = self
+                .elsewhere(place.range, context, (again, lost), request)
+                .await?
         {
             return Ok(done);
         }
@@ -421,8 +437,10 @@ impl Gateway {
         context: &Context,
         request: impl Fn() -> Request,
     ) -> Result<v1::GetResponse, GatewayError> {
+        // A read changes nothing: what became of an earlier attempt is all one.
+        let lost = AtomicBool::new(false);
         if let Some(got) = self
-            .elsewhere(place.range, context, Again::WhenSlow, request)
+            .elsewhere(place.range, context, (Again::WhenSlow, &lost), request)
             .await?
         {
             return Ok(got);

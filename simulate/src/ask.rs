@@ -49,6 +49,8 @@ pub(crate) struct Write<'a> {
     pub(crate) value: Option<i64>,
     pub(crate) level: Level,
     pub(crate) context: Option<&'a Bytes>,
+    /// The client's name for it: it is made once, or nobody knows.
+    pub(crate) name: Option<v1::RequestId>,
 }
 
 const LADDER_PATIENCE: Duration = Duration::from_millis(300);
@@ -157,6 +159,7 @@ impl World {
                 value: text(value),
                 consistency,
                 context,
+                request_id: write.name,
                 ..v1::PutRequest::default()
             }),
             None => Request::Delete(v1::DeleteRequest {
@@ -164,6 +167,7 @@ impl World {
                 key,
                 consistency,
                 context,
+                request_id: write.name,
                 ..v1::DeleteRequest::default()
             }),
         };

@@ -54,6 +54,7 @@ async fn serves(world: &World, at: usize, work: Work, deadline: Instant) -> Resu
             value: Some(0),
             level,
             context: None,
+            name: None,
         };
         let asked = world.write(at, write, Duration::from_secs(2)).await;
         if matches!(asked, Asked::Done(())) {

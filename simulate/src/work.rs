@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use quorate_jepsen::{Model, Options};
-use quorate_proto::v1::Copies;
+use quorate_proto::v1::{Copies, RequestId};
+use quorate_raft::seam::Clock;
 use quorate_storage::disk::sim::Dice;
 use serde_json::{Value as Json, json};
 
@@ -121,6 +122,8 @@ struct Client {
     tape: Tape,
     keys: Arc<Keys>,
     dice: Dice,
+    /// Of the last write.
+    sequence: u64,
     /// Of each key, what the last read showed.
     seen: BTreeMap<i64, Seen>,
 }
@@ -137,6 +140,7 @@ impl Workers {
                 tape: tape.clone(),
                 keys: keys.clone(),
                 dice: Dice::new(world.plan.seed.wrapping_mul(1_000) + number),
+                sequence: 0,
                 seen: BTreeMap::new(),
             };
             tokio::spawn(client.run(stop.clone()))
@@ -262,6 +266,15 @@ impl Client {
         Level::Eventual { copies, strict }
     }
 
+    fn next_name(&mut self, at: usize) -> RequestId {
+        self.sequence += 1;
+        RequestId {
+            client: FIRST_CLIENT + self.number,
+            sequence: self.sequence,
+            first_tried: self.world.clock(at).now().0,
+        }
+    }
+
     fn within(&mut self) -> Duration {
         Duration::from_millis(100 + self.dice.below(1_500))
     }
@@ -306,6 +319,9 @@ impl Client {
             value,
             level,
             context: (!registers).then_some(&seen.context),
+            // Another coordinator would give a write that is lost another dot, which nobody who has
+            // seen the first one replaces.
+            name: Some(self.next_name(at)),
         };
         let written = self.world.write(at, write, within).await;
         let (end, _) = told(&written, |()| Json::Null);
@@ -349,6 +365,9 @@ impl Client {
         call
     }
 }
+
+/// Names of clients begin with it: those of gateways are others.
+const FIRST_CLIENT: u64 = 1 << 56;
 
 /// Numbers of clients that take another one's place are so far from it.
 const PROCESSES_STEP: u64 = 1_000;

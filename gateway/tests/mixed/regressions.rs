@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_proto::v1;
 use quorate_raft::seam::Clock;
 
-use crate::asking::{Level, ONE, Saw};
+use crate::asking::{Asked, Level, ONE, Saw};
 use crate::judge::{EMPTY_WITHIN, judge};
 use crate::run::{must_be_right, run};
 use crate::world::{Settings, Shared, id_of};
@@ -43,6 +43,54 @@ fn a_new_row_that_its_step_leaves_alone_is_counted() {
         }
         world.await_empty(EMPTY_WITHIN).await;
         judge(&world, &[KEY.to_owned()]).await;
+    });
+}
+
+/// A gateway whose connection to a put's coordinator broke asked the next one, or coordinated itself;
+/// and when that one found too few primaries, its word was passed on: the put, which stood on all
+/// primaries by then, was said to have had no effect.
+#[test]
+fn a_put_whose_first_coordinator_is_lost_is_not_said_to_have_failed() {
+    must_be_right(3, Settings::default(), |world| async move {
+        let primaries = world.primaries();
+        let outside = world.all().find(|at| !primaries.contains(at)).unwrap();
+        for primary in &primaries {
+            world.network.cut(id_of(*primary), id_of(outside));
+        }
+        let level = Level::Eventual {
+            copies: v1::Copies::All,
+            strict: true,
+        };
+        // Not named: else the gateway does not try again.
+        let saw = Saw::nothing();
+        let put = world.put_within(
+            outside,
+            KEY,
+            "value",
+            (level, Duration::from_secs(10)),
+            &saw,
+        );
+        let breaking = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let shown = world.read(primaries[0], KEY, ONE).await.unwrap();
+            assert_eq!(shown.texts(), ["value"]);
+            world.kill(primaries[0]);
+            world.kill(primaries[1]);
+            world.network.heal();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            // What is sent to those that are gone is lost as well.
+            for _ in 0..primaries.len() {
+                for primary in &primaries {
+                    let (of, to) = (id_of(outside), id_of(*primary));
+                    world.network.break_connections(of, to);
+                }
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        };
+        let (put, ()) = tokio::join!(put, breaking);
+        if let Asked::Refused(why) = put {
+            world.accuse(format!("it stands, and is said to have failed: {why}"));
+        }
     });
 }
 
