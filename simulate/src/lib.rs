@@ -9,6 +9,7 @@
 //!
 //! Not here: sockets and processes (`quorate-lab` has those), and arguments (the command line).
 
+mod alone;
 mod ask;
 mod ending;
 mod faults;
@@ -20,6 +21,7 @@ mod trace;
 mod work;
 mod world;
 
+pub use alone::{hear_panics, heard_panics, seeded_runtime};
 pub use faults::{Fault, Planned};
 pub use plan::{Family, Mistakes, Options, Plan, Settings};
 pub use run::{Outcome, Running, Spent, run};

@@ -175,14 +175,10 @@ fn one_of<T: Copy>(dice: &mut Dice, choices: &[T]) -> T {
 
 /// A random part of all, at least one.
 fn some_of<T: Copy>(dice: &mut Dice, all: &[T]) -> Vec<T> {
-    let sure = one_of(dice, all_indices(all).as_slice());
+    let sure = dice.below(all.len() as u64) as usize;
     let chosen = all.iter().enumerate();
     let chosen = chosen.filter(|(at, _)| *at == sure || dice.percent(50));
     chosen.map(|(_, one)| *one).collect()
-}
-
-fn all_indices<T>(all: &[T]) -> Vec<usize> {
-    (0..all.len()).collect()
 }
 
 impl Plan {

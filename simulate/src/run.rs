@@ -1,12 +1,11 @@
 //! Playing a plan: one thread, one paused clock, one course.
 
-use std::cell::RefCell;
-use std::sync::Once;
 use std::time::Duration;
 
 use quorate_raft::seed_thread;
 use tokio::time::Instant;
 
+use crate::alone::{hear_panics, heard_panics, seeded_runtime};
 use crate::ending::await_whole;
 use crate::faults::befall;
 use crate::history::Tape;
@@ -67,46 +66,17 @@ impl Running {
     }
 }
 
-thread_local! {
-    /// Panics of tasks: nobody else would hear of them.
-    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-fn hear_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let print = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let place = info.location().map_or(String::new(), ToString::to_string);
-            // A core of openraft panics when its disk has gone: its process is dead by then.
-            if !place.contains("openraft") {
-                PANICS.with_borrow_mut(|panics| panics.push(format!("a panic at {place}")));
-                print(info);
-            }
-        }));
-    });
-    PANICS.take();
-}
-
 /// Plays a plan to its end on this thread.
 ///
 /// # Panics
 ///
 /// Where a runtime cannot be made, or runs on this thread already.
 pub fn run(plan: &Plan, running: &Running) -> Outcome {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_time().start_paused(true);
-    // Without it tokio wakes those who wait for one value in an order that no seed decides.
-    #[cfg(tokio_unstable)]
-    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(
-        &plan.seed.to_be_bytes(),
-    ));
     hear_panics();
-    let runtime = builder.build();
-    let runtime = runtime.expect("a runtime without sockets needs nothing of the system");
+    let runtime = seeded_runtime(plan.seed);
     let mut outcome = runtime.block_on(played(plan.clone(), running.trace.clone()));
     seed_thread(None);
-    outcome.problems.extend(PANICS.take());
+    outcome.problems.extend(heard_panics());
     outcome
 }
 

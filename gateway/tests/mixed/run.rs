@@ -1,35 +1,14 @@
 //! Running tests by seed: one seed decides the whole course.
 
-use std::cell::RefCell;
-use std::sync::Once;
 use std::sync::atomic::Ordering;
+
+use quorate_simulate::{hear_panics, heard_panics, seeded_runtime};
 
 use crate::world::{Settings, Shared, World};
 
 /// A number from the environment.
 pub fn number_from(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
-}
-
-thread_local! {
-    /// Panics of tasks: nobody else would hear of them.
-    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-fn hear_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let print = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let place = info.location().map_or(String::new(), ToString::to_string);
-            // A core of openraft panics when its disk has gone: its process is dead by then.
-            if !place.contains("openraft") {
-                PANICS.with_borrow_mut(|panics| panics.push(format!("a panic at {place}")));
-                print(info);
-            }
-        }));
-    });
-    PANICS.take();
 }
 
 /// What one seed showed.
@@ -43,13 +22,8 @@ pub fn run<Test>(seed: u64, settings: Settings, test: impl FnOnce(Shared) -> Tes
 where
     Test: Future<Output = ()>,
 {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().start_paused(true);
-    // Without it tokio wakes those who wait for one value in an order that no seed decides.
-    #[cfg(tokio_unstable)]
-    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()));
-    let runtime = builder.build().unwrap();
     hear_panics();
+    let runtime = seeded_runtime(seed);
     runtime.block_on(async {
         let world = World::start(seed, settings).await;
         test(world.clone()).await;
@@ -59,7 +33,7 @@ where
         world.end_all();
         Shown {
             answered: world.answered.load(Ordering::Relaxed),
-            violations: [PANICS.take(), world.violations()].concat(),
+            violations: [heard_panics(), world.violations()].concat(),
         }
     })
 }
