@@ -21,7 +21,7 @@ type Place = (RangeId, u64);
 #[derive(Default)]
 pub(crate) struct Inspector {
     /// Of each entry that was applied last somewhere: the hash of the state.
-    states: BTreeMap<Place, [u8; 32]>,
+    states: BTreeMap<Place, [u8; 16]>,
     /// Of each entry by its place and term: what it says, and the term of the one before.
     entries: BTreeMap<(Place, u64), (u32, Option<u64>)>,
 }
