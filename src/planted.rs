@@ -17,6 +17,8 @@ pub struct Planted {
     pub gateway: quorate_gateway::Faults,
     /// What is acknowledged so long before it is written.
     pub acknowledged_early: Duration,
+    /// One sync of each start lies. Simulated disks do it; a real one cannot be asked to.
+    pub lying_sync: bool,
 }
 
 /// A mistake by its name.
@@ -44,9 +46,10 @@ impl Plant {
 ///
 /// What is known instead.
 pub fn named(name: &str) -> Result<Planted, String> {
-    let found = TABLE.iter().find(|plant| plant.name == name);
+    let all = || TABLE.iter().chain(SIMULATED);
+    let found = all().find(|plant| plant.name == name);
     found.map(Plant::planted).ok_or_else(|| {
-        let names: Vec<&str> = TABLE.iter().map(|plant| plant.name).collect();
+        let names: Vec<&str> = all().map(|plant| plant.name).collect();
         format!("known are {}", names.join(", "))
     })
 }
@@ -55,7 +58,7 @@ const fn plant(name: &'static str, what: &'static str, set: fn(&mut Planted)) ->
     Plant { name, what, set }
 }
 
-/// All of them.
+/// Those that the lab hunts with real processes.
 pub const TABLE: &[Plant] = &[
     plant(
         "read-from-deposed-leader",
@@ -282,16 +285,47 @@ pub const TABLE: &[Plant] = &[
     ),
 ];
 
+/// Those that take what only a simulation has at hand: disks that lie once, messages that come
+/// again after a restart, clocks that jump, and two things at one moment.
+pub const SIMULATED: &[Plant] = &[
+    plant(
+        "fsync-lies-once",
+        "one sync of each start succeeds and makes nothing durable, nor does a later one",
+        |p| p.lying_sync = true,
+    ),
+    plant(
+        "calls-numbered-again",
+        "each start numbers its calls as the one before: an answer to that one's is taken for its own",
+        |p| p.raft.calls_numbered_again = true,
+    ),
+    plant(
+        "lease-by-wall-clock",
+        "a leader trusts a confirmation for 40 ms by the wall clock: as long as that does not jump",
+        |p| p.raft.lease_by_wall_clock = true,
+    ),
+    plant(
+        "purge-before-flush",
+        "the log is purged up to what is applied, before the engine has it on disk",
+        |p| p.raft.purge_before_flush = true,
+    ),
+    plant(
+        "hint-revives-collected",
+        "a late copy of a write whose key's record has gone is taken for a new write",
+        |p| p.eventual.revive_collected = true,
+    ),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_name_is_a_mistake_of_its_own() {
-        for (at, plant) in TABLE.iter().enumerate() {
+        let all: Vec<&Plant> = TABLE.iter().chain(SIMULATED).collect();
+        for (at, plant) in all.iter().enumerate() {
             let planted = plant.planted();
             assert_ne!(planted, Planted::default(), "{}", plant.name);
-            let earlier = TABLE[..at].iter();
+            let earlier = all[..at].iter();
             let twin = earlier.clone().find(|one| one.planted() == planted);
             assert!(twin.is_none(), "{} and {}", plant.name, twin.unwrap().name);
             assert!(earlier.clone().all(|one| one.name != plant.name));

@@ -59,6 +59,9 @@ pub struct Faults {
     pub start_again: bool,
     /// A stand-in says that it keeps a hint, and does not.
     pub hints_unkept: bool,
+    /// A late copy of a write whose key's record has gone, since all that was written is dead and
+    /// known, is taken for a new write.
+    pub revive_collected: bool,
 }
 
 type Hears = dyn Fn(RangeId, &Bytes, &[Bytes]) + Send + Sync;

@@ -426,7 +426,8 @@ impl Replica {
         let (mut after, mut news) = (None, false);
         for delta in deltas {
             let now = after.as_ref().unwrap_or(&before.record);
-            let outcome = match self.faults.accept_the_dead {
+            let is_collected = self.faults.revive_collected && !before.is_stored;
+            let outcome = match self.faults.accept_the_dead || is_collected {
                 true => self.accept_the_dead(&mut state.clock, now, delta),
                 false => accept(&mut state.clock, now, delta),
             };

@@ -500,6 +500,7 @@ impl RaftStateMachine<Consensus> for RangeMachine {
         Builder {
             table: self.shared.table.clone(),
             meta,
+            unflushed: self.faults.purge_before_flush,
         }
     }
 
@@ -555,6 +556,8 @@ impl RaftStateMachine<Consensus> for RangeMachine {
 pub struct Builder {
     table: RangeTable,
     meta: SnapshotMeta,
+    /// For a negative control: it does not wait.
+    unflushed: bool,
 }
 
 impl RaftSnapshotBuilder<Consensus> for Builder {
@@ -563,7 +566,7 @@ impl RaftSnapshotBuilder<Consensus> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let covered = self.meta.last_log_id.as_ref().map(position);
         // An empty range has nothing to wait for.
-        if let Some(covered) = covered {
+        if let Some(covered) = covered.filter(|_| !self.unflushed) {
             let flushed = self.table.flushed(covered).await;
             flushed.map_err(io::Error::other)?;
         }

@@ -150,6 +150,12 @@ pub struct Faults {
     pub feed_over_snapshot: bool,
     /// Do not store the counter of an etcd keyspace.
     pub forget_revisions: bool,
+    /// Each start of a node numbers its calls as the one before did.
+    pub calls_numbered_again: bool,
+    /// A leader trusts a confirmation for as long as is right, by the wall clock.
+    pub lease_by_wall_clock: bool,
+    /// The log is purged up to what is applied, whether the engine has it on disk or not.
+    pub purge_before_flush: bool,
 }
 
 /// The seams that a node stands on.
@@ -275,6 +281,10 @@ impl RaftNode {
     ) -> Result<RaftNode, StartError> {
         let node = NodeId(options.node.id);
         let config = config(&options)?;
+        let first_call = match options.faults.calls_numbered_again {
+            true => 1,
+            false => seams.randomness.next(),
+        };
         let inner = Arc::new_cyclic(|weak: &Weak<Inner>| {
             let handler: Weak<dyn PeerHandler> = weak.clone();
             seams.transport.start(handler);
@@ -282,7 +292,7 @@ impl RaftNode {
                 weak: weak.clone(),
                 node,
                 clock: Arc::new(NodeClock::new(seams.clock.clone())),
-                calls: Arc::new(Calls::new(seams.transport.clone(), seams.randomness.next())),
+                calls: Arc::new(Calls::new(seams.transport.clone(), first_call)),
                 config,
                 groups: RwLock::default(),
                 catalog: watch::Sender::default(),
@@ -589,7 +599,8 @@ impl Inner {
                 problem: error.to_string(),
             })?;
         let faults = self.options.faults;
-        let rounds = Rounds::new(raft.clone(), self.calls.clone(), range, self.node, faults);
+        let breaks = (faults, self.clock.clone());
+        let rounds = Rounds::new(raft.clone(), self.calls.clone(), range, self.node, breaks);
         let group = Arc::new(Group {
             range,
             node: self.node,

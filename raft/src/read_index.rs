@@ -12,11 +12,12 @@ use openraft::errors::{LinearizableReadError, RaftError};
 use parking_lot::Mutex;
 use quorate_proto::internal as wire;
 use quorate_proto::internal::envelope::Body;
-use quorate_types::{NodeId, RangeId};
+use quorate_types::{NodeId, RangeId, Timestamp};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::group::{RangeRaft, ReadError};
+use crate::hybrid::NodeClock;
 use crate::node::Faults;
 use crate::peer::{Calls, Class};
 
@@ -24,6 +25,8 @@ use crate::peer::{Calls, Class};
 const ROUND_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// Longer than any follower waits: see [`Faults`].
 const FAULTY_LEASE: Duration = Duration::from_secs(5);
+/// Far less than any follower waits, or takes to start again: see [`Faults`].
+const WALL_CLOCK_LEASE_MICROSECONDS: u64 = 40_000;
 
 type Waiter = oneshot::Sender<Result<u64, ReadError>>;
 
@@ -40,9 +43,13 @@ struct Inner {
     range: RangeId,
     node: NodeId,
     faults: Faults,
+    /// For a negative control: the node's clock.
+    clock: Arc<NodeClock>,
     state: Mutex<State>,
     /// For a negative control: when a round was last confirmed here.
     confirmed: Mutex<Option<Instant>>,
+    /// For a negative control: until when a confirmation is trusted, by the wall clock.
+    lease: Mutex<Timestamp>,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +64,7 @@ impl Rounds {
         calls: Arc<Calls>,
         range: RangeId,
         node: NodeId,
-        faults: Faults,
+        (faults, clock): (Faults, Arc<NodeClock>),
     ) -> Rounds {
         Rounds {
             inner: Arc::new(Inner {
@@ -66,8 +73,10 @@ impl Rounds {
                 range,
                 node,
                 faults,
+                clock,
                 state: Mutex::default(),
                 confirmed: Mutex::default(),
+                lease: Mutex::default(),
             }),
         }
     }
@@ -142,6 +151,7 @@ impl Inner {
             let confirmed = *self.confirmed.lock();
             confirmed.is_some_and(|at| at.elapsed() < FAULTY_LEASE)
         };
+        let trusts = trusts || self.faults.lease_by_wall_clock && self.holds_lease();
         if !self.faults.unconfirmed_reads && !trusts {
             return None;
         }
@@ -149,6 +159,11 @@ impl Inner {
         let leads = metrics.borrow_watched().current_leader == Some(self.node.0);
         let applied = self.raft.metrics().borrow_watched().last_applied;
         leads.then(|| applied.map_or(0, |id| id.index))
+    }
+
+    /// For a negative control: whether the wall clock says that no follower has waited long enough.
+    fn holds_lease(&self) -> bool {
+        self.clock.now() < *self.lease.lock()
     }
 
     /// The leader's round: a majority confirms that nobody else has led since.
@@ -161,12 +176,15 @@ impl Inner {
         } else {
             ReadPolicy::ReadIndex
         };
+        let asked = self.clock.now();
         let round = self.raft.get_read_log_id(policy);
         match tokio::time::timeout(ROUND_TIMEOUT, round).await {
             Ok(Ok((read, _applied))) => {
                 if self.faults.stale_lease {
                     *self.confirmed.lock() = Some(Instant::now());
                 }
+                // What the round waited for is counted: it is over long before any follower votes.
+                *self.lease.lock() = Timestamp(asked.0 + WALL_CLOCK_LEASE_MICROSECONDS);
                 Ok(read.index())
             }
             Ok(Err(RaftError::APIError(error))) => Err(match error {

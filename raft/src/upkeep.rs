@@ -212,7 +212,10 @@ impl Inner {
 
     /// Lets the log forget what the engine has on disk.
     async fn purge(&self, group: &Group, seen: &mut Seen) {
-        let durable = group.shared.table.durable().map_or(0, |p| p.index);
+        let durable = match self.options.faults.purge_before_flush {
+            true => group.applied().index,
+            false => group.shared.table.durable().map_or(0, |p| p.index),
+        };
         if durable < seen.snapshot + self.options.purge_entries {
             return;
         }

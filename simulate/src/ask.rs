@@ -23,6 +23,8 @@ pub(crate) enum Level {
     },
     /// Linearizable if that is had in time, else at one copy.
     Ladder,
+    /// What the session has seen, wherever that is had.
+    Session,
 }
 
 /// What became of a request.
@@ -56,7 +58,7 @@ pub(crate) struct Write<'a> {
 const LADDER_PATIENCE: Duration = Duration::from_millis(300);
 
 impl Level {
-    fn wire(self) -> Option<v1::Consistency> {
+    pub(crate) fn wire(self) -> Option<v1::Consistency> {
         let linearizable = v1::Rung {
             level: v1::Level::Linearizable as i32,
             ..v1::Rung::default()
@@ -70,6 +72,10 @@ impl Level {
         let rungs = match self {
             Level::Linearizable | Level::Fenced => vec![linearizable],
             Level::Eventual { copies, strict } => vec![eventual(copies, strict)],
+            Level::Session => vec![v1::Rung {
+                level: v1::Level::Session as i32,
+                ..v1::Rung::default()
+            }],
             Level::Ladder => {
                 let budget_ms = LADDER_PATIENCE.as_millis() as u32;
                 let first = v1::Rung {
@@ -87,22 +93,28 @@ impl Level {
     }
 }
 
-fn name(key: i64) -> Bytes {
+pub(crate) fn name(key: i64) -> Bytes {
     Bytes::from(format!("key-{key}"))
 }
 
-fn text(value: i64) -> Bytes {
+pub(crate) fn text(value: i64) -> Bytes {
     Bytes::from(value.to_string())
 }
 
-fn number(value: &[u8]) -> i64 {
+pub(crate) fn number(value: &[u8]) -> i64 {
     let text = std::str::from_utf8(value).unwrap_or_default();
     // What nobody wrote is shown as what nobody writes.
     text.parse().unwrap_or(i64::MIN)
 }
 
 impl World {
-    async fn ask(&self, at: usize, within: Duration, request: Request) -> Asked<Response> {
+    /// Has a node serve a request.
+    pub(crate) async fn ask(
+        &self,
+        at: usize,
+        within: Duration,
+        request: Request,
+    ) -> Asked<Response> {
         let Some(mut process) = self.process(at) else {
             // Nobody listens there.
             return Asked::Refused;

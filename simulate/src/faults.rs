@@ -6,7 +6,7 @@ use quorate_raft::peer::Quality;
 use quorate_storage::disk::sim::{Dice, Fault as DiskFault, FaultError, Operation};
 
 use crate::plan::Family;
-use crate::world::Shared;
+use crate::world::{Shared, id_of};
 
 /// Nodes are drawn as any number, and taken modulo how many there are: a plan with fewer nodes has
 /// the same faults.
@@ -14,6 +14,14 @@ type Node = u64;
 
 /// Furthest that a clock goes wrong, either way.
 const OFFSET_MAX_MILLIS: u64 = 400;
+/// Furthest that a clock jumps and stays, either way.
+const JUMP_MAX_MILLIS: u64 = 4_000;
+/// How much later a late copy of a message comes at the most.
+const LATE_MAX: Duration = Duration::from_secs(6);
+/// Bits that are flipped at once.
+const FLIPS_MAX: u64 = 12;
+/// A snapshot that is to be cut off is waited for so long.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(4);
 /// Changing operations of a disk within which its power fails.
 const OPERATIONS_MAX: u64 = 60;
 
@@ -59,6 +67,58 @@ pub enum Fault {
     Clock(Node, i64),
     /// A range's leader hands over to another node.
     HandOver(Node),
+    /// Of a thousand messages so many come once more, seconds later, whatever process is there.
+    Late(u64),
+    /// All that a node sends and gets takes up to so many microseconds more; so do its syncs.
+    SlowNode(Node, u64),
+    /// The next snapshot that is sent is cut off after so many of its chunks; what is done.
+    CutSnapshot(u64, Cutting),
+    /// A process is killed; much of what it was sent in its beginning comes again to the next one.
+    Echo(Node),
+    /// A clock jumps by so many milliseconds, and stays so.
+    Jump(Node, i64),
+    /// Reads of a part of a node's files fail, until it has been started again.
+    ReadFails(Node, Part),
+    /// A node's process is killed, and so many bits of a part of its files are wrong from then on.
+    FlipBits(Node, Part, u64),
+    /// A write of a node's engine goes to another place: after so many more, so many sectors.
+    Misdirect(Node, u64, u64),
+}
+
+/// A part of a node's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Of all groups together.
+    Log,
+    /// Of all ranges together.
+    Engine,
+}
+
+impl Part {
+    pub(crate) const fn folder(self) -> &'static str {
+        match self {
+            Part::Log => "log",
+            Part::Engine => "engine",
+        }
+    }
+}
+
+/// What cuts a snapshot off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cutting {
+    /// Sender and receiver do not hear each other.
+    Link,
+    /// The receiver is killed.
+    Receiver,
+    /// The sender is.
+    Sender,
+}
+
+impl Fault {
+    /// Whether it takes a copy of what is stored away for good.
+    pub(crate) const fn damages(self) -> bool {
+        matches!(self, Fault::FlipBits(..) | Fault::Misdirect(..))
+    }
 }
 
 /// A kind of faults: which family it is of, and how one is drawn.
@@ -106,7 +166,36 @@ pub(crate) const KINDS: &[Kind] = &[
         let millis = dice.below(2 * OFFSET_MAX_MILLIS) as i64 - OFFSET_MAX_MILLIS as i64;
         Fault::Clock(dice.any(), millis)
     }),
+    kind(Family::Network, |dice| Fault::Late(5 + dice.below(60))),
+    kind(Family::Network, |dice| {
+        Fault::SlowNode(dice.any(), 2_000 + dice.below(80_000))
+    }),
+    kind(Family::Network, |dice| {
+        let cutting = [Cutting::Link, Cutting::Receiver, Cutting::Sender];
+        Fault::CutSnapshot(dice.below(4), cutting[dice.below(3) as usize])
+    }),
+    kind(Family::Crashes, |dice| Fault::Echo(dice.any())),
+    kind(Family::Clocks, |dice| {
+        let millis = dice.below(2 * JUMP_MAX_MILLIS) as i64 - JUMP_MAX_MILLIS as i64;
+        Fault::Jump(dice.any(), millis)
+    }),
+    kind(Family::Disks, |dice| {
+        Fault::ReadFails(dice.any(), part(dice))
+    }),
+    kind(Family::Disks, |dice| {
+        Fault::FlipBits(dice.any(), part(dice), 1 + dice.below(FLIPS_MAX))
+    }),
+    kind(Family::Disks, |dice| {
+        Fault::Misdirect(dice.any(), dice.below(40), 1 + dice.below(64))
+    }),
 ];
+
+fn part(dice: &mut Dice) -> Part {
+    match dice.percent(50) {
+        true => Part::Log,
+        false => Part::Engine,
+    }
+}
 
 /// A fault with its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +251,7 @@ pub(crate) async fn befall(world: Shared, planned: Planned) {
                 slow_per_mille: slow,
                 slow_max_micros: SLOW_MAX_MICROS,
                 doubled_per_mille: doubled,
+                ..Quality::default()
             });
             tokio::time::sleep(planned.lasts).await;
             world.network.set_quality(Quality::default());
@@ -204,6 +294,62 @@ pub(crate) async fn befall(world: Shared, planned: Planned) {
             world.clock(at(node)).set_offset(millis * 1_000);
             tokio::time::sleep(planned.lasts).await;
             world.clock(at(node)).set_offset(0);
+        }
+        Fault::Late(late) => {
+            world.network.set_quality(Quality {
+                late_per_mille: late,
+                late_max: LATE_MAX,
+                ..Quality::default()
+            });
+            tokio::time::sleep(planned.lasts).await;
+            world.network.set_quality(Quality::default());
+        }
+        Fault::SlowNode(node, micros) => {
+            world.slow_down(at(node), Duration::from_micros(micros));
+            tokio::time::sleep(planned.lasts).await;
+            world.slow_down(at(node), Duration::ZERO);
+        }
+        Fault::CutSnapshot(chunks, cutting) => {
+            cut_snapshot(&world, chunks, cutting, planned.lasts).await;
+        }
+        Fault::Echo(node) => {
+            world.network.echo(id_of(at(node)));
+            world.kill(at(node));
+            world.restart_after(at(node), planned.lasts);
+        }
+        Fault::Jump(node, millis) => world.clock(at(node)).set_offset(millis * 1_000),
+        Fault::ReadFails(node, part) => {
+            let fault = DiskFault {
+                path_contains: format!("/{}", part.folder()),
+                ..for_ever(Operation::Read, FaultError::Broken)
+            };
+            world.disk(at(node)).inject(fault);
+        }
+        Fault::FlipBits(node, part, bits) if world.condemn(at(node)) => {
+            world.kill(at(node));
+            world.flip_bits(at(node), part, bits);
+            world.restart_after(at(node), planned.lasts);
+        }
+        Fault::Misdirect(node, writes, sectors) if world.condemn(at(node)) => {
+            let part = Part::Engine.folder();
+            let disk = world.disk(at(node));
+            disk.misdirect_after(&format!("/{part}"), writes, sectors);
+        }
+        Fault::FlipBits(..) | Fault::Misdirect(..) => {}
+    }
+}
+
+/// Waits for a snapshot, and cuts it off in its midst.
+async fn cut_snapshot(world: &Shared, chunks: u64, cutting: Cutting, lasts: Duration) {
+    let Some((from, to)) = world.snapshot_seen(chunks, SNAPSHOT_WAIT).await else {
+        return;
+    };
+    match cutting {
+        Cutting::Link => world.cut_for((vec![from], vec![to]), true, lasts).await,
+        Cutting::Receiver | Cutting::Sender => {
+            let at = if cutting == Cutting::Sender { from } else { to };
+            world.kill(at);
+            world.restart_after(at, lasts);
         }
     }
 }
@@ -265,6 +411,37 @@ impl Fault {
                 format!("node {}'s clock is wrong by {millis} ms", name(node))
             }
             Fault::HandOver(node) => format!("ranges are handed over to node {}", name(node)),
+            Fault::Late(late) => format!("of 1000 messages {late} come again much later"),
+            Fault::SlowNode(node, micros) => {
+                format!("node {} takes up to {micros} us more for all", name(node))
+            }
+            Fault::CutSnapshot(chunks, cutting) => {
+                format!("the next snapshot is cut off after {chunks} chunks: {cutting:?}")
+            }
+            Fault::Echo(node) => {
+                let node = name(node);
+                format!("node {node} is killed, and what it was first sent comes again")
+            }
+            Fault::Jump(node, millis) => {
+                format!(
+                    "node {}'s clock jumps by {millis} ms, and stays",
+                    name(node)
+                )
+            }
+            Fault::ReadFails(node, part) => {
+                format!("node {}'s {} is not to be read", name(node), part.folder())
+            }
+            Fault::FlipBits(node, part, bits) => {
+                let part = part.folder();
+                format!(
+                    "{bits} bits of node {}'s {part} flip while it is down",
+                    name(node)
+                )
+            }
+            Fault::Misdirect(node, writes, sectors) => format!(
+                "node {}'s engine writes {sectors} sectors too far, after {writes} writes",
+                name(node)
+            ),
         }
     }
 }

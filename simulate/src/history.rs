@@ -34,7 +34,8 @@ pub(crate) enum End {
 pub(crate) struct Call {
     pub(crate) client: u64,
     pub(crate) f: &'static str,
-    pub(crate) key: i64,
+    /// Of a call of one key.
+    pub(crate) key: Option<i64>,
     pub(crate) value: Json,
 }
 
@@ -88,17 +89,21 @@ impl Tape {
     fn event(&self, call: &Call, kind: &str, value: &Json) {
         let Call { client, f, key, .. } = call;
         let work = self.work.name();
-        self.trace
-            .line(|| format!("client {client} {kind} {work} {f} {key} {value}"));
+        self.trace.line(|| {
+            let key = key.map_or(String::new(), |key| format!(" {key}"));
+            format!("client {client} {kind} {work} {f}{key} {value}")
+        });
         let mut events = self.events.lock();
-        let event = json!({
+        let mut event = json!({
             "index": events.count,
             "process": client,
             "type": kind,
             "f": f,
-            "key": key,
             "value": value,
         });
+        if let Some(key) = key {
+            event["key"] = json!(key);
+        }
         events.count += 1;
         events.lines.push_str(&event.to_string());
         events.lines.push('\n');

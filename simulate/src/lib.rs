@@ -17,12 +17,13 @@ mod history;
 mod plan;
 mod run;
 mod shrink;
+mod thorough;
 mod trace;
 mod work;
 mod world;
 
 pub use alone::{hear_panics, heard_panics, seeded_runtime};
-pub use faults::{Fault, Planned};
+pub use faults::{Cutting, Fault, Part, Planned};
 pub use plan::{Family, Mistakes, Options, Plan, Settings};
 pub use run::{Outcome, Running, Spent, run};
 pub use shrink::shrink;

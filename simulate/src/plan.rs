@@ -80,6 +80,8 @@ pub struct Mistakes {
     pub gateway: quorate_gateway::Faults,
     /// Disks say that they have synced, and have not.
     pub lying_syncs: bool,
+    /// One sync of each start does.
+    pub lying_sync: bool,
 }
 
 /// What whoever asks for a run may choose; the seed chooses the rest.
@@ -215,6 +217,13 @@ impl Plan {
             thorough: options.thorough,
             mistakes: options.mistakes,
         }
+    }
+}
+
+impl Plan {
+    /// Whether a copy of what is stored is taken away for good.
+    pub(crate) fn damages(&self) -> bool {
+        self.faults.iter().any(|planned| planned.fault.damages())
     }
 }
 

@@ -10,6 +10,7 @@ use crate::ending::await_whole;
 use crate::faults::befall;
 use crate::history::Tape;
 use crate::plan::Plan;
+use crate::thorough::Inspector;
 use crate::trace::Trace;
 use crate::work::Workers;
 use crate::world::{Shared, World};
@@ -161,11 +162,12 @@ fn start_work(world: &Shared) -> Vec<(Workers, Tape)> {
     workers
 }
 
-/// Compares replicas until they differ.
+/// Looks at all replicas until one breaks a rule.
 async fn inspect(world: Shared) {
+    let mut inspector = Inspector::default();
     loop {
         tokio::time::sleep(THOROUGH_PAUSE).await;
-        if let Err(problem) = world.compare_replicas() {
+        if let Err(problem) = inspector.look(&world) {
             return world.accuse(problem);
         }
     }

@@ -84,6 +84,7 @@ impl Trace {
                 Passage::Sent => "->",
                 Passage::Lost => "-x",
                 Passage::Delivered => "=>",
+                Passage::Again => "+>",
             };
             let what = name_of(envelope);
             let group = envelope.group;

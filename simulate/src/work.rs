@@ -1,23 +1,34 @@
 //! What clients do, and which model the recording is held against. Values are unique in a run; keys
 //! are used for a while and then left for new ones, so that each key's history stays short.
 
+mod locks;
+mod sessions;
+mod transactions;
+mod watching;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_jepsen::{Model, Options};
 use quorate_proto::v1::{Copies, RequestId};
 use quorate_raft::seam::Clock;
 use quorate_storage::disk::sim::Dice;
 use serde_json::{Value as Json, json};
 
+use self::locks::read_list;
+use self::sessions::BEGIN;
+use self::watching::Watches;
 use crate::ask::{Asked, Level, Seen, Write};
 use crate::history::{Call, End, Tape};
 use crate::world::Shared;
 
 /// Keys in use at one time.
 const KEYS: i64 = 3;
+/// Within what a last read is answered.
+const FINAL_WITHIN: Duration = Duration::from_secs(5);
 /// Values written to a key until it is left.
 const VALUES_PER_KEY: i64 = 25;
 
@@ -31,11 +42,27 @@ pub enum Work {
     Mixed,
     /// Writes and deletes on the eventual plane, each with what its client had seen.
     Siblings,
+    /// Transactions over lists of a strong keyspace: strictly serializable.
+    Transactions,
+    /// Sessions with tokens over both planes: each sees its own writes, and never goes back.
+    Sessions,
+    /// Changes, and who is told of them: each once and in order.
+    Watches,
+    /// A lock that goes with its holder's lease, around a list: nothing that was added is lost.
+    Locks,
 }
 
 impl Work {
     /// All of them.
-    pub const ALL: [Work; 3] = [Work::Registers, Work::Mixed, Work::Siblings];
+    pub const ALL: [Work; 7] = [
+        Work::Registers,
+        Work::Mixed,
+        Work::Siblings,
+        Work::Transactions,
+        Work::Sessions,
+        Work::Watches,
+        Work::Locks,
+    ];
 
     /// The work of a name.
     ///
@@ -54,6 +81,10 @@ impl Work {
             Work::Registers => "registers",
             Work::Mixed => "mixed",
             Work::Siblings => "siblings",
+            Work::Transactions => "transactions",
+            Work::Sessions => "sessions",
+            Work::Watches => "watches",
+            Work::Locks => "locks",
         }
     }
 
@@ -63,8 +94,8 @@ impl Work {
 
     pub(crate) const fn mode(self) -> &'static str {
         match self {
-            Work::Registers => "strong",
-            Work::Mixed => "mixed",
+            Work::Registers | Work::Transactions | Work::Watches | Work::Locks => "strong",
+            Work::Mixed | Work::Sessions => "mixed",
             Work::Siblings => "eventual",
         }
     }
@@ -74,9 +105,15 @@ impl Work {
             Work::Registers => Model::CasRegister,
             Work::Mixed => Model::Mixed,
             Work::Siblings => Model::Causal,
+            Work::Transactions => Model::ListAppend,
+            Work::Sessions => Model::Sessions,
+            Work::Watches => Model::Watch,
+            Work::Locks => Model::SetFull,
         };
         let options = Options {
             independent: self == Work::Registers,
+            closed: self == Work::Transactions,
+            consistency: (self == Work::Locks).then(|| "linearizable".to_owned()),
             ..Options::default()
         };
         (model, options)
@@ -84,9 +121,10 @@ impl Work {
 }
 
 /// What all clients of one kind of work share.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Keys {
     last_value: AtomicI64,
+    watches: Watches,
 }
 
 impl Keys {
@@ -126,6 +164,8 @@ struct Client {
     sequence: u64,
     /// Of each key, what the last read showed.
     seen: BTreeMap<i64, Seen>,
+    /// Of its session.
+    token: Bytes,
 }
 
 impl Workers {
@@ -142,8 +182,13 @@ impl Workers {
                 dice: Dice::new(world.plan.seed.wrapping_mul(1_000) + number),
                 sequence: 0,
                 seen: BTreeMap::new(),
+                token: Bytes::from_static(BEGIN),
             };
-            tokio::spawn(client.run(stop.clone()))
+            let stop = stop.clone();
+            match tape.work() == Work::Watches && client.watches() {
+                true => tokio::spawn(client.watch(stop)),
+                false => tokio::spawn(client.run(stop)),
+            }
         });
         Workers {
             tasks: tasks.collect(),
@@ -166,25 +211,36 @@ impl Workers {
 
     /// The last reads, at every node, once all is whole.
     pub(crate) async fn finish(&self, first: u64) {
+        let parts = (&*self.world, &self.tape);
+        match self.tape.work() {
+            Work::Siblings => self.read_all(first).await,
+            Work::Watches => self.keys.watches.finish(parts, first).await,
+            Work::Locks => {
+                for at in self.world.sound() {
+                    let client = first + at as u64;
+                    read_list(parts, client, at, FINAL_WITHIN).await;
+                }
+            }
+            Work::Registers | Work::Mixed | Work::Transactions | Work::Sessions => {}
+        }
+    }
+
+    async fn read_all(&self, first: u64) {
         let level = Level::Eventual {
             copies: Copies::One,
             strict: false,
         };
-        if self.tape.work() != Work::Siblings {
-            return;
-        }
-        for at in self.world.all() {
+        for at in self.world.sound() {
             for key in self.keys.used() {
                 let call = Call {
                     client: first + at as u64,
                     f: "final-read",
-                    key,
+                    key: Some(key),
                     value: Json::Null,
                 };
                 self.tape.begin(&call);
                 let place = (self.tape.work().keyspace(), key);
-                let within = Duration::from_secs(5);
-                let read = self.world.read(at, place, level, within).await;
+                let read = self.world.read(at, place, level, FINAL_WITHIN).await;
                 let told = told(&read, |seen| json!(seen.values));
                 self.tape.end(&call, told.0, &told.1);
             }
@@ -212,6 +268,10 @@ impl Client {
                 Work::Registers => self.register(key).await,
                 Work::Mixed => self.mixed(key).await,
                 Work::Siblings => self.sibling(key).await,
+                Work::Transactions => self.transaction().await,
+                Work::Sessions => self.session().await,
+                Work::Watches => self.change(key).await,
+                Work::Locks => self.lock().await,
             }
         }
     }
@@ -237,7 +297,8 @@ impl Client {
             25..45 => self.write("write", key, true, Level::Linearizable).await,
             45..65 => self.read("eventual-read", key, for_reads(eventual)).await,
             65..93 => {
-                let level = match self.dice.percent(25) {
+                let ends_in_one_copy = !self.world.plan.damages();
+                let level = match self.dice.percent(25) && ends_in_one_copy {
                     true => Level::Ladder,
                     false => eventual,
                 };
@@ -258,6 +319,8 @@ impl Client {
 
     fn eventual(&mut self) -> Level {
         let copies = match self.dice.below(5) {
+            // One copy may be the one that is damaged.
+            0 | 1 if self.world.plan.damages() => Copies::Quorum,
             0 | 1 => Copies::One,
             2 | 3 => Copies::Quorum,
             _ => Copies::All,
@@ -358,7 +421,7 @@ impl Client {
         let call = Call {
             client: self.number,
             f,
-            key,
+            key: Some(key),
             value,
         };
         self.tape.begin(&call);

@@ -12,9 +12,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_eventual::{EventualNode, EventualOptions};
 use quorate_gateway::{Gateway, GatewayOptions, Limits, start_eventual};
-use quorate_proto::internal::CatalogNode;
+use quorate_proto::internal::{CatalogNode, envelope::Body};
 use quorate_proto::v1;
-use quorate_raft::peer::{Quality, SimulatedNetwork};
+use quorate_raft::peer::{Passage, Quality, SimulatedNetwork};
 use quorate_raft::seam::{SeededRandomness, SimulatedClock};
 use quorate_raft::{Group, RaftNode, RaftNodeOptions, Seams, seed_thread};
 use quorate_storage::disk::sim::{Dice, FaultError, Operation};
@@ -22,15 +22,15 @@ use quorate_storage::disk::{Disk, SimDisk};
 use quorate_storage::engine::{Engine, EngineOptions};
 use quorate_storage::log::{LogIdentity, LogOptions, NodeLog};
 use quorate_types::{ClientId, NodeId, RangeId, Timestamp, chain};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::faults::for_ever;
+use crate::faults::{Fault, Part, for_ever};
 use crate::plan::Plan;
 use crate::trace::Trace;
 
 /// When every run begins.
-const EPOCH: Timestamp = Timestamp(1_700_000_000_000_000);
+pub(crate) const EPOCH: Timestamp = Timestamp(1_700_000_000_000_000);
 /// Simulated time within which a cluster that nothing befalls is ready.
 const READY_MAX: Duration = Duration::from_secs(60);
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
@@ -38,6 +38,11 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 const REAP_PAUSE: Duration = Duration::from_millis(20);
 /// A server that has stopped because of its disk is started again after this.
 const RESTART_PAUSE: Duration = Duration::from_millis(300);
+/// The last bytes of a log, which no planned damage touches.
+const LOG_END_BYTES: u64 = 4_096;
+
+/// The sync of a start that lies, if one is to, is among so many.
+const LYING_SYNC_MAX: u64 = 400;
 
 /// A running process.
 #[derive(Clone)]
@@ -57,6 +62,8 @@ struct Member {
     starts: u64,
     /// Which start is under way.
     starting: Option<u64>,
+    /// Its disk was damaged: it need not start again, and says nothing wrong.
+    condemned: bool,
 }
 
 impl Process {
@@ -67,6 +74,20 @@ impl Process {
     }
 }
 
+/// The last chunk of a snapshot that was sent: its number, sender and receiver.
+#[derive(Clone, Default)]
+struct Snapshots {
+    last: Arc<Mutex<(u64, (NodeId, NodeId))>>,
+    sent: Arc<Notify>,
+}
+
+impl Snapshots {
+    fn saw(&self, number: u64, way: (NodeId, NodeId)) {
+        *self.last.lock() = (number, way);
+        self.sent.notify_waiters();
+    }
+}
+
 /// A cluster, and what is known against it. Nodes are counted from 0.
 pub(crate) struct World {
     pub(crate) plan: Plan,
@@ -74,6 +95,7 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     members: Vec<Mutex<Member>>,
     dice: Mutex<Dice>,
+    snapshots: Snapshots,
     /// Groups of nodes that do not hear each other now, with the number of the cut.
     cuts: Mutex<Vec<(u64, Sides, bool)>>,
     faults: AtomicU64,
@@ -102,19 +124,33 @@ impl World {
                 life: None,
                 starts: 0,
                 starting: None,
+                condemned: false,
             })
         };
         let network = SimulatedNetwork::new(plan.seed);
         let sees = trace.clone();
+        let snapshots = Snapshots::default();
+        let chunks = snapshots.clone();
         network.watch(move |from, to, _, envelope, passage| {
             sees.message(from, to, envelope, passage);
+            if let (Some(Body::Snapshot(chunk)), Passage::Sent) = (&envelope.body, passage) {
+                chunks.saw(chunk.number, (from, to));
+            }
         });
+        if plan
+            .faults
+            .iter()
+            .any(|planned| matches!(planned.fault, Fault::Echo(_)))
+        {
+            network.keep_beginnings();
+        }
         let world = Arc::new(World {
             members: (0..plan.nodes).map(|_| member()).collect(),
             dice: Mutex::new(Dice::new(plan.seed ^ 0x5eed)),
             plan,
             network,
             trace,
+            snapshots,
             cuts: Mutex::default(),
             faults: AtomicU64::new(0),
             violations: Mutex::default(),
@@ -331,7 +367,10 @@ impl World {
             tokio::time::sleep(REAP_PAUSE).await;
             for at in self.all().filter(|at| self.has_failed(*at)) {
                 self.kill(at);
-                self.restart_after(at, RESTART_PAUSE);
+                // Who has read what is damaged is not asked to try again.
+                if !self.is_condemned(at) {
+                    self.restart_after(at, RESTART_PAUSE);
+                }
             }
         }
     }
@@ -366,6 +405,10 @@ impl World {
             member.starts
         };
         self.trace.line(|| format!("node {} starts", id_of(at)));
+        if self.plan.mistakes.lying_sync {
+            let after = self.dice.lock().below(LYING_SYNC_MAX);
+            self.disk(at).lie_once_after(after);
+        }
         let (alive, life) = watch::channel(());
         let opened = self.open(at, starts, life).await;
         let mut member = self.members[at].lock();
@@ -383,6 +426,11 @@ impl World {
                 member.life = Some(alive);
             }
             Err(_) if member.disk.is_powered_off() => {}
+            Err(problem) if member.condemned => {
+                let name = id_of(at);
+                self.trace
+                    .line(|| format!("node {name} refuses: {problem}"));
+            }
             // Whoever runs the server sees to the disk, and starts it again.
             Err(_) if member.disk.has_faults() => {
                 drop(member);
@@ -498,6 +546,7 @@ impl World {
         self.trace.line(|| "all is made whole".to_owned());
         self.cuts.lock().clear();
         self.network.heal();
+        self.network.end_echoes();
         self.network.set_quality(Quality::default());
         for at in self.all() {
             let disk = self.disk(at);
@@ -510,7 +559,91 @@ impl World {
                 self.kill(at);
             }
             self.clock(at).set_offset(0);
+            self.slow_down(at, Duration::ZERO);
+            disk.set_sync_latency(self.plan.settings.sync_latency);
             self.restart(at).await;
+        }
+    }
+
+    /// Nodes of which all is asked.
+    pub(crate) fn sound(&self) -> impl Iterator<Item = usize> + '_ {
+        self.all().filter(|at| !self.is_condemned(*at))
+    }
+
+    /// Whether something is wrong with a node's disk: reading it may fail.
+    pub(crate) fn is_struck(&self, at: usize) -> bool {
+        let disk = self.disk(at);
+        self.is_condemned(at) || disk.has_faults() || disk.is_powered_off()
+    }
+
+    pub(crate) fn is_condemned(&self, at: usize) -> bool {
+        self.members[at].lock().condemned
+    }
+
+    /// Counts a node's disk as damaged, if no other one's is: a majority of the copies of each byte
+    /// is to stay.
+    pub(crate) fn condemn(&self, at: usize) -> bool {
+        let is_first = self.sound().count() == self.len();
+        if is_first {
+            self.members[at].lock().condemned = true;
+        }
+        is_first
+    }
+
+    /// Flips bits of a node that does not run, in one of the files of a part.
+    pub(crate) fn flip_bits(&self, at: usize, part: Part, bits: u64) {
+        let disk = self.disk(at);
+        let dir = PathBuf::from(format!("/node{}", id_of(at))).join(part.folder());
+        let Ok(names) = disk.list(&dir) else { return };
+        let last = names.last().cloned();
+        let used = |name: String| {
+            let path = dir.join(&name);
+            let data = disk.read_whole(&path).ok()?;
+            let used = data.iter().rposition(|byte| *byte != 0)? as u64;
+            // Damage at the very end of a log is a torn write by all that can be seen.
+            let is_end = part == Part::Log && Some(name) == last;
+            let used = if is_end {
+                used.saturating_sub(LOG_END_BYTES)
+            } else {
+                used
+            };
+            (used > 0).then_some((path, used))
+        };
+        let files: Vec<_> = names.into_iter().filter_map(used).collect();
+        let mut dice = self.dice.lock();
+        let chosen = dice.below(files.len() as u64) as usize;
+        let Some((path, used)) = files.get(chosen) else {
+            return;
+        };
+        for _ in 0..bits {
+            let (offset, bit) = (dice.below(*used), dice.below(8) as u8);
+            // A file that is there has those bytes.
+            let _ = disk.flip_bit(path, offset, bit);
+        }
+    }
+
+    /// A node takes so much longer for all that it does.
+    pub(crate) fn slow_down(&self, at: usize, by: Duration) {
+        self.network.slow_down(id_of(at), by);
+        let usual = self.plan.settings.sync_latency;
+        self.disk(at).set_sync_latency(usual + by);
+    }
+
+    /// Waits for a snapshot of which so many chunks were sent. Answers its sender and receiver.
+    pub(crate) async fn snapshot_seen(
+        &self,
+        chunks: u64,
+        within: Duration,
+    ) -> Option<(usize, usize)> {
+        let deadline = Instant::now() + within;
+        loop {
+            let sent = self.snapshots.sent.notified();
+            tokio::time::timeout_at(deadline, sent).await.ok()?;
+            let (number, (from, to)) = *self.snapshots.last.lock();
+            if number >= chunks {
+                let at = |node: NodeId| usize::try_from(node.0 - 1).unwrap_or_default();
+                return Some((at(from), at(to)));
+            }
         }
     }
 

@@ -37,7 +37,7 @@ const NODES: std::ops::RangeInclusive<usize> = 3..=7;
 
 Scenarios: all (of which each seed takes some), calm, network, crashes, disks, clocks.
 Work: registers (a strong keyspace), mixed (both planes on the same keys), siblings (an eventual
-keyspace); all of them, or some, as the seed has it.
+keyspace), transactions, sessions, watches, locks; some of them, as the seed has it.
 
 The same seed plays the same course: what fails is made smaller, and the command that replays it is
 printed. docs/SIMULATION.md tells how to chase a seed.
@@ -147,6 +147,7 @@ impl SimulateArgs {
                 eventual: planted.eventual,
                 gateway: planted.gateway,
                 lying_syncs: !planted.acknowledged_early.is_zero(),
+                lying_sync: planted.lying_sync,
             };
             return Options {
                 mistakes,

@@ -39,6 +39,8 @@ pub const BAD: Quality = Quality {
     slow_per_mille: 20,
     slow_max_micros: 150_000,
     doubled_per_mille: 0,
+    late_per_mille: 0,
+    late_max: Duration::ZERO,
 };
 
 /// What kind of cluster.

@@ -1,6 +1,6 @@
 //! The simulated transport: nodes of one process, seeded delays, cuts, and losses.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -19,6 +19,10 @@ type Lane = (NodeId, NodeId, Class);
 /// Bounds of the delay of one message.
 const DELAY_MIN_MICROSECONDS: u64 = 50;
 const DELAY_MAX_MICROSECONDS: u64 = 2_000;
+/// What a process is sent in so long a beginning is kept for [`SimulatedNetwork::echo`].
+const HEARD_TIME: Duration = Duration::from_millis(1_500);
+/// Of a thousand of those messages, how many come once more.
+const ECHOED_PER_MILLE: u64 = 300;
 
 /// How bad the links are, beside what is cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +35,11 @@ pub struct Quality {
     pub slow_max_micros: u64,
     /// Of a thousand messages, how many come a second time, after such as were sent later.
     pub doubled_per_mille: u64,
+    /// Of a thousand messages, how many come a second time much later, whichever process there is
+    /// then.
+    pub late_per_mille: u64,
+    /// How much later at the most.
+    pub late_max: Duration,
 }
 
 /// What became of a message.
@@ -42,6 +51,8 @@ pub enum Passage {
     Lost,
     /// It has come.
     Delivered,
+    /// It has come once more, much later.
+    Again,
 }
 
 type Sees = dyn Fn(NodeId, NodeId, Class, &Envelope, Passage) + Send + Sync;
@@ -71,9 +82,41 @@ struct State {
     losses: HashMap<Lane, u64>,
     /// Nodes that neither send nor receive until then.
     paused_until: HashMap<NodeId, Instant>,
+    /// Nodes that take up to so many microseconds more for each message that they send or get.
+    slow: BTreeMap<NodeId, u64>,
     last_number: u64,
     delivered: u64,
     watcher: Watcher,
+    keeps_beginnings: bool,
+    /// What nodes were sent since their processes began.
+    heard: BTreeMap<NodeId, Heard>,
+    /// Copies of messages of an earlier age come no more.
+    age: u64,
+}
+
+/// What one process was sent in its beginning.
+struct Heard {
+    since: Instant,
+    messages: Vec<(Duration, NodeId, Class, Envelope)>,
+    /// The next process is sent it once more.
+    comes_again: bool,
+}
+
+impl Heard {
+    fn new() -> Heard {
+        Heard {
+            since: Instant::now(),
+            messages: Vec::new(),
+            comes_again: false,
+        }
+    }
+
+    fn take(&mut self, (from, _, class): Lane, envelope: &Envelope) {
+        let after = self.since.elapsed();
+        if after < HEARD_TIME {
+            self.messages.push((after, from, class, envelope.clone()));
+        }
+    }
 }
 
 impl State {
@@ -110,6 +153,7 @@ impl SimulatedNetwork {
 
     /// The transport of one node.
     pub fn link(&self, node: NodeId) -> Arc<Link> {
+        self.begin_hearing(node);
         Arc::new(Link {
             node,
             network: self.clone(),
@@ -127,6 +171,79 @@ impl SimulatedNetwork {
         state
             .queues
             .retain(|(from, to, _), _| *from != node && *to != node);
+    }
+
+    /// Keeps from now on what processes are sent in their beginnings, for
+    /// [`SimulatedNetwork::echo`].
+    pub fn keep_beginnings(&self) {
+        self.state.lock().keeps_beginnings = true;
+    }
+
+    /// Much of what a node's process was sent in its beginning comes once more to its next one, as
+    /// long after that one's start: late copies from the life before.
+    pub fn echo(&self, node: NodeId) {
+        if let Some(heard) = self.state.lock().heard.get_mut(&node) {
+            heard.comes_again = true;
+        }
+    }
+
+    /// Nothing that was sent before now comes once more.
+    pub fn end_echoes(&self) {
+        let mut state = self.state.lock();
+        state.heard.clear();
+        state.age += 1;
+    }
+
+    /// A node's process begins: what it is sent is kept, and what the one before was sent comes
+    /// again if that is to be.
+    fn begin_hearing(&self, node: NodeId) {
+        let mut state = self.state.lock();
+        if !state.keeps_beginnings {
+            return;
+        }
+        let before = state.heard.insert(node, Heard::new());
+        let heard = before.filter(|heard| heard.comes_again);
+        let messages = heard.map_or(Vec::new(), |heard| heard.messages);
+        let mut echoed = messages;
+        echoed.retain(|_| state.chance(ECHOED_PER_MILLE));
+        drop(state);
+        for (after, from, class, envelope) in echoed {
+            self.again((from, node, class), envelope, after);
+        }
+    }
+
+    /// Has a message come once more, so much later.
+    fn again(&self, lane: Lane, envelope: Envelope, later: Duration) {
+        let network = self.clone();
+        let age = self.state.lock().age;
+        tokio::spawn(async move {
+            tokio::time::sleep(later).await;
+            let (from, to, _) = lane;
+            let handler = {
+                let mut state = network.state.lock();
+                if state.age != age || state.cut.contains(&(from, to)) {
+                    return;
+                }
+                state.delivered += 1;
+                state.handlers.get(&to).and_then(Weak::upgrade)
+            };
+            network.show(lane, &envelope, Passage::Again);
+            if let Some(handler) = handler {
+                handler.receive(from, vec![envelope]);
+            }
+        });
+    }
+
+    /// How much later a message that is sent now comes once more, if it does.
+    fn comes_again(&self) -> Option<Duration> {
+        let mut state = self.state.lock();
+        let Quality {
+            late_per_mille,
+            late_max,
+            ..
+        } = state.quality;
+        let is_late = state.chance(late_per_mille);
+        is_late.then(|| Duration::from_micros(state.below(late_max.as_micros() as u64)))
     }
 
     fn crashes(&self, node: NodeId) -> u64 {
@@ -158,6 +275,16 @@ impl SimulatedNetwork {
     pub fn pause(&self, node: NodeId, time: Duration) {
         let until = Instant::now() + time;
         self.state.lock().paused_until.insert(node, until);
+    }
+
+    /// A node takes up to so much more for each message that it sends or gets; zero: it is quick
+    /// again.
+    pub fn slow_down(&self, node: NodeId, by: Duration) {
+        let mut state = self.state.lock();
+        match by.as_micros() as u64 {
+            0 => state.slow.remove(&node),
+            micros => state.slow.insert(node, micros),
+        };
     }
 
     /// Has a node see its connections to another one break: whoever waits there for an answer hears
@@ -235,6 +362,11 @@ impl SimulatedNetwork {
         if state.chance(quality.slow_per_mille) {
             extra += state.below(quality.slow_max_micros);
         }
+        for node in [from, to] {
+            if let Some(by) = state.slow.get(&node).copied() {
+                extra += state.below(by);
+            }
+        }
         let paused = [from, to].map(|node| state.paused_until.get(&node).copied());
         let begin = paused
             .into_iter()
@@ -286,6 +418,9 @@ impl SimulatedNetwork {
             return;
         }
         state.delivered += 1;
+        if let Some(heard) = state.heard.get_mut(&to) {
+            heard.take((from, to, class), &envelope);
+        }
         let handler = state.handlers.get(&to).and_then(Weak::upgrade);
         drop(state);
         self.show((from, to, class), &envelope, Passage::Delivered);
@@ -343,6 +478,10 @@ impl PeerTransport for Link {
         let from = self.node;
         if self.life != self.network.crashes(from) {
             return Ok(());
+        }
+        if let Some(later) = self.network.comes_again() {
+            self.network
+                .again((from, to, class), envelope.clone(), later);
         }
         let again = self.network.doubles().then(|| envelope.clone());
         for envelope in std::iter::once(envelope).chain(again) {

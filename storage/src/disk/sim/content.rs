@@ -103,6 +103,13 @@ impl Content {
         }
     }
 
+    /// Forgets that anything was unsynced: no later sync makes it durable, though it is seen until
+    /// the power goes. Lengths stay: they are the file system's, and in its journal.
+    pub(super) fn lose_unsynced(&mut self) {
+        self.unsynced.clear();
+        self.durable.resize(self.live.len(), 0);
+    }
+
     /// Flips a bit in what is seen and in what is durable.
     pub(super) fn flip_bit(&mut self, offset: usize, bit: u8) {
         for bytes in [&mut self.live, &mut self.durable] {

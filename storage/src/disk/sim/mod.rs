@@ -110,12 +110,23 @@ struct State {
     locks: BTreeSet<PathBuf>,
     faults: Vec<Fault>,
     lies_about_sync: bool,
+    /// So many syncs of files say the truth until one lies.
+    lie_after: Option<u64>,
+    misdirection: Option<Misdirection>,
     /// What a power cut leaves, whatever was synced since.
     held: Option<Held>,
     sync_latency: Duration,
     elapsed: Duration,
     counts: SimCounts,
     digest: u64,
+}
+
+/// A write that is to go to another place.
+#[derive(Clone, Debug)]
+struct Misdirection {
+    path_contains: String,
+    after: u64,
+    sectors: u64,
 }
 
 /// Folders and files as they were seen at one moment.
@@ -217,12 +228,19 @@ impl SimDisk {
         let mut state = self.shared.lock();
         state.faults.clear();
         state.operations_until_cut = None;
+        state.misdirection = None;
     }
 
     /// From now on syncs succeed without making anything durable, or do their
     /// duty again. The negative control of every durability test.
     pub fn lie_about_sync(&self, lie: bool) {
         self.shared.lock().lies_about_sync = lie;
+    }
+
+    /// The sync of a file that comes after so many more succeeds and makes nothing durable; nor does
+    /// any later one, as where a system takes pages for clean whose writing failed.
+    pub fn lie_once_after(&self, syncs: u64) {
+        self.shared.lock().lie_after = Some(syncs);
     }
 
     /// Up to now the disk keeps everything; what comes is in its cache alone, whatever its syncs
@@ -237,6 +255,21 @@ impl SimDisk {
         held.folders.values_mut().for_each(Folder::sync);
         held.files.values_mut().for_each(Content::sync);
         state.held = Some(held);
+    }
+
+    /// Of files whose path contains this, the write that comes after so many more goes so many
+    /// sectors further on than it should; nobody is told.
+    pub fn misdirect_after(&self, path_contains: &str, writes: u64, sectors: u64) {
+        self.shared.lock().misdirection = Some(Misdirection {
+            path_contains: path_contains.to_owned(),
+            after: writes,
+            sectors,
+        });
+    }
+
+    /// Whether a write that is to go to another place has not come yet.
+    pub fn misdirection_is_due(&self) -> bool {
+        self.shared.lock().misdirection.is_some()
     }
 
     /// How long a file's sync takes a worker, slept on tokio's clock.
@@ -339,6 +372,37 @@ impl State {
         let name = names.iter().find(|(_, number)| **number == file.number);
         let path = name.map_or_else(|| file.path.clone(), |(name, _)| dir.join(name));
         self.strike(operation, &path)
+    }
+
+    /// Counts a sync of a file; answers whether it is the one that lies.
+    fn loses_a_sync(&mut self) -> bool {
+        match self.lie_after {
+            Some(0) => self.lie_after.take().is_some(),
+            Some(left) => {
+                self.lie_after = Some(left - 1);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Where a write goes that should go to `start`.
+    fn place_of(&mut self, path: &Path, start: usize) -> usize {
+        let is_there = |m: &&mut Misdirection| path.to_string_lossy().contains(&m.path_contains);
+        match self.misdirection.as_mut().filter(is_there) {
+            Some(Misdirection {
+                after: 0, sectors, ..
+            }) => {
+                let further = usize::try_from(*sectors).unwrap_or(1) * SECTOR_BYTES;
+                self.misdirection = None;
+                start + further
+            }
+            Some(misdirection) => {
+                misdirection.after -= 1;
+                start
+            }
+            None => start,
+        }
     }
 
     fn folder(&mut self, dir: &Path) -> io::Result<&mut Folder> {
@@ -539,6 +603,7 @@ impl DiskFile for SimFile {
         let (place, sum) = (self.number << 40 ^ offset, crc32fast::hash(data));
         state.digest(place);
         state.digest(u64::from(sum));
+        let start = state.place_of(&self.path, start);
         state.content(self.number)?.write(start, data);
         spent
     }
@@ -557,9 +622,12 @@ impl DiskFile for SimFile {
         state.strike_file(Operation::Sync, self)?;
         state.spend_operation()?;
         let lies = state.lies_about_sync;
+        let loses = state.loses_a_sync();
         let content = state.content(self.number)?;
-        if !lies {
-            content.sync();
+        match (loses, lies) {
+            (true, _) => content.lose_unsynced(),
+            (false, true) => {}
+            (false, false) => content.sync(),
         }
         state.counts.syncs += 1;
         let latency = state.sync_latency;
