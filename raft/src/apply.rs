@@ -495,7 +495,9 @@ impl RaftStateMachine<Consensus> for RangeMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        self.freeze();
+        if !self.faults.purge_before_flush {
+            self.freeze();
+        }
         let meta = self.meta_at(self.applied.as_ref().map(position));
         Builder {
             table: self.shared.table.clone(),

@@ -138,6 +138,24 @@ impl Group {
         self.range
     }
 
+    /// Checks what must always hold of what the log has come to here.
+    ///
+    /// # Errors
+    /// The rule that is broken, in words.
+    #[doc(hidden)]
+    pub fn validate(&self) -> Result<(), String> {
+        self.shared.machine.lock().validate()
+    }
+
+    /// The term in which this replica believes to lead, if it does.
+    #[doc(hidden)]
+    pub fn leads_in(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leads = metrics.current_leader == Some(self.node.0);
+        leads.then_some(metrics.current_term)
+    }
+
     /// Whether this replica believes to lead. It may be wrong: reads and writes find out.
     pub fn is_leader(&self) -> bool {
         self.leader() == Some(self.node)

@@ -112,6 +112,10 @@ impl Tape {
     /// What is wrong with the recording.
     pub(crate) fn judge(&self) -> Vec<String> {
         let lines = self.events.lock().lines.clone();
+        // Fewer clients than kinds of work: some have none.
+        if lines.is_empty() {
+            return Vec::new();
+        }
         let looks = std::cell::Cell::new(0_u64);
         let expired = || {
             looks.set(looks.get() + 1);

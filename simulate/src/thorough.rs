@@ -14,7 +14,7 @@ use crate::world::{Shared, World};
 const TAIL_ENTRIES: u64 = 64;
 const TAIL_BYTES: u64 = 1 << 20;
 
-/// A place in a range's history.
+/// A place, or a term, in a range's history.
 type Place = (RangeId, u64);
 
 /// What has been seen so far, of any replica at any time.
@@ -22,6 +22,8 @@ type Place = (RangeId, u64);
 pub(crate) struct Inspector {
     /// Of each entry that was applied last somewhere: the hash of the state.
     states: BTreeMap<Place, [u8; 16]>,
+    /// Of each term: who leads in it.
+    leaders: BTreeMap<Place, usize>,
     /// Of each entry by its place and term: what it says, and the term of the one before.
     entries: BTreeMap<(Place, u64), (u32, Option<u64>)>,
 }
@@ -35,7 +37,9 @@ impl Inspector {
                     continue;
                 };
                 let wrong = |what: String| format!("range {}, node {}: {what}", range.0, at + 1);
+                group.validate().map_err(wrong)?;
                 self.state(range, &group).map_err(wrong)?;
+                self.leader(range, at, &group).map_err(wrong)?;
                 self.log(world, at, range).map_err(wrong)?;
                 eventual(world, at, range).map_err(wrong)?;
             }
@@ -55,6 +59,17 @@ impl Inspector {
             _ => Err(format!(
                 "another state at entry {index} than was seen before"
             )),
+        }
+    }
+
+    /// One leader a term.
+    fn leader(&mut self, range: RangeId, at: usize, group: &Group) -> Result<(), String> {
+        let Some(term) = group.leads_in() else {
+            return Ok(());
+        };
+        match *self.leaders.entry((range, term)).or_insert(at) {
+            known if known == at => Ok(()),
+            other => Err(format!("leads in term {term}, as node {} does", other + 1)),
         }
     }
 
