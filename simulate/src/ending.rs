@@ -46,7 +46,11 @@ async fn serves(world: &World, at: usize, work: Work, deadline: Instant) -> Resu
         | Work::Transactions
         | Work::Sessions
         | Work::Watches
-        | Work::Locks => Level::Linearizable,
+        | Work::Locks
+        | Work::Fences
+        | Work::Sets
+        | Work::Batches
+        | Work::Expiring => Level::Linearizable,
         Work::Siblings => Level::Eventual {
             copies: quorate_proto::v1::Copies::Quorum,
             strict: true,

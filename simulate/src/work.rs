@@ -1,8 +1,12 @@
 //! What clients do, and which model the recording is held against. Values are unique in a run; keys
 //! are used for a while and then left for new ones, so that each key's history stays short.
 
+mod batches;
+mod expiring;
+mod fences;
 mod locks;
 mod sessions;
+mod sets;
 mod transactions;
 mod watching;
 
@@ -18,6 +22,7 @@ use quorate_raft::seam::Clock;
 use quorate_storage::disk::sim::Dice;
 use serde_json::{Value as Json, json};
 
+use self::expiring::Last;
 use self::locks::read_list;
 use self::sessions::BEGIN;
 use self::watching::Watches;
@@ -50,11 +55,19 @@ pub enum Work {
     Watches,
     /// A lock that goes with its holder's lease, around a list: nothing that was added is lost.
     Locks,
+    /// Eventual writes at a quorum, each of a new key, and fenced reads: each linearizable.
+    Fences,
+    /// Elements that are added, and scans that find them all.
+    Sets,
+    /// Batches of gets and puts, each in one step.
+    Batches,
+    /// Values that expire, and what replaces them, which stays.
+    Expiring,
 }
 
 impl Work {
     /// All of them.
-    pub const ALL: [Work; 7] = [
+    pub const ALL: [Work; 11] = [
         Work::Registers,
         Work::Mixed,
         Work::Siblings,
@@ -62,6 +75,10 @@ impl Work {
         Work::Sessions,
         Work::Watches,
         Work::Locks,
+        Work::Fences,
+        Work::Sets,
+        Work::Batches,
+        Work::Expiring,
     ];
 
     /// The work of a name.
@@ -85,6 +102,10 @@ impl Work {
             Work::Sessions => "sessions",
             Work::Watches => "watches",
             Work::Locks => "locks",
+            Work::Fences => "fences",
+            Work::Sets => "sets",
+            Work::Batches => "batches",
+            Work::Expiring => "expiring",
         }
     }
 
@@ -95,25 +116,28 @@ impl Work {
     pub(crate) const fn mode(self) -> &'static str {
         match self {
             Work::Registers | Work::Transactions | Work::Watches | Work::Locks => "strong",
-            Work::Mixed | Work::Sessions => "mixed",
+            Work::Sets | Work::Batches | Work::Expiring => "strong",
+            Work::Mixed | Work::Sessions | Work::Fences => "mixed",
             Work::Siblings => "eventual",
         }
     }
 
     pub(crate) fn model(self) -> (Model, Options) {
         let model = match self {
-            Work::Registers => Model::CasRegister,
+            Work::Registers | Work::Fences => Model::CasRegister,
             Work::Mixed => Model::Mixed,
             Work::Siblings => Model::Causal,
             Work::Transactions => Model::ListAppend,
-            Work::Sessions => Model::Sessions,
+            Work::Sessions | Work::Expiring => Model::Sessions,
             Work::Watches => Model::Watch,
-            Work::Locks => Model::SetFull,
+            Work::Locks | Work::Sets => Model::SetFull,
+            Work::Batches => Model::RwRegister,
         };
         let options = Options {
-            independent: self == Work::Registers,
-            closed: self == Work::Transactions,
-            consistency: (self == Work::Locks).then(|| "linearizable".to_owned()),
+            independent: matches!(self, Work::Registers | Work::Fences),
+            closed: matches!(self, Work::Transactions | Work::Batches),
+            consistency: (matches!(self, Work::Locks | Work::Sets))
+                .then(|| "linearizable".to_owned()),
             ..Options::default()
         };
         (model, options)
@@ -130,6 +154,11 @@ struct Keys {
 impl Keys {
     fn value(&self) -> i64 {
         self.last_value.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The value that was given out last.
+    fn newest(&self) -> i64 {
+        self.last_value.load(Ordering::Relaxed)
     }
 
     /// A key that is in use now.
@@ -166,6 +195,8 @@ struct Client {
     seen: BTreeMap<i64, Seen>,
     /// Of its session.
     token: Bytes,
+    /// Of keys of its own whose values may expire.
+    lasts: BTreeMap<i64, Last>,
 }
 
 impl Workers {
@@ -183,6 +214,7 @@ impl Workers {
                 sequence: 0,
                 seen: BTreeMap::new(),
                 token: Bytes::from_static(BEGIN),
+                lasts: BTreeMap::new(),
             };
             let stop = stop.clone();
             match tape.work() == Work::Watches && client.watches() {
@@ -221,7 +253,9 @@ impl Workers {
                     read_list(parts, client, at, FINAL_WITHIN).await;
                 }
             }
+            Work::Sets => sets::finish(parts, first).await,
             Work::Registers | Work::Mixed | Work::Transactions | Work::Sessions => {}
+            Work::Fences | Work::Batches | Work::Expiring => {}
         }
     }
 
@@ -272,6 +306,10 @@ impl Client {
                 Work::Sessions => self.session().await,
                 Work::Watches => self.change(key).await,
                 Work::Locks => self.lock().await,
+                Work::Fences => self.fence().await,
+                Work::Sets => self.element().await,
+                Work::Batches => self.batch().await,
+                Work::Expiring => self.expiring().await,
             }
         }
     }
@@ -354,7 +392,7 @@ impl Client {
         let (at, within) = (self.node(), self.within());
         let call = self.call(f, key, Json::Null);
         let read = self.world.read(at, self.place(key), level, within).await;
-        let registers = self.tape.work() == Work::Registers;
+        let registers = matches!(self.tape.work(), Work::Registers | Work::Fences);
         let (end, shown) = told(&read, |seen| match registers {
             true => json!(seen.values.first()),
             false => json!(seen.values),
@@ -412,6 +450,10 @@ impl Client {
     /// Ends a call. A client that does not know how its call ended is another one from then on.
     fn end(&mut self, call: &Call, end: End, value: &Json) {
         self.tape.end(call, end, value);
+        self.renew_after(end);
+    }
+
+    fn renew_after(&mut self, end: End) {
         if end == End::Unknown {
             self.number += PROCESSES_STEP;
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_proto::internal::Envelope;
+use quorate_proto::internal::envelope::Body;
 use quorate_types::NodeId;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -33,7 +34,8 @@ pub struct Quality {
     pub slow_per_mille: u64,
     /// For how long at the most.
     pub slow_max_micros: u64,
-    /// Of a thousand messages, how many come a second time, after such as were sent later.
+    /// Of a thousand messages, how many come a second time, after such as were sent later. Here and
+    /// below a client's request that is handed on comes once, as all do on real connections.
     pub doubled_per_mille: u64,
     /// Of a thousand messages, how many come a second time much later, whichever process there is
     /// then.
@@ -102,6 +104,12 @@ struct Heard {
     comes_again: bool,
 }
 
+/// Whether a message comes at most once, as all do on real connections: a client's request that is
+/// handed on. The word that it was refused is only true if it does not come again.
+fn comes_once(envelope: &Envelope) -> bool {
+    matches!(envelope.body, Some(Body::Forward(_)))
+}
+
 impl Heard {
     fn new() -> Heard {
         Heard {
@@ -113,7 +121,7 @@ impl Heard {
 
     fn take(&mut self, (from, _, class): Lane, envelope: &Envelope) {
         let after = self.since.elapsed();
-        if after < HEARD_TIME {
+        if after < HEARD_TIME && !comes_once(envelope) {
             self.messages.push((after, from, class, envelope.clone()));
         }
     }
@@ -479,11 +487,13 @@ impl PeerTransport for Link {
         if self.life != self.network.crashes(from) {
             return Ok(());
         }
-        if let Some(later) = self.network.comes_again() {
+        let is_repeatable = !comes_once(&envelope);
+        if let Some(later) = self.network.comes_again().filter(|_| is_repeatable) {
             self.network
                 .again((from, to, class), envelope.clone(), later);
         }
-        let again = self.network.doubles().then(|| envelope.clone());
+        let doubles = self.network.doubles() && is_repeatable;
+        let again = doubles.then(|| envelope.clone());
         for envelope in std::iter::once(envelope).chain(again) {
             self.network.dispatch((from, to, class), envelope);
         }

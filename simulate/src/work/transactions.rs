@@ -38,7 +38,7 @@ fn list(value: &[u8]) -> Vec<i64> {
     serde_json::from_slice(value).unwrap_or_else(|_| vec![i64::MIN])
 }
 
-fn operation(kind: Kind) -> v1::Operation {
+pub(super) fn operation(kind: Kind) -> v1::Operation {
     v1::Operation {
         operation: Some(kind),
     }
