@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_proto::internal::Envelope;
+use quorate_proto::internal::{Envelope, envelope::Body};
 use quorate_types::NodeId;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -94,6 +94,13 @@ struct State {
     age: u64,
 }
 
+/// Whether a message may come to a process that started after it was sent. A request of a client
+/// that was sent on may not: a write of the eventual plane has a name with its coordinator alone,
+/// and the next process would make it again. It is the connection that keeps it from that one.
+fn may_come_late(envelope: &Envelope) -> bool {
+    !matches!(envelope.body, Some(Body::Forward(_) | Body::Etcd(_)))
+}
+
 /// What one process was sent in its beginning.
 struct Heard {
     since: Instant,
@@ -113,7 +120,7 @@ impl Heard {
 
     fn take(&mut self, (from, _, class): Lane, envelope: &Envelope) {
         let after = self.since.elapsed();
-        if after < HEARD_TIME {
+        if after < HEARD_TIME && may_come_late(envelope) {
             self.messages.push((after, from, class, envelope.clone()));
         }
     }
@@ -479,7 +486,11 @@ impl PeerTransport for Link {
         if self.life != self.network.crashes(from) {
             return Ok(());
         }
-        if let Some(later) = self.network.comes_again() {
+        if let Some(later) = self
+            .network
+            .comes_again()
+            .filter(|_| may_come_late(&envelope))
+        {
             self.network
                 .again((from, to, class), envelope.clone(), later);
         }
