@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quorate_proto::internal::Envelope;
-use quorate_proto::internal::envelope::Body;
+use quorate_proto::internal::{Envelope, envelope::Body};
 use quorate_types::NodeId;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -35,7 +34,7 @@ pub struct Quality {
     /// For how long at the most.
     pub slow_max_micros: u64,
     /// Of a thousand messages, how many come a second time, after such as were sent later. Here and
-    /// below a client's request that is handed on comes once, as all do on real connections.
+    /// below a client's request that was sent on comes once.
     pub doubled_per_mille: u64,
     /// Of a thousand messages, how many come a second time much later, whichever process there is
     /// then.
@@ -96,18 +95,20 @@ struct State {
     age: u64,
 }
 
+/// Whether a message may come a second time. A request of a client that was sent on may not: a write
+/// of the eventual plane has a name with its coordinator alone, and the next process would make it
+/// again; and that a request was refused is only true if it does not come again. It is the connection
+/// that keeps both from happening.
+fn may_come_twice(envelope: &Envelope) -> bool {
+    !matches!(envelope.body, Some(Body::Forward(_) | Body::Etcd(_)))
+}
+
 /// What one process was sent in its beginning.
 struct Heard {
     since: Instant,
     messages: Vec<(Duration, NodeId, Class, Envelope)>,
     /// The next process is sent it once more.
     comes_again: bool,
-}
-
-/// Whether a message comes at most once, as all do on real connections: a client's request that is
-/// handed on. The word that it was refused is only true if it does not come again.
-fn comes_once(envelope: &Envelope) -> bool {
-    matches!(envelope.body, Some(Body::Forward(_)))
 }
 
 impl Heard {
@@ -121,7 +122,7 @@ impl Heard {
 
     fn take(&mut self, (from, _, class): Lane, envelope: &Envelope) {
         let after = self.since.elapsed();
-        if after < HEARD_TIME && !comes_once(envelope) {
+        if after < HEARD_TIME && may_come_twice(envelope) {
             self.messages.push((after, from, class, envelope.clone()));
         }
     }
@@ -426,15 +427,20 @@ impl SimulatedNetwork {
             return;
         }
         state.delivered += 1;
-        if let Some(heard) = state.heard.get_mut(&to) {
+        let handler = state.handlers.get(&to).and_then(Weak::upgrade);
+        // A copy is one of what has come: what was lost does not come after what was sent later.
+        if let Some(heard) = state.heard.get_mut(&to).filter(|_| handler.is_some()) {
             heard.take((from, to, class), &envelope);
         }
-        let handler = state.handlers.get(&to).and_then(Weak::upgrade);
         drop(state);
         self.show((from, to, class), &envelope, Passage::Delivered);
-        if let Some(handler) = handler {
-            handler.receive(from, vec![envelope]);
+        let Some(handler) = handler else { return };
+        if let Some(later) = self.comes_again()
+            && may_come_twice(&envelope)
+        {
+            self.again((from, to, class), envelope.clone(), later);
         }
+        handler.receive(from, vec![envelope]);
     }
 }
 
@@ -487,12 +493,7 @@ impl PeerTransport for Link {
         if self.life != self.network.crashes(from) {
             return Ok(());
         }
-        let is_repeatable = !comes_once(&envelope);
-        if let Some(later) = self.network.comes_again().filter(|_| is_repeatable) {
-            self.network
-                .again((from, to, class), envelope.clone(), later);
-        }
-        let doubles = self.network.doubles() && is_repeatable;
+        let doubles = self.network.doubles() && may_come_twice(&envelope);
         let again = doubles.then(|| envelope.clone());
         for envelope in std::iter::once(envelope).chain(again) {
             self.network.dispatch((from, to, class), envelope);
