@@ -6,10 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_gateway::Context;
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
-use quorate_types::Effect;
+use quorate_types::{Effect, chain};
 use tokio::time::Instant;
 
-use crate::world::World;
+use crate::trace::What;
+use crate::world::{World, id_of};
 
 /// At which level something is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +108,47 @@ pub(crate) fn number(value: &[u8]) -> i64 {
     text.parse().unwrap_or(i64::MIN)
 }
 
+/// Whom a request asks, and at which level.
+fn asked(at: usize, request: &Request) -> String {
+    let consistency = match request {
+        Request::Get(get) => &get.consistency,
+        Request::Put(put) => &put.consistency,
+        Request::Delete(delete) => &delete.consistency,
+        Request::CompareAndSet(set) => &set.consistency,
+        _ => &None,
+    };
+    let consistency = consistency.clone().unwrap_or_default();
+    let rungs: Vec<String> = consistency.rungs.iter().map(level_told).collect();
+    let fence = if consistency.fence { ", fenced" } else { "" };
+    format!("at n{}, {}{fence}", id_of(at), rungs.join(" > "))
+}
+
+/// A level in the words of the command line.
+pub(crate) fn level_told(rung: &v1::Rung) -> String {
+    let level = match rung.level() {
+        v1::Level::Eventual => {
+            let copies = match rung.copies() {
+                v1::Copies::Quorum => "quorum".to_owned(),
+                v1::Copies::LocalQuorum => "local_quorum".to_owned(),
+                v1::Copies::All => "all".to_owned(),
+                v1::Copies::Count => rung.copies_count.to_string(),
+                v1::Copies::One | v1::Copies::Unspecified => "one".to_owned(),
+            };
+            let strict = if rung.strict { ",strict" } else { "" };
+            format!("eventual:{copies}{strict}")
+        }
+        v1::Level::Linearizable => "linearizable".to_owned(),
+        v1::Level::Bounded => format!("bounded:{}ms", rung.staleness_max_ms),
+        v1::Level::Session => "session".to_owned(),
+        v1::Level::Stale => "stale".to_owned(),
+        v1::Level::Unspecified => "the keyspace's level".to_owned(),
+    };
+    match rung.budget_ms {
+        0 => level,
+        budget => format!("{level}@{budget}ms"),
+    }
+}
+
 impl World {
     /// Has a node serve a request.
     pub(crate) async fn ask(
@@ -115,8 +157,11 @@ impl World {
         within: Duration,
         request: Request,
     ) -> Asked<Response> {
+        self.trace.keep(|| What::Asked(asked(at, &request)));
         let Some(mut process) = self.process(at) else {
             // Nobody listens there.
+            self.trace
+                .keep(|| What::Answered("(its process does not run)".to_owned()));
             return Asked::Refused;
         };
         let now = Instant::now();
@@ -125,12 +170,21 @@ impl World {
             .serve(request, Context::new(now, now + within));
         tokio::select! {
             biased;
-            served = served => match served {
-                Ok(response) => Asked::Done(response),
-                Err(error) if error.effect() == Effect::None => Asked::Refused,
-                Err(_) => Asked::Unknown,
+            served = served => {
+                self.trace.keep(|| What::Answered(match &served {
+                    Ok(_) => String::new(),
+                    Err(error) => format!("({})", chain(error)),
+                }));
+                match served {
+                    Ok(response) => Asked::Done(response),
+                    Err(error) if error.effect() == Effect::None => Asked::Refused,
+                    Err(_) => Asked::Unknown,
+                }
             },
-            _ = process.life.changed() => Asked::Unknown,
+            _ = process.life.changed() => {
+                self.trace.keep(|| What::Answered("(its process ended)".to_owned()));
+                Asked::Unknown
+            }
         }
     }
 

@@ -77,7 +77,7 @@ async fn serves(world: &World, at: usize, work: Work, deadline: Instant) -> Resu
 
 impl World {
     /// Whether all replicas hold the same and have nothing left to do.
-    fn rest(&self) -> Result<(), String> {
+    pub(crate) fn rest(&self) -> Result<(), String> {
         let damaged = self.sound().count() < self.len();
         for at in self.sound() {
             let process = self.process(at);

@@ -9,7 +9,7 @@ use quorate_jepsen::history::operations;
 use quorate_jepsen::{Budget, Verdict, check};
 use serde_json::{Value as Json, json};
 
-use crate::trace::Trace;
+use crate::trace::{CallLine, Trace};
 use crate::work::Work;
 
 /// Memory of one check, bytes.
@@ -27,6 +27,27 @@ pub(crate) enum End {
     Fail,
     /// Nobody knows.
     Unknown,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// What.
+    pub text: String,
+    /// Of which key, with its keyspace before it: `mixed/key-3`.
+    pub key: Option<String>,
+    /// The calls that show it.
+    pub steps: Vec<String>,
+}
+
+impl Found {
+    /// Something that is of no key.
+    pub(crate) fn other(text: String) -> Found {
+        Found {
+            text,
+            ..Found::default()
+        }
+    }
 }
 
 /// What a client is about to do.
@@ -89,11 +110,19 @@ impl Tape {
     fn event(&self, call: &Call, kind: &str, value: &Json) {
         let Call { client, f, key, .. } = call;
         let work = self.work.name();
-        self.trace.line(|| {
-            let key = key.map_or(String::new(), |key| format!(" {key}"));
-            format!("client {client} {kind} {work} {f}{key} {value}")
-        });
+        let named = key.map_or(String::new(), |key| format!(" {key}"));
         let mut events = self.events.lock();
+        let text = format!("client {client} {kind} {work} {f}{named} {value}");
+        self.trace.call(&text, || CallLine {
+            begins: kind == "invoke",
+            client: *client,
+            key: match key {
+                Some(key) => format!("{}/key-{key}", self.work.keyspace()),
+                None => self.work.keyspace().to_owned(),
+            },
+            number: events.count + 1,
+            text: told(call, kind, value),
+        });
         let mut event = json!({
             "index": events.count,
             "process": client,
@@ -110,14 +139,10 @@ impl Tape {
     }
 
     /// What is wrong with the recording.
-    pub(crate) fn judge(&self) -> Vec<String> {
+    pub(crate) fn judge(&self) -> Vec<Found> {
         let lines = self.events.lock().lines.clone();
         if lines.is_empty() {
             // With fewer clients than kinds of work some of it has none.
-            return Vec::new();
-        }
-        // Fewer clients than kinds of work: some have none.
-        if lines.is_empty() {
             return Vec::new();
         }
         let looks = std::cell::Cell::new(0_u64);
@@ -130,16 +155,47 @@ impl Tape {
         let operations = operations(Cursor::new(lines), Path::new("history.jsonl"));
         let name = self.work.name();
         match check(operations, model, &options, &mut budget) {
-            Err(error) => vec![format!("{name}: not to be checked: {error}")],
+            Err(error) => vec![Found::other(format!("{name}: not to be checked: {error}"))],
             Ok(report) if report.verdict == Verdict::Invalid => {
                 let findings = report.findings.iter();
                 let told = findings.map(|finding| {
-                    let key = finding.key.as_deref().unwrap_or("");
-                    format!("{name}: {} {key}: {}", finding.anomaly, finding.summary)
+                    let key = finding.key.as_deref();
+                    let (anomaly, summary) = (&finding.anomaly, &finding.summary);
+                    Found {
+                        text: format!("{name}: {anomaly} {}: {summary}", key.unwrap_or("")),
+                        key: key.map(|key| format!("{}/key-{key}", self.work.keyspace())),
+                        steps: finding.steps.clone(),
+                    }
                 });
                 told.collect()
             }
             Ok(_) => Vec::new(),
         }
+    }
+}
+
+/// A call's beginning or end as a reader is told it.
+fn told(call: &Call, kind: &str, value: &Json) -> String {
+    let Call { f, key, .. } = call;
+    let key = key.map_or(String::new(), |key| format!(" key-{key}"));
+    let written = match value {
+        Json::Object(fields) => {
+            let value = fields
+                .get("value")
+                .map_or(String::new(), |value| format!(" = {value}"));
+            let seen = fields.get("context").and_then(Json::as_array);
+            let seen = seen.filter(|seen| !seen.is_empty());
+            let seen = seen.map(|seen| format!(", having seen {}", Json::from(seen.clone())));
+            format!("{value}{}", seen.unwrap_or_default())
+        }
+        Json::Null => String::new(),
+        other => format!(" = {other}"),
+    };
+    match kind {
+        "invoke" => format!("{f}{key}{written}"),
+        "ok" if f.ends_with("read") => format!("{}{written}", key.trim_start()),
+        "ok" => format!("{f}{key}{written} is done"),
+        "fail" => format!("{f}{key}{written} is not done, and will not be"),
+        _ => format!("{f}{key}{written} is done, or not: nobody knows"),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use quorate_storage::disk::sim::Dice;
 
 use crate::faults::{Fault, KINDS, Planned};
+use crate::settings::{Setting, Settings};
 use crate::work::Work;
 
 /// Bounds of what a seed may choose.
@@ -97,10 +98,14 @@ pub struct Options {
     pub clients: Option<usize>,
     /// How long clients work, of simulated time.
     pub time: Option<Duration>,
-    /// Only this work.
-    pub work: Option<Work>,
-    /// Only these faults of the plan, by their numbers.
-    pub only: Option<Vec<usize>>,
+    /// Only this work; empty: the seed's.
+    pub work: Vec<Work>,
+    /// Only these faults of the plan.
+    pub only: Option<Vec<Chosen>>,
+    /// Another course than the seed's.
+    pub course: Option<u64>,
+    /// Settings that are not the seed's.
+    pub settings: Vec<(&'static Setting, u64)>,
     /// Replicas are compared at every step of the log that they share, not only at the end.
     pub thorough: bool,
     /// What is broken on purpose.
@@ -114,53 +119,47 @@ impl Default for Options {
             nodes: None,
             clients: None,
             time: None,
-            work: None,
+            work: Vec::new(),
             only: None,
+            course: None,
+            settings: Vec::new(),
             thorough: false,
             mistakes: Mistakes::default(),
         }
     }
 }
 
-/// How nodes are set up.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Primaries of each range.
-    pub replication: u32,
-    /// Of the engine, before it flushes.
-    pub memory_bytes: usize,
-    /// Of each file of the log.
-    pub segment_bytes: u64,
-    /// What a sync takes.
-    pub sync_latency: Duration,
-    /// A log is purged after so many entries,
-    pub purge_entries: u64,
-    /// but for these.
-    pub kept_entries: u64,
-    /// Keys that one entry of the log takes in from the eventual path.
-    pub absorb_keys_max: usize,
-    /// Starts that are over are closed as soon as they can be.
-    pub closes_at_once: bool,
+/// One of a seed's faults, and how it differs from what the seed says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Its number.
+    pub number: usize,
+    /// When it begins.
+    pub at: Option<Duration>,
+    /// How long it lasts.
+    pub lasts: Option<Duration>,
 }
 
 /// All that a run is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// What the rest of the choices follow from.
     pub seed: u64,
+    /// What everything follows from that happens by chance as it is played: the seed, unless
+    /// another one is asked for. A plan that was made smaller takes another course anyhow; it can
+    /// be tried with several.
+    pub course: u64,
     /// How many.
     pub nodes: usize,
     /// How many, over all work.
     pub clients: usize,
-    /// Longest pause of a client between two calls.
-    pub pause_max: Duration,
     /// How long clients work.
     pub time: Duration,
     /// What they do.
     pub work: Vec<Work>,
     /// What befalls nodes, by the time at which it begins.
     pub faults: Vec<Planned>,
-    /// How nodes are set up.
+    /// How nodes and clients are set up.
     pub settings: Settings,
     /// Replicas are compared as it runs.
     pub thorough: bool,
@@ -195,27 +194,34 @@ impl Plan {
         let clients = between(&mut dice, CLIENTS) as usize;
         let pause_max = Duration::from_millis(one_of(&mut dice, &[20, 60, 150, 400]));
         let work = work(seed);
-        let settings = settings(&mut dice);
+        let settings = Settings::draw(&mut dice, pause_max);
         let nodes = options.nodes.unwrap_or(nodes);
-        let time = options.time.unwrap_or(TIME_DEFAULT);
-        let faults = faults(&mut dice, options.family, TIME_DEFAULT);
-        let faults = faults.into_iter().enumerate();
-        let faults = faults.filter(|(number, fault)| {
-            let only = options.only.as_ref();
-            fault.at < time && only.is_none_or(|only| only.contains(number))
+        let settings = Settings {
+            replication: settings.replication.min(nodes as u32),
+            ..settings
+        };
+        let changes = options.settings.iter();
+        let settings = changes.fold(settings, |settings, (setting, value)| {
+            settings.with(setting, *value)
         });
+        let time = options.time.unwrap_or(TIME_DEFAULT);
+        let drawn = faults(&mut dice, options.family, TIME_DEFAULT);
+        let faults = match &options.only {
+            Some(only) => chosen(&drawn, only),
+            None => drawn,
+        };
         Plan {
             seed,
+            course: options.course.unwrap_or(seed),
             nodes,
             clients: options.clients.unwrap_or(clients),
-            pause_max,
             time,
-            work: options.work.map_or(work, |one| vec![one]),
-            faults: faults.map(|(_, fault)| fault).collect(),
-            settings: Settings {
-                replication: settings.replication.min(nodes as u32),
-                ..settings
+            work: match options.work.is_empty() {
+                true => work,
+                false => options.work.clone(),
             },
+            faults: faults.into_iter().filter(|fault| fault.at < time).collect(),
+            settings,
             thorough: options.thorough,
             mistakes: options.mistakes,
         }
@@ -239,18 +245,19 @@ fn work(seed: u64) -> Vec<Work> {
     left
 }
 
-fn settings(dice: &mut Dice) -> Settings {
-    let purge_entries = one_of(dice, &[20, 50, 400]);
-    Settings {
-        replication: one_of(dice, &[3, 3, 3, 5]),
-        memory_bytes: one_of(dice, &[16 << 10, 32 << 10, 256 << 10]),
-        segment_bytes: one_of(dice, &[64 << 10, 128 << 10, 1 << 20]),
-        sync_latency: Duration::from_micros(one_of(dice, &[100, 300, 2_000])),
-        purge_entries,
-        kept_entries: purge_entries / 3,
-        absorb_keys_max: one_of(dice, &[1, 2, 8, 64]),
-        closes_at_once: dice.percent(30),
-    }
+/// Those of the faults that were chosen, by their times.
+fn chosen(drawn: &[Planned], only: &[Chosen]) -> Vec<Planned> {
+    let chosen = only.iter().filter_map(|chosen| {
+        let fault = drawn.get(chosen.number)?;
+        Some(Planned {
+            at: chosen.at.unwrap_or(fault.at),
+            lasts: chosen.lasts.unwrap_or(fault.lasts),
+            ..*fault
+        })
+    });
+    let mut chosen: Vec<Planned> = chosen.collect();
+    chosen.sort_by_key(|fault| (fault.at, fault.number));
+    chosen
 }
 
 fn faults(dice: &mut Dice, family: Family, time: Duration) -> Vec<Planned> {
@@ -304,7 +311,11 @@ mod tests {
         let whole = Plan::of(7, &Options::default());
         let less = Options {
             clients: Some(1),
-            only: Some(vec![0]),
+            only: Some(vec![Chosen {
+                number: 0,
+                at: None,
+                lasts: None,
+            }]),
             ..Options::default()
         };
         let less = Plan::of(7, &less);

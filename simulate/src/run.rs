@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::alone::{hear_panics, heard_panics, seeded_runtime};
 use crate::ending::await_whole;
 use crate::faults::befall;
-use crate::history::Tape;
+use crate::history::{Found, Tape};
 use crate::plan::Plan;
 use crate::thorough::Inspector;
 use crate::trace::Trace;
@@ -39,6 +39,8 @@ pub struct Spent {
 pub struct Outcome {
     /// What is wrong; empty: nothing.
     pub problems: Vec<String>,
+    /// The same, with what is known of each.
+    pub found: Vec<Found>,
     /// Over all messages, faults, calls, answers, and what was written to disks: the same for the
     /// same plan.
     pub hash: u64,
@@ -65,6 +67,11 @@ impl Running {
     pub fn lines(&self) -> Vec<String> {
         self.trace.lines()
     }
+
+    /// Those that concern what was found, see [`Trace::telling`].
+    pub fn telling(&self, found: &[Found]) -> Vec<String> {
+        self.trace.telling(found)
+    }
 }
 
 /// Plays a plan to its end on this thread.
@@ -74,10 +81,17 @@ impl Running {
 /// Where a runtime cannot be made, or runs on this thread already.
 pub fn run(plan: &Plan, running: &Running) -> Outcome {
     hear_panics();
-    let runtime = seeded_runtime(plan.seed);
+    let runtime = seeded_runtime(plan.course);
     let mut outcome = runtime.block_on(played(plan.clone(), running.trace.clone()));
     seed_thread(None);
-    outcome.problems.extend(heard_panics());
+    outcome
+        .found
+        .extend(heard_panics().into_iter().map(Found::other));
+    outcome.problems = outcome
+        .found
+        .iter()
+        .map(|found| found.text.clone())
+        .collect();
     outcome
 }
 
@@ -88,19 +102,22 @@ async fn played(plan: Plan, trace: Trace) -> Outcome {
         Ok(world) => world,
         Err(problem) => {
             return Outcome {
-                problems: vec![problem],
+                problems: Vec::new(),
+                found: vec![Found::other(problem)],
                 hash: trace.hash(),
                 spent: Spent::default(),
             };
         }
     };
     let mut calls = 0;
-    let mut problems = match tokio::time::timeout(longest, course(&world)).await {
+    let mut found = match tokio::time::timeout(longest, course(&world)).await {
         Ok(tapes) => {
             calls = tapes.iter().map(Tape::ok).sum();
             tapes.iter().flat_map(Tape::judge).collect()
         }
-        Err(_) => vec![format!("it hangs: not over after {longest:?}")],
+        Err(_) => vec![Found::other(format!(
+            "it hangs: not over after {longest:?}"
+        ))],
     };
     trace.take(&world.disks_digest());
     let spent = Spent {
@@ -109,11 +126,12 @@ async fn played(plan: Plan, trace: Trace) -> Outcome {
         messages: trace.messages(),
         calls,
     };
-    problems.extend(world.violations());
+    found.extend(world.violations().into_iter().map(Found::other));
     world.end_all();
-    problems.extend(left_over(world).await);
+    found.extend(left_over(world).await.map(Found::other));
     Outcome {
-        problems,
+        problems: Vec::new(),
+        found,
         hash: trace.hash(),
         spent,
     }
@@ -146,7 +164,7 @@ async fn course(world: &Shared) -> Vec<Tape> {
 }
 
 /// The first of the clients that make the last reads.
-const FINAL_CLIENTS: u64 = 1 << 32;
+pub(crate) const FINAL_CLIENTS: u64 = 1 << 32;
 
 fn start_work(world: &Shared) -> Vec<(Workers, Tape)> {
     let plan = &world.plan;

@@ -30,8 +30,6 @@ use crate::ask::{Asked, Level, Seen, Write};
 use crate::history::{Call, End, Tape};
 use crate::world::Shared;
 
-/// Keys in use at one time.
-const KEYS: i64 = 3;
 /// Within what a last read is answered.
 const FINAL_WITHIN: Duration = Duration::from_secs(5);
 /// Values written to a key until it is left.
@@ -145,8 +143,9 @@ impl Work {
 }
 
 /// What all clients of one kind of work share.
-#[derive(Default)]
 struct Keys {
+    /// How many are in use at one time.
+    in_use: i64,
     last_value: AtomicI64,
     watches: Watches,
 }
@@ -163,14 +162,17 @@ impl Keys {
 
     /// A key that is in use now.
     fn key(&self, dice: &mut Dice) -> i64 {
-        let left = self.last_value.load(Ordering::Relaxed) / (VALUES_PER_KEY * KEYS) * KEYS;
-        left + dice.below(KEYS as u64) as i64
+        self.left() + dice.below(self.in_use as u64) as i64
     }
 
     /// All keys that were in use.
     fn used(&self) -> impl Iterator<Item = i64> + use<> {
-        let left = self.last_value.load(Ordering::Relaxed) / (VALUES_PER_KEY * KEYS) * KEYS;
-        0..left + KEYS
+        0..self.left() + self.in_use
+    }
+
+    /// How many have been left.
+    fn left(&self) -> i64 {
+        self.last_value.load(Ordering::Relaxed) / (VALUES_PER_KEY * self.in_use) * self.in_use
     }
 }
 
@@ -202,7 +204,10 @@ struct Client {
 impl Workers {
     /// Starts so many clients; `first` is the number of the first.
     pub(crate) fn start(world: &Shared, tape: Tape, first: u64, count: u64) -> Workers {
-        let keys = Arc::new(Keys::default());
+        let keys = Arc::new(Keys {
+            in_use: world.plan.settings.keys,
+            last_value: AtomicI64::new(0),
+        });
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (first..first + count).map(|number| {
             let client = Client {
@@ -210,7 +215,7 @@ impl Workers {
                 world: world.clone(),
                 tape: tape.clone(),
                 keys: keys.clone(),
-                dice: Dice::new(world.plan.seed.wrapping_mul(1_000) + number),
+                dice: Dice::new(world.plan.course.wrapping_mul(1_000) + number),
                 sequence: 0,
                 seen: BTreeMap::new(),
                 token: Bytes::from_static(BEGIN),
@@ -295,7 +300,7 @@ impl Client {
         while !stop.load(Ordering::Relaxed) {
             let pause = self
                 .dice
-                .below(self.world.plan.pause_max.as_micros() as u64);
+                .below(self.world.plan.settings.pause_max.as_micros() as u64);
             tokio::time::sleep(Duration::from_micros(pause)).await;
             let key = self.keys.key(&mut self.dice);
             match self.tape.work() {

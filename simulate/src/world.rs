@@ -111,7 +111,7 @@ pub(crate) type Shared = Arc<World>;
 impl World {
     /// Starts all nodes, makes the keyspaces, and waits until they are known and led.
     pub(crate) async fn start(plan: Plan, trace: Trace) -> Result<Shared, String> {
-        seed_thread(Some(plan.seed));
+        seed_thread(Some(plan.course));
         trace.begin();
         let member = || {
             let disk = SimDisk::new();
@@ -127,7 +127,7 @@ impl World {
                 condemned: false,
             })
         };
-        let network = SimulatedNetwork::new(plan.seed);
+        let network = SimulatedNetwork::new(plan.course);
         let sees = trace.clone();
         let snapshots = Snapshots::default();
         let chunks = snapshots.clone();
@@ -146,7 +146,7 @@ impl World {
         }
         let world = Arc::new(World {
             members: (0..plan.nodes).map(|_| member()).collect(),
-            dice: Mutex::new(Dice::new(plan.seed ^ 0x5eed)),
+            dice: Mutex::new(Dice::new(plan.course ^ 0x5eed)),
             plan,
             network,
             trace,
@@ -197,6 +197,13 @@ impl World {
             let groups = primaries.iter().filter_map(|at| self.group(*at, range));
             groups.filter(|group| group.is_leader()).count() > 0
         };
+        self.trace.learn(|names| {
+            let known = self.process(0).map(|process| process.raft.catalog());
+            let keyspaces = self.plan.work.iter().map(|work| work.keyspace());
+            let found =
+                keyspaces.filter_map(|name| Some((known.as_ref()?.keyspace(name)?.id, name)));
+            names.keyspaces = found.map(|(id, name)| (id.0, name.to_owned())).collect();
+        });
         self.eventually("all ranges are led", READY_MAX, || {
             self.ranges().into_iter().all(led)
         })
@@ -456,7 +463,7 @@ impl World {
         let dir = PathBuf::from(format!("/node{id}"));
         disk.create_dir_all(&dir).map_err(|error| chain(&error))?;
         let (log, engine) = self.storage(&disk, &dir, id)?;
-        let seed = self.plan.seed.wrapping_mul(31).wrapping_add(id.0) ^ starts << 48;
+        let seed = self.plan.course.wrapping_mul(31).wrapping_add(id.0) ^ starts << 48;
         let seams = Seams {
             clock,
             randomness: Arc::new(SeededRandomness::new(seed)),
@@ -477,6 +484,10 @@ impl World {
             faults: self.plan.mistakes.gateway,
         };
         let gateway = Gateway::new(raft.clone(), eventual.clone(), options);
+        let disk = eventual.actor().disk;
+        self.trace.learn(|names| {
+            names.disks.insert(disk, id.0);
+        });
         Ok(Process {
             raft,
             eventual,
