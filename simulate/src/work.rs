@@ -207,6 +207,7 @@ impl Workers {
         let keys = Arc::new(Keys {
             in_use: world.plan.settings.keys,
             last_value: AtomicI64::new(0),
+            watches: Watches::default(),
         });
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (first..first + count).map(|number| {

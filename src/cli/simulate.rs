@@ -42,6 +42,8 @@ struct Shared {
     end: u64,
     options: Options,
     twice: bool,
+    run: fn(&Plan, &Running) -> Outcome,
+    hangs_after: Duration,
     /// Of each seed that is being played, since when, and its trace so far.
     running: Mutex<BTreeMap<u64, (Instant, Running)>>,
 }
@@ -56,9 +58,9 @@ fn play_all(shared: &Shared, played: &mpsc::Sender<Played>) {
         let since = (Instant::now(), running.clone());
         shared.running.lock().insert(seed, since);
         let plan = Plan::of(seed, &shared.options);
-        let mut outcome = quorate_simulate::run(&plan, &running);
+        let mut outcome = (shared.run)(&plan, &running);
         if shared.twice {
-            let again = quorate_simulate::run(&plan, &Running::new(false));
+            let again = (shared.run)(&plan, &Running::new(false));
             if again.hash != outcome.hash {
                 let what = "a second run of the same seed took another course";
                 outcome.problems.push(what.to_owned());
@@ -77,10 +79,10 @@ fn hanging(shared: &Shared) -> Option<Played> {
     let mut running = shared.running.lock();
     let late = running
         .iter()
-        .find(|(_, (since, _))| since.elapsed() > HANGS_AFTER);
+        .find(|(_, (since, _))| since.elapsed() > shared.hangs_after);
     let seed = *late?.0;
     let (_, run) = running.remove(&seed)?;
-    let mut problems = vec![format!("it hangs: not over after {HANGS_AFTER:?}")];
+    let mut problems = vec![format!("it hangs: not over after {:?}", shared.hangs_after)];
     problems.extend(run.lines().into_iter().rev().take(LINES_SHOWN_MAX));
     let outcome = Outcome {
         problems,
@@ -184,37 +186,52 @@ fn play(args: &SimulateArgs, output: &Output) -> Sum {
         end: args.seeds.end,
         options: args.options(),
         twice: args.twice,
+        run: quorate_simulate::run,
+        hangs_after: HANGS_AFTER,
         running: Mutex::default(),
     });
+    let bar = bar(seeds, output);
+    let sum = add_up(&shared, jobs, seeds, |one, sum| {
+        if let Some(problem) = one.outcome.problems.first() {
+            bar.suspend(|| output.remark(&format!("seed {}: {problem}", one.seed)));
+        }
+        bar.inc(1);
+        bar.set_message(format!(
+            "{} failed, {:.0} s simulated, {} faults",
+            sum.failed.len(),
+            sum.spent.simulated.as_secs_f64(),
+            sum.spent.faults
+        ));
+    });
+    bar.finish_and_clear();
+    sum
+}
+
+/// Plays all seeds on so many threads; `told` hears of each one before it is added.
+fn add_up(shared: &Arc<Shared>, jobs: usize, seeds: u64, told: impl Fn(&Played, &Sum)) -> Sum {
     let (sender, played) = mpsc::channel();
-    for _ in 0..jobs {
+    let start_thread = || {
         let (shared, sender) = (shared.clone(), sender.clone());
         std::thread::spawn(move || play_all(&shared, &sender));
-    }
-    drop(sender);
-    let bar = bar(seeds, output);
+    };
+    (0..jobs).for_each(|_| start_thread());
     let mut sum = Sum::default();
     while sum.seeds < seeds {
         let one = match played.recv_timeout(LOOK_INTERVAL) {
             Ok(one) => Some(one),
-            Err(RecvTimeoutError::Timeout) => hanging(&shared),
+            Err(RecvTimeoutError::Timeout) => {
+                let given_up = hanging(shared);
+                // Its thread plays no other seed any more.
+                given_up.iter().for_each(|_| start_thread());
+                given_up
+            }
             Err(RecvTimeoutError::Disconnected) => break,
         };
         if let Some(one) = one {
-            if let Some(problem) = one.outcome.problems.first() {
-                bar.suspend(|| output.remark(&format!("seed {}: {problem}", one.seed)));
-            }
+            told(&one, &sum);
             sum.add(one);
-            bar.inc(1);
-            bar.set_message(format!(
-                "{} failed, {:.0} s simulated, {} faults",
-                sum.failed.len(),
-                sum.spent.simulated.as_secs_f64(),
-                sum.spent.faults
-            ));
         }
     }
-    bar.finish_and_clear();
     sum.failed.sort_by_key(|played| played.seed);
     sum
 }
@@ -248,5 +265,42 @@ fn trace(args: &SimulateArgs, which: Traced, mut output: Output) -> Result<(), C
     match right {
         true => Ok(()),
         false => Err(CliError::Reported(Exit::Failed)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn right(hash: u64) -> Outcome {
+        Outcome {
+            problems: Vec::new(),
+            found: Vec::new(),
+            hash,
+            spent: Spent::default(),
+        }
+    }
+
+    #[test]
+    fn a_seed_that_hangs_is_told_of_and_the_others_are_played() {
+        let shared = Arc::new(Shared {
+            next: AtomicU64::new(0),
+            end: 5,
+            options: Options::default(),
+            twice: false,
+            run: |plan, _| {
+                while plan.seed == 1 {
+                    std::thread::park();
+                }
+                right(plan.seed)
+            },
+            hangs_after: Duration::from_millis(300),
+            running: Mutex::default(),
+        });
+        let sum = add_up(&shared, 1, 5, |_, _| ());
+        assert_eq!(sum.seeds, 5);
+        let failed: Vec<u64> = sum.failed.iter().map(|played| played.seed).collect();
+        assert_eq!(failed, [1]);
+        assert!(sum.failed[0].outcome.problems[0].starts_with("it hangs"));
     }
 }
