@@ -545,7 +545,7 @@ mod tests {
         let request = wire::EventualRequest {
             request: Some(Asks::Stores(stores)),
         };
-        let said = names().body(&Body::Eventual(request));
+        let said = names().body(&Body::Eventual(Box::new(request)));
         assert_eq!(said.text, "store key-2 = 41 as n2.1:5 over n2.1:4");
         assert_eq!(said.keys, ["mixed/key-2"]);
         let state = names().state(&delta.state().encode());

@@ -11,7 +11,7 @@ const SEEDS_MAX: u64 = 60;
 fn must_be_noticed(first: u64, family: Family, work: Work, plant: impl Fn(&mut Mistakes)) {
     let mut options = Options {
         family,
-        work: Some(work),
+        work: vec![work],
         ..Options::default()
     };
     plant(&mut options.mistakes);
