@@ -425,12 +425,13 @@ impl Scene {
         let words: Vec<&str> = rest.split(' ').collect();
         match words[..] {
             ["whole"] => {
-                world
-                    .eventually("all replicas are the same", AWAIT_MAX, || {
-                        world.rest().is_ok()
-                    })
-                    .await?;
-                quiet()
+                let same = world.eventually("all replicas are the same", AWAIT_MAX, || {
+                    world.rest().is_ok()
+                });
+                match (same.await, world.rest()) {
+                    (Err(problem), Err(why)) => Err(format!("{problem}: {why}")),
+                    (_, _) => quiet(),
+                }
             }
             ["leader", keyspace, "among", among] => {
                 let (range, _, _) = self.place(keyspace)?;
