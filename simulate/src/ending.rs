@@ -97,6 +97,8 @@ impl World {
     fn same(&self, range: RangeId, primaries: &[usize]) -> Result<(), String> {
         let mut states = Vec::new();
         let mut planes = Vec::new();
+        // A node whose eventual plane is not open; strong keyspaces have none anywhere.
+        let mut closed = None;
         for at in primaries.iter().filter(|at| !self.is_condemned(**at)) {
             let name = at + 1;
             let process = self.process(*at);
@@ -107,6 +109,7 @@ impl World {
                 states.push((position.index, hash));
             }
             if !process.eventual.has(range) {
+                closed = Some(name);
                 continue;
             }
             let report = process.eventual.report(range);
@@ -118,6 +121,12 @@ impl World {
                 return Err(format!("node {name} has {rows} rows beside the log"));
             }
             planes.push(hash);
+        }
+        if let Some(name) = closed.filter(|_| !planes.is_empty()) {
+            let range = range.0;
+            return Err(format!(
+                "node {name} has not opened its part of range {range}"
+            ));
         }
         let differ = |what: &str| Err(format!("range {}: {what} differ", range.0));
         match () {

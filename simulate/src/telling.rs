@@ -142,6 +142,9 @@ fn wrong(found: &[Found]) -> Vec<String> {
     lines
 }
 
+/// When messages were sent, and the line that tells of each.
+type UnderWay = Vec<(u64, Option<usize>)>;
+
 struct Teller<'a> {
     names: &'a Names,
     /// None: all keys of the range.
@@ -153,7 +156,7 @@ struct Teller<'a> {
     /// answers, at the most, that is.
     asked: BTreeMap<(u64, u64, u64, u64), (usize, String)>,
     /// When messages were sent that have not come: by who sends, to whom, and what.
-    under_way: BTreeMap<(u64, u64, u32), Vec<(u64, Option<usize>)>>,
+    under_way: BTreeMap<(u64, u64, u32), UnderWay>,
     /// The newest leader, by its term.
     leader: (u64, u64),
     /// Places of the log that hold a write of the key, with their terms.
