@@ -67,8 +67,9 @@ impl EventualNode {
     /// # Errors
     /// [`EventualError`] where the node does not serve, or its engine fails.
     pub fn report(&self, range: RangeId) -> Result<RangeReport, EventualError> {
-        let replica = self.inner.replica(range)?;
+        // First of all: what is not here is not opened to be looked at.
         let place = self.inner.place(range)?;
+        let replica = self.inner.replica(range)?;
         let (record_bytes, hint_bytes) = replica.stored_bytes()?;
         let primaries = &place.holders.primaries;
         let (hints, counted) = replica.with_hints(|hints| (hints.len(), hints.counted(primaries)));

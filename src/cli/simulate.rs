@@ -289,8 +289,10 @@ mod tests {
             options: Options::default(),
             twice: false,
             run: |plan, _| {
-                while plan.seed == 1 {
-                    std::thread::park();
+                if plan.seed == 1 {
+                    loop {
+                        std::thread::park();
+                    }
                 }
                 right(plan.seed)
             },

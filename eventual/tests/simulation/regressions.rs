@@ -9,7 +9,7 @@ use quorate_proto::internal::{
     eventual_response::Response,
 };
 use quorate_types::causal::{Actor, Clock, Delta, Dot, Dots, Update};
-use quorate_types::{Copies, NodeId, Timestamp};
+use quorate_types::{Copies, NodeId, RangeId, Timestamp};
 
 use crate::clients::{key, read, rung, write_of};
 use crate::network::Quality;
@@ -71,6 +71,16 @@ async fn ask(node: &EventualNode, request: Request) -> Response {
 
 /// A late copy that changed nothing itself, but settled records of other keys, kept the change to
 /// itself: tree and table parted for ever.
+#[test]
+fn to_look_at_a_range_that_is_not_here_does_not_open_it() {
+    run(1, quiet(), |world| async move {
+        let node = world.node(0).unwrap();
+        let strange = RangeId(99);
+        assert!(node.report(strange).is_err());
+        assert!(!node.has(strange));
+    });
+}
+
 #[test]
 fn what_a_late_copy_settles_is_stored() {
     let shown = run(1, quiet(), |world: Shared| async move {
