@@ -517,10 +517,11 @@ async fn stdin_ended() {
     while matches!(stdin.read(&mut nothing).await, Ok(read) if read > 0) {}
 }
 
-/// Waits until the log or the engine has failed, and says why.
+/// Waits until the log, the engine or a replica has failed, and says why.
 async fn disk_failed(node: &RaftNode) -> ServerError {
     let mut log = node.log().on_failure();
     let mut engine = node.engine().on_failure();
+    let mut replicas = node.on_failure();
     tokio::select! {
         failed = log.wait_for(Option::is_some) => match failed.as_deref() {
             Ok(Some(error)) => told_of_disk(error.as_ref()),
@@ -529,6 +530,10 @@ async fn disk_failed(node: &RaftNode) -> ServerError {
         failed = engine.wait_for(Option::is_some) => match failed.as_deref() {
             Ok(Some(error)) => told_of_disk(error.as_ref()),
             Ok(None) | Err(_) => ServerError::DiskFailed("the engine is closed".to_owned()),
+        },
+        failed = replicas.wait_for(Option::is_some) => match failed.as_deref() {
+            Ok(Some(error)) => ServerError::DiskFailed(error.to_string()),
+            Ok(None) | Err(_) => ServerError::DiskFailed("consensus has ended".to_owned()),
         },
     }
 }

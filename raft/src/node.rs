@@ -236,6 +236,8 @@ pub(crate) struct Inner {
     pub(crate) started: u64,
     pub(crate) started_at: Instant,
     pub(crate) tasks: Mutex<Vec<AbortHandle>>,
+    /// The first group that has ended by itself.
+    pub(crate) failed: watch::Sender<Option<Arc<crate::failed::GroupFailed>>>,
 }
 
 impl std::fmt::Debug for RaftNode {
@@ -304,6 +306,7 @@ impl RaftNode {
                 started: seams.randomness.next(),
                 started_at: Instant::now(),
                 tasks: Mutex::default(),
+                failed: watch::Sender::default(),
                 options,
                 seams,
                 log,

@@ -159,11 +159,12 @@ impl Inner {
         }
     }
 
-    /// Proposes that leases whose time has come end, and what is left of others. Not part of the
-    /// upkeep, which may wait for a disk.
+    /// Proposes that leases whose time has come end, and what is left of others, and notices groups
+    /// that have ended. Not part of the upkeep, which may wait for a disk.
     async fn tend_leases(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LEASE_INTERVAL).await;
+            self.notice_failed_groups();
             for group in self.all_groups() {
                 let due = group.leases_due();
                 for expire in due.expire {

@@ -385,7 +385,9 @@ impl World {
     pub(crate) fn has_failed(&self, at: usize) -> bool {
         self.process(at).is_some_and(|process| {
             let raft = process.raft;
-            raft.log().failed().is_some() || raft.engine().failed().is_some()
+            raft.log().failed().is_some()
+                || raft.engine().failed().is_some()
+                || raft.failed().is_some()
         })
     }
 

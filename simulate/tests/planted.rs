@@ -33,13 +33,6 @@ fn a_sync_that_lies_once_is_noticed() {
 }
 
 #[test]
-fn answers_to_the_calls_of_the_process_before_are_noticed() {
-    must_be_noticed(2, Family::Crashes, Work::Registers, |mistakes| {
-        mistakes.raft.calls_numbered_again = true;
-    });
-}
-
-#[test]
 fn a_lease_by_a_clock_that_jumps_is_noticed() {
     must_be_noticed(3, Family::All, Work::Registers, |mistakes| {
         mistakes.raft.lease_by_wall_clock = true;

@@ -1,0 +1,25 @@
+//! Seeds that have found something, each with what that was. A seed leads elsewhere once there are
+//! more faults or more work to draw from; what it found has a test of its own in the crate at fault,
+//! where it can be told in steps.
+
+use quorate_simulate::{Options, Plan, Running, run};
+
+fn play(seed: u64) {
+    let plan = Plan::of(seed, &Options::default());
+    let outcome = run(&plan, &Running::new(false));
+    assert!(outcome.problems.is_empty(), "{:?}", outcome.problems);
+}
+
+/// openraft ends a group whose log could not be read, and nothing noticed: the replica was lost to
+/// its range for as long as the process ran (`raft/src/failed.rs`).
+#[test]
+fn a_node_whose_replica_has_ended_does_not_go_on_without_it() {
+    play(129);
+}
+
+/// A copy of an append that never came was let through behind later ones, which no connection does:
+/// a leader was told that a follower had an entry, and then that it had not.
+#[test]
+fn what_was_lost_does_not_come_behind_what_was_sent_later() {
+    play(48);
+}
