@@ -19,7 +19,7 @@ use crate::world::World;
 const LOCK: &[u8] = b"lock";
 const LIST: &[u8] = b"list";
 /// The shortest that there is.
-const TTL_MILLIS: u64 = 1_000;
+const TTL_MILLISECONDS: u64 = 1_000;
 /// How long a holder takes between reading and writing.
 const THINKS_MAX_MILLIS: u64 = 30;
 /// And how long one that is held up takes, beyond its lease: so many of a hundred.
@@ -129,7 +129,7 @@ impl Client {
         let keyspace = self.tape.work().keyspace();
         let request = Request::LeaseGrant(v1::LeaseGrantRequest {
             keyspace: keyspace.to_owned(),
-            ttl_ms: TTL_MILLIS,
+            ttl_ms: TTL_MILLISECONDS,
             ..v1::LeaseGrantRequest::default()
         });
         let (at, within) = (self.node(), self.within());
@@ -159,7 +159,7 @@ impl Client {
         };
         list.push(element);
         let pause = match held_up {
-            true => TTL_MILLIS + self.dice.below(HELD_UP_MAX_MILLIS),
+            true => TTL_MILLISECONDS + self.dice.below(HELD_UP_MAX_MILLIS),
             false => self.dice.below(THINKS_MAX_MILLIS),
         };
         tokio::time::sleep(Duration::from_millis(pause)).await;
