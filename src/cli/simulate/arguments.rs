@@ -278,7 +278,7 @@ mod tests {
         let numbers = |text| faults(text).map(|faults| faults.0);
         let plain = numbers("3,7").unwrap();
         assert_eq!((plain[0].number, plain[1].number), (3, 7));
-        let moved = numbers("3@1.5s+200ms").unwrap();
+        let moved = numbers("3@1500ms+200ms").unwrap();
         assert_eq!(moved[0].at, Some(Duration::from_millis(1_500)));
         assert_eq!(moved[0].lasts, Some(Duration::from_millis(200)));
         assert!(numbers("none").unwrap().is_empty());
