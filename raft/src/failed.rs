@@ -25,25 +25,24 @@ pub struct GroupFailed {
 
 impl Inner {
     pub(crate) fn notice_failed_groups(&self) {
+        if self.failed.borrow().is_some() {
+            return;
+        }
         for group in self.all_groups() {
             let metrics = group.raft.metrics();
-            let state = metrics.borrow_watched().running_state.clone();
-            match state {
+            let metrics = metrics.borrow_watched();
+            let fatal = match &metrics.running_state {
                 // One that is told to end does.
-                Ok(()) | Err(Fatal::Stopped) => {}
-                Err(fatal) => {
-                    let failed = GroupFailed {
-                        range: group.range,
-                        problem: fatal.to_string(),
-                    };
-                    tracing::error!(%failed, "a replica has ended");
-                    self.failed.send_if_modified(|first| {
-                        let is_first = first.is_none();
-                        first.get_or_insert_with(|| Arc::new(failed));
-                        is_first
-                    });
-                }
-            }
+                Ok(()) | Err(Fatal::Stopped) => continue,
+                Err(fatal) => fatal,
+            };
+            let failed = GroupFailed {
+                range: group.range,
+                problem: fatal.to_string(),
+            };
+            tracing::error!(%failed, "a replica has ended");
+            self.failed.send_replace(Some(Arc::new(failed)));
+            return;
         }
     }
 }

@@ -60,6 +60,18 @@ pub(crate) struct Call {
     pub(crate) value: Json,
 }
 
+impl Call {
+    /// One that is of no single key.
+    pub(crate) fn keyless(client: u64, f: &'static str, value: Json) -> Call {
+        Call {
+            client,
+            f,
+            key: None,
+            value,
+        }
+    }
+}
+
 /// The recording of one kind of work. Clones are handles of the same one.
 #[derive(Clone)]
 pub(crate) struct Tape {

@@ -465,6 +465,12 @@ impl Client {
         }
     }
 
+    fn keyless_call(&self, f: &'static str, value: Json) -> Call {
+        let call = Call::keyless(self.number, f, value);
+        self.tape.begin(&call);
+        call
+    }
+
     fn call(&mut self, f: &'static str, key: i64, value: Json) -> Call {
         let call = Call {
             client: self.number,

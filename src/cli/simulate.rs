@@ -191,9 +191,9 @@ fn play(args: &SimulateArgs, output: &Output) -> Sum {
         running: Mutex::default(),
     });
     let bar = bar(seeds, output);
-    let sum = add_up(&shared, jobs, seeds, |one, sum| {
-        if let Some(problem) = one.outcome.problems.first() {
-            bar.suspend(|| output.remark(&format!("seed {}: {problem}", one.seed)));
+    let sum = add_up(&shared, jobs, seeds, |problem, sum| {
+        if let Some(problem) = problem {
+            bar.suspend(|| output.remark(&problem));
         }
         bar.inc(1);
         bar.set_message(format!(
@@ -207,8 +207,13 @@ fn play(args: &SimulateArgs, output: &Output) -> Sum {
     sum
 }
 
-/// Plays all seeds on so many threads; `told` hears of each one before it is added.
-fn add_up(shared: &Arc<Shared>, jobs: usize, seeds: u64, told: impl Fn(&Played, &Sum)) -> Sum {
+/// Plays all seeds on so many threads; `told` hears of each what is wrong with it, and the sum then.
+fn add_up(
+    shared: &Arc<Shared>,
+    jobs: usize,
+    seeds: u64,
+    told: impl Fn(Option<String>, &Sum),
+) -> Sum {
     let (sender, played) = mpsc::channel();
     let start_thread = || {
         let (shared, sender) = (shared.clone(), sender.clone());
@@ -228,8 +233,10 @@ fn add_up(shared: &Arc<Shared>, jobs: usize, seeds: u64, told: impl Fn(&Played, 
             Err(RecvTimeoutError::Disconnected) => break,
         };
         if let Some(one) = one {
-            told(&one, &sum);
+            let problem = one.outcome.problems.first();
+            let problem = problem.map(|problem| format!("seed {}: {problem}", one.seed));
             sum.add(one);
+            told(problem, &sum);
         }
     }
     sum.failed.sort_by_key(|played| played.seed);

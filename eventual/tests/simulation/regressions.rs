@@ -69,8 +69,7 @@ async fn ask(node: &EventualNode, request: Request) -> Response {
     answer.response.unwrap()
 }
 
-/// A late copy that changed nothing itself, but settled records of other keys, kept the change to
-/// itself: tree and table parted for ever.
+/// A report of a range that has no eventual plane made one.
 #[test]
 fn to_look_at_a_range_that_is_not_here_does_not_open_it() {
     run(1, quiet(), |world| async move {
@@ -81,6 +80,8 @@ fn to_look_at_a_range_that_is_not_here_does_not_open_it() {
     });
 }
 
+/// A late copy that changed nothing itself, but settled records of other keys, kept the change to
+/// itself: tree and table parted for ever.
 #[test]
 fn what_a_late_copy_settles_is_stored() {
     let shown = run(1, quiet(), |world: Shared| async move {

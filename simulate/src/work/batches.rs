@@ -7,7 +7,6 @@ use serde_json::{Value as Json, json};
 use super::transactions::operation;
 use super::{Client, told};
 use crate::ask::{Asked, Level, name, number, text};
-use crate::history::Call;
 
 /// Most keys of one batch.
 const KEYS_MAX: u64 = 3;
@@ -26,13 +25,7 @@ impl Client {
             let write = value.map(|value| json!(["w", key, value]));
             std::iter::once(json!(["r", key, null])).chain(write)
         });
-        let call = Call {
-            client: self.number,
-            f: "txn",
-            key: None,
-            value: asked.collect(),
-        };
-        self.tape.begin(&call);
+        let call = self.keyless_call("txn", asked.collect());
         let run = self.run_batch(&keys).await;
         let (end, value) = told(&run, Json::clone);
         self.end(&call, end, &value);

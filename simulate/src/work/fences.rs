@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Client, told};
 use crate::ask::{Level, Write};
+use crate::history::End;
 
 /// Reads of a key, by its writer, after its write.
 const READS: usize = 2;
@@ -36,7 +37,7 @@ impl Client {
         let written = self.world.write(at, write, within).await;
         let (end, value) = told(&written, |()| json!(key));
         self.end(&call, end, &value);
-        if end == crate::history::End::Ok {
+        if end == End::Ok {
             for _ in 0..READS {
                 self.read("read", key, Level::Fenced).await;
             }

@@ -73,12 +73,7 @@ pub(super) async fn read_list(
     at: usize,
     within: Duration,
 ) {
-    let call = Call {
-        client,
-        f: "read",
-        key: None,
-        value: Json::Null,
-    };
+    let call = Call::keyless(client, "read", Json::Null);
     tape.begin(&call);
     match listed(world, tape.work().keyspace(), at, within).await {
         Some(list) => tape.end(&call, End::Ok, &json!(list)),
@@ -98,13 +93,7 @@ impl Client {
         };
         let held_up = self.dice.percent(HELD_UP_PERCENT);
         let element = self.keys.value();
-        let call = Call {
-            client: self.number,
-            f: "add",
-            key: None,
-            value: json!(element),
-        };
-        self.tape.begin(&call);
+        let call = self.keyless_call("add", json!(element));
         let added = self.add(token, element, held_up).await;
         let end = match added {
             Asked::Done(true) => End::Ok,
@@ -169,10 +158,6 @@ impl Client {
             ..self.txn()
         };
         let (at, within) = (self.node(), self.within());
-        match self.world.ask(at, within, Request::Txn(request)).await {
-            Asked::Done(Response::Txn(done)) => Asked::Done(done.succeeded),
-            Asked::Done(_) | Asked::Unknown => Asked::Unknown,
-            Asked::Refused => Asked::Refused,
-        }
+        self.succeeds(at, within, request).await
     }
 }

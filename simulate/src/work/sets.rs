@@ -1,12 +1,14 @@
 //! Elements, each a key of its own, which are added and never removed; a read is a scan by small
 //! pages, and finds all that were there before it.
 
+use std::time::Duration;
+
 use quorate_proto::v1::{self, pipeline_request::Request, pipeline_response::Response};
 use serde_json::{Value as Json, json};
 
 use super::{Client, FINAL_WITHIN, told};
 use crate::ask::{Asked, Level, Write, number};
-use crate::history::{Call, Tape};
+use crate::history::{Call, End, Tape};
 use crate::world::World;
 
 /// Rows of a page: few, so that scans have many.
@@ -23,13 +25,7 @@ impl Client {
         }
         let element = self.keys.value();
         let (at, within) = (self.node(), self.within());
-        let call = Call {
-            client: self.number,
-            f: "add",
-            key: None,
-            value: json!(element),
-        };
-        self.tape.begin(&call);
+        let call = self.keyless_call("add", json!(element));
         let write = Write {
             keyspace: self.tape.work().keyspace(),
             key: element,
@@ -49,14 +45,9 @@ pub(super) async fn read_set(
     (world, tape): (&World, &Tape),
     client: u64,
     at: usize,
-    within: std::time::Duration,
-) -> crate::history::End {
-    let call = Call {
-        client,
-        f: "read",
-        key: None,
-        value: Json::Null,
-    };
+    within: Duration,
+) -> End {
+    let call = Call::keyless(client, "read", Json::Null);
     tape.begin(&call);
     let scanned = scan(world, tape, at, within).await;
     let (end, value) = told(&scanned, |elements| json!(elements));
@@ -71,12 +62,7 @@ pub(super) async fn finish(parts: (&World, &Tape), first: u64) {
     }
 }
 
-async fn scan(
-    world: &World,
-    tape: &Tape,
-    at: usize,
-    within: std::time::Duration,
-) -> Asked<Vec<i64>> {
+async fn scan(world: &World, tape: &Tape, at: usize, within: Duration) -> Asked<Vec<i64>> {
     let mut elements = Vec::new();
     let mut page_token = bytes::Bytes::new();
     loop {

@@ -2,6 +2,7 @@
 //! at one time, then writes under the condition that none of them has changed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_proto::v1::expect::State;
@@ -11,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::Client;
 use crate::ask::{Asked, Level, name};
-use crate::history::{Call, End};
+use crate::history::End;
 
 /// Most steps of one transaction.
 const STEPS_MAX: u64 = 4;
@@ -59,13 +60,7 @@ impl Client {
             Step::Append(key, value) => json!(["append", key, value]),
             Step::Read(key) => json!(["r", key, null]),
         });
-        let call = Call {
-            client: self.number,
-            f: "txn",
-            key: None,
-            value: asked.collect(),
-        };
-        self.tape.begin(&call);
+        let call = self.keyless_call("txn", asked.collect());
         let (end, told) = self.transact(&steps).await;
         self.end(&call, end, &told);
     }
@@ -153,6 +148,16 @@ impl Client {
             ..self.txn()
         };
         let (at, within) = (self.node(), self.within());
+        self.succeeds(at, within, request).await
+    }
+
+    /// Runs a transaction; whether its conditions held.
+    pub(super) async fn succeeds(
+        &self,
+        at: usize,
+        within: Duration,
+        request: v1::TxnRequest,
+    ) -> Asked<bool> {
         match self.world.ask(at, within, Request::Txn(request)).await {
             Asked::Done(Response::Txn(done)) => Asked::Done(done.succeeded),
             Asked::Done(_) | Asked::Unknown => Asked::Unknown,

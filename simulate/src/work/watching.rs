@@ -81,15 +81,6 @@ fn named(key: i64) -> Bytes {
     Bytes::from(format!("{PREFIX}{key}"))
 }
 
-fn call(client: u64, f: &'static str, value: Json) -> Call {
-    Call {
-        client,
-        f,
-        key: None,
-        value,
-    }
-}
-
 impl Watcher {
     fn request(&self, keyspace: &str) -> v1::WatchRequest {
         v1::WatchRequest {
@@ -127,7 +118,7 @@ impl Watcher {
         };
         let began = self.has_begun();
         let from = if self.from == 0 { "now" } else { "beginning" };
-        let begin = call(
+        let begin = Call::keyless(
             client,
             "watch",
             json!({"watcher": self.number, "from": from}),
@@ -164,7 +155,8 @@ impl Watcher {
                         tape.end(&begin, End::Ok, &begin.value);
                     }
                     if !told.is_empty() {
-                        let events = call(client, "events", json!({"watcher": self.number}));
+                        let events =
+                            Call::keyless(client, "events", json!({"watcher": self.number}));
                         tape.begin(&events);
                         let told = json!({"watcher": self.number, "events": told});
                         tape.end(&events, End::Ok, &told);
@@ -318,7 +310,7 @@ impl Watches {
                     .await;
                 turn += 1;
             }
-            let last = call(client, "last-events", json!({"watcher": watcher.number}));
+            let last = Call::keyless(client, "last-events", json!({"watcher": watcher.number}));
             tape.begin(&last);
             let none: [Json; 0] = [];
             let told = json!({"watcher": watcher.number, "events": none});
