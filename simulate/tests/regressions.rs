@@ -23,3 +23,10 @@ fn a_node_whose_replica_has_ended_does_not_go_on_without_it() {
 fn what_was_lost_does_not_come_behind_what_was_sent_later() {
     play(48);
 }
+
+/// A watch that went on where it had come to was refused for good by a node whose clock was seconds
+/// behind: "in the future" (`gateway/src/watch/stream.rs`).
+#[test]
+fn a_watch_goes_on_at_a_node_whose_clock_is_behind() {
+    play(230);
+}
