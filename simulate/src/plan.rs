@@ -194,7 +194,7 @@ impl Plan {
         let clients = between(&mut dice, CLIENTS) as usize;
         let pause_max = Duration::from_millis(one_of(&mut dice, &[20, 60, 150, 400]));
         let work = work(seed);
-        let settings = Settings::draw(&mut dice, pause_max);
+        let settings = Settings::draw(&mut dice, pause_max, flush_interval(seed));
         let nodes = options.nodes.unwrap_or(nodes);
         let settings = Settings {
             replication: settings.replication.min(nodes as u32),
@@ -243,6 +243,12 @@ fn work(seed: u64) -> Vec<Work> {
         left.remove(dice.below(left.len() as u64) as usize);
     }
     left
+}
+
+/// How soon engines flush, by dice of its own likewise; a server's is the last of them.
+fn flush_interval(seed: u64) -> Duration {
+    let mut dice = Dice::new(seed ^ 0xf1a5);
+    Duration::from_millis(one_of(&mut dice, &[300, 1_000, 5_000]))
 }
 
 /// Those of the faults that were chosen, by their times.

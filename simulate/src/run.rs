@@ -1,5 +1,6 @@
 //! Playing a plan: one thread, one paused clock, one course.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use quorate_raft::seed_thread;
@@ -82,7 +83,15 @@ impl Running {
 pub fn run(plan: &Plan, running: &Running) -> Outcome {
     hear_panics();
     let runtime = seeded_runtime(plan.course);
-    let mut outcome = runtime.block_on(played(plan.clone(), running.trace.clone()));
+    let trace = running.trace.clone();
+    let whole = || runtime.block_on(played(plan.clone(), trace.clone()));
+    // Its thread goes on with other seeds.
+    let mut outcome = catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|_| Outcome {
+        problems: Vec::new(),
+        found: vec![Found::other("the run itself panicked".to_owned())],
+        hash: trace.hash(),
+        spent: Spent::default(),
+    });
     seed_thread(None);
     outcome
         .found

@@ -14,6 +14,8 @@ pub struct Settings {
     pub replication: u32,
     /// Of the engine, before it flushes.
     pub memory_bytes: usize,
+    /// After which it does so anyhow.
+    pub flush_interval: Duration,
     /// Of each file of the log.
     pub segment_bytes: u64,
     /// What a sync takes.
@@ -59,6 +61,13 @@ pub const SETTINGS: &[Setting] = &[
         plain: 256 << 10,
         get: |settings| settings.memory_bytes as u64,
         set: |settings, value| settings.memory_bytes = value as usize,
+    },
+    Setting {
+        name: "flush-millis",
+        bounds: (10, 60_000),
+        plain: 5_000,
+        get: |settings| settings.flush_interval.as_millis() as u64,
+        set: |settings, value| settings.flush_interval = Duration::from_millis(value),
     },
     Setting {
         name: "segment-bytes",
@@ -170,8 +179,8 @@ impl Settings {
         differ.map(|setting| (setting, (setting.get)(self)))
     }
 
-    /// Draws them, but for the pause, which is drawn before.
-    pub(crate) fn draw(dice: &mut Dice, pause_max: Duration) -> Settings {
+    /// Draws them, but for the pause and the interval, which are drawn before.
+    pub(crate) fn draw(dice: &mut Dice, pause_max: Duration, flush_interval: Duration) -> Settings {
         let mut one_of = |choices: &[u64]| choices[dice.below(choices.len() as u64) as usize];
         let purge_entries = one_of(&[20, 50, 400]);
         Settings {
@@ -185,6 +194,7 @@ impl Settings {
             closes_at_once: dice.percent(30),
             pause_max,
             keys: KEYS,
+            flush_interval,
         }
     }
 }
@@ -198,7 +208,11 @@ mod tests {
 
     #[test]
     fn what_is_said_is_what_is_set() {
-        let drawn = Settings::draw(&mut Dice::new(7), Duration::from_millis(20));
+        let drawn = Settings::draw(
+            &mut Dice::new(7),
+            Duration::from_millis(20),
+            Duration::from_secs(5),
+        );
         for setting in SETTINGS {
             let said = format!("{}={}", setting.name, setting.bounds.0);
             let (found, value) = Setting::parse(&said).unwrap();
@@ -208,7 +222,7 @@ mod tests {
                 .unwrap_or_else(|problem| panic!("{problem}"));
             assert_eq!(drawn.with_plain(setting), drawn.with(plain, value));
         }
-        let mut told = drawn.with_plain(&SETTINGS[9]);
+        let mut told = drawn.with_plain(&SETTINGS[10]);
         told.replication = 7;
         let names: Vec<&str> = told.beside(&drawn).map(|(one, _)| one.name).collect();
         assert_eq!(names, ["replication", "keys"]);

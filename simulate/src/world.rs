@@ -528,7 +528,7 @@ impl World {
             files: 1,
             cache_bytes: 1 << 20,
             memory_bytes_max: self.plan.settings.memory_bytes,
-            flush_interval: Duration::from_millis(300),
+            flush_interval: self.plan.settings.flush_interval,
             ..EngineOptions::default()
         };
         let engine = Engine::open(disk.clone(), &dir.join("engine"), options);

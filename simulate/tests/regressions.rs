@@ -2,10 +2,16 @@
 //! more faults or more work to draw from; what it found has a test of its own in the crate at fault,
 //! where it can be told in steps.
 
-use quorate_simulate::{Options, Plan, Running, run};
+use quorate_simulate::{Options, Plan, Running, Setting, run};
 
 fn play(seed: u64) {
-    let plan = Plan::of(seed, &Options::default());
+    // All engines flushed so soon when these were found.
+    let flush = Setting::parse("flush-millis=300").unwrap_or_else(|problem| panic!("{problem}"));
+    let options = Options {
+        settings: vec![flush],
+        ..Options::default()
+    };
+    let plan = Plan::of(seed, &options);
     let outcome = run(&plan, &Running::new(false));
     assert!(outcome.problems.is_empty(), "{:?}", outcome.problems);
 }
@@ -29,4 +35,17 @@ fn what_was_lost_does_not_come_behind_what_was_sent_later() {
 #[test]
 fn a_watch_goes_on_at_a_node_whose_clock_is_behind() {
     play(230);
+}
+
+/// An engine that a write had gone astray in panicked as it was opened, where it should have said
+/// that it is damaged (`storage/src/engine/file.rs`).
+#[test]
+fn an_engine_whose_pages_are_not_what_they_should_be_is_refused() {
+    play(1_099);
+}
+
+/// At last one copy was read, and that of the damaged node was not what the others had yet.
+#[test]
+fn what_a_damaged_node_has_missed_is_not_asked_of_it_alone() {
+    play(1_102);
 }

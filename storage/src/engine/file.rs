@@ -148,10 +148,12 @@ impl EngineFile {
 
     /// Closes the file cleanly; reads that go on get [`EngineError::Closed`].
     pub(super) fn close(&self) -> Result<(), EngineError> {
-        match self.open.lock().take() {
-            Some(open) => Ok(open.database.close()?),
-            None => Ok(()),
-        }
+        let Some(open) = self.open.lock().take() else {
+            return Ok(());
+        };
+        // It commits, which panics where a page is not what it should be.
+        let closed = catch_unwind(AssertUnwindSafe(|| open.database.close()));
+        Ok(closed.map_err(|_| EngineError::Panicked)??)
     }
 }
 
@@ -336,8 +338,15 @@ impl Opener<'_> {
     /// How many files the folder of this one has.
     fn stored_file_count(&self, path: &Path) -> Result<u32, EngineError> {
         let (file, record) = self.open_file(path)?;
-        file.close()?;
-        Ok(record.files.max(1))
+        match file.close() {
+            Ok(()) => Ok(record.files.max(1)),
+            // Nothing has been asked of it yet: it is as it was found.
+            Err(EngineError::Panicked) => Err(EngineError::Damaged {
+                file: file.name.clone(),
+                block: 0,
+            }),
+            Err(error) => Err(error),
+        }
     }
 
     fn open_file(&self, path: &Path) -> Result<(EngineFile, FileRecord), EngineError> {
