@@ -1,7 +1,7 @@
 //! A node's part of the eventual path: its replicas, what it answers its peers, and its work in
 //! the background.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -245,6 +245,18 @@ impl EventualNode {
         let of = |replica: &Arc<Replica>| replica.with_hints(|hints| hints.len()) as u64;
         let count = self.inner.replicas.read().values().map(of).sum();
         (count, self.inner.hint_bytes())
+    }
+
+    /// Primaries that lack something of which a hint is kept here.
+    pub fn hinted(&self) -> BTreeSet<NodeId> {
+        let mut lack = BTreeSet::new();
+        for replica in self.inner.all_replicas() {
+            let Ok(place) = self.inner.place(replica.range) else {
+                continue;
+            };
+            lack.extend(replica.with_hints(|hints| hints.targets(&place.holders.primaries)));
+        }
+        lack
     }
 
     /// Who names this start's writes.

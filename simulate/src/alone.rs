@@ -3,13 +3,19 @@
 
 use std::cell::RefCell;
 use std::sync::Once;
+use std::sync::mpsc::{self, RecvError};
 
 use tokio::runtime::{Builder, Runtime};
 
 thread_local! {
     /// Panics of tasks: nobody else would hear of them.
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// Hears that the process is about to be aborted for what this thread does.
+    static DOOM: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
+
+/// What the language says of a panic while another one unwinds. It aborts the process after that.
+const DOOMED: &str = "panic in a destructor during cleanup";
 
 /// A runtime of this thread alone, whose clock is paused and whose draws follow from the seed.
 ///
@@ -34,6 +40,15 @@ pub fn hear_panics() {
     ONCE.call_once(|| {
         let print = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
+            if info.to_string().contains(DOOMED)
+                && let Some(tell) = DOOM.take()
+            {
+                tell();
+                // Whoever goes on from here aborts the process, with all other runs in it.
+                loop {
+                    std::thread::park();
+                }
+            }
             let place = info.location().map_or(String::new(), ToString::to_string);
             // A core of openraft panics when its disk has gone: its process is dead by then. redb
             // does where a file is damaged, and the engine catches that and tells of damage.
@@ -49,4 +64,46 @@ pub fn hear_panics() {
 /// The panics of this thread since then.
 pub fn heard_panics() -> Vec<String> {
     PANICS.take()
+}
+
+/// Does something on a thread of its own. None: the process would have been aborted for it; that
+/// thread stays where it is.
+///
+/// redb panics once more while it unwinds, where its pages are not what it wrote.
+///
+/// # Panics
+///
+/// Where what is done panics, or the system has no thread left.
+pub fn apart<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    hear_panics();
+    let (sender, receiver) = mpsc::channel();
+    let doom = sender.clone();
+    let thread = std::thread::spawn(move || {
+        DOOM.set(Some(Box::new(move || {
+            // Whoever began this waits for it.
+            let _ = doom.send(None);
+        })));
+        let done = what();
+        DOOM.take();
+        let _ = sender.send(Some(done));
+    });
+    match receiver.recv() {
+        Ok(done) => done,
+        Err(RecvError) => {
+            let panic = thread.join().expect_err("it says what it has done");
+            std::panic::resume_unwind(panic)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Of two panics: tests/doomed.rs.
+    #[test]
+    fn one_panic_is_its_callers() {
+        let panics = || apart::<i32>(|| panic!("once"));
+        assert!(std::panic::catch_unwind(panics).is_err());
+    }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::ask::{Asked, Level, Write};
 use crate::work::Work;
-use crate::world::{Shared, World};
+use crate::world::{Shared, World, id_of};
 
 /// Every node serves strong calls within this after all is whole, and replicas are the same.
 pub(crate) const WHOLE_MAX: Duration = Duration::from_secs(30);
@@ -87,6 +87,11 @@ impl World {
             if hints > 0 && !damaged {
                 return Err(format!("node {} keeps {hints} hints", at + 1));
             }
+            let hinted = process.eventual.hinted();
+            if let Some(other) = self.sound().find(|other| hinted.contains(&id_of(*other))) {
+                let (name, other) = (at + 1, other + 1);
+                return Err(format!("node {name} keeps hints for node {other}"));
+            }
         }
         for (range, primaries) in self.ranges() {
             self.same(range, &primaries)?;
@@ -97,19 +102,24 @@ impl World {
     fn same(&self, range: RangeId, primaries: &[usize]) -> Result<(), String> {
         let mut states = Vec::new();
         let mut planes = Vec::new();
-        // A node whose eventual plane is not open; strong keyspaces have none anywhere.
+        // A node whose eventual plane is not open; strong keyspaces have none anywhere. Beside a
+        // log, which brings all replicas the same, one that nobody has asked for may stay closed.
         let mut closed = None;
         for at in primaries.iter().filter(|at| !self.is_condemned(**at)) {
             let name = at + 1;
             let process = self.process(*at);
             let process = process.ok_or_else(|| format!("node {name} does not run"))?;
-            if let Some(group) = process.raft.group(range) {
+            let group = process.raft.group(range);
+            let has_log = group.is_some();
+            if let Some(group) = group {
                 let hash = group.table().hash();
                 let (position, hash) = hash.map_err(|error| format!("node {name}: {error}"))?;
-                states.push((position.index, hash));
+                states.push((*at, position.index, hash));
             }
             if !process.eventual.has(range) {
-                closed = Some(name);
+                if !has_log {
+                    closed = Some(name);
+                }
                 continue;
             }
             let report = process.eventual.report(range);
@@ -128,11 +138,23 @@ impl World {
                 "node {name} has not opened its part of range {range}"
             ));
         }
-        let differ = |what: &str| Err(format!("range {}: {what} differ", range.0));
-        match () {
-            () if states.iter().any(|state| *state != states[0]) => differ("committed states"),
-            () if planes.iter().any(|hash| *hash != planes[0]) => differ("eventual planes"),
-            () => Ok(()),
+        let range = range.0;
+        if let Some((_, index, hash)) = states.first()
+            && states
+                .iter()
+                .any(|state| (state.1, state.2) != (*index, *hash))
+        {
+            let applied = states
+                .iter()
+                .map(|(at, index, _)| format!("{index} at node {}", at + 1));
+            let applied = applied.collect::<Vec<_>>().join(", ");
+            return Err(format!(
+                "range {range}: committed states differ: applied are {applied}"
+            ));
+        }
+        match planes.iter().all(|hash| *hash == planes[0]) {
+            true => Ok(()),
+            false => Err(format!("range {range}: eventual planes differ")),
         }
     }
 }

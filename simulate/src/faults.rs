@@ -81,7 +81,8 @@ pub enum Fault {
     ReadFails(Node, Part),
     /// A node's process is killed, and so many bits of a part of its files are wrong from then on.
     FlipBits(Node, Part, u64),
-    /// A write of a node's engine goes to another place: after so many more, so many sectors.
+    /// A write of a node's engine goes to another place: after so many more, so many sectors; its
+    /// power fails before that is synced.
     Misdirect(Node, u64, u64),
 }
 
@@ -334,6 +335,9 @@ pub(crate) async fn befall(world: Shared, planned: Planned) {
             let part = Part::Engine.folder();
             let disk = world.disk(at(node));
             disk.misdirect_after(&format!("/{part}"), writes, sectors);
+            tokio::time::sleep(planned.lasts).await;
+            world.cut_power(at(node));
+            world.restart_after(at(node), planned.lasts);
         }
         Fault::FlipBits(..) | Fault::Misdirect(..) => {}
     }
@@ -439,7 +443,7 @@ impl Fault {
                 )
             }
             Fault::Misdirect(node, writes, sectors) => format!(
-                "node {}'s engine writes {sectors} sectors too far, after {writes} writes",
+                "node {}'s engine writes {sectors} sectors too far, after {writes} writes, and its power fails",
                 name(node)
             ),
         }

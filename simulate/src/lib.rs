@@ -27,7 +27,7 @@ mod trace;
 mod work;
 mod world;
 
-pub use alone::{hear_panics, heard_panics, seeded_runtime};
+pub use alone::{apart, hear_panics, heard_panics, seeded_runtime};
 pub use faults::{Cutting, Fault, Part, Planned};
 pub use history::Found;
 pub use plan::{Chosen, Family, Mistakes, Options, Plan};

@@ -1,4 +1,4 @@
-//! Playing a plan: one thread, one paused clock, one course.
+//! Playing a plan: one thread of its own, one paused clock, one course.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_raft::seed_thread;
 use tokio::time::Instant;
 
-use crate::alone::{hear_panics, heard_panics, seeded_runtime};
+use crate::alone::{apart, hear_panics, heard_panics, seeded_runtime};
 use crate::ending::await_whole;
 use crate::faults::befall;
 use crate::history::{Found, Tape};
@@ -75,32 +75,51 @@ impl Running {
     }
 }
 
-/// Plays a plan to its end on this thread.
+/// Plays a plan to its end, on a thread of its own.
 ///
 /// # Panics
 ///
-/// Where a runtime cannot be made, or runs on this thread already.
+/// Where the system has no thread left, or refuses a runtime.
 pub fn run(plan: &Plan, running: &Running) -> Outcome {
+    let (own, to_tell) = (plan.clone(), running.clone());
+    let mut outcome = apart(move || run_here(&own, &to_tell)).unwrap_or_else(|| {
+        // A server ends with that, and its disk is known to be damaged; the run says no more.
+        let found = match plan.damages() {
+            true => Vec::new(),
+            false => vec![Found::other("the process is aborted".to_owned())],
+        };
+        cut_short(&running.trace, found)
+    });
+    let texts = outcome.found.iter().map(|found| found.text.clone());
+    outcome.problems = texts.collect();
+    outcome
+}
+
+fn cut_short(trace: &Trace, found: Vec<Found>) -> Outcome {
+    Outcome {
+        problems: Vec::new(),
+        found,
+        hash: trace.hash(),
+        spent: Spent {
+            messages: trace.messages(),
+            ..Spent::default()
+        },
+    }
+}
+
+fn run_here(plan: &Plan, running: &Running) -> Outcome {
     hear_panics();
     let runtime = seeded_runtime(plan.course);
     let trace = running.trace.clone();
     let whole = || runtime.block_on(played(plan.clone(), trace.clone()));
-    // Its thread goes on with other seeds.
-    let mut outcome = catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|_| Outcome {
-        problems: Vec::new(),
-        found: vec![Found::other("the run itself panicked".to_owned())],
-        hash: trace.hash(),
-        spent: Spent::default(),
+    let mut outcome = catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|_| {
+        let what = "the run itself panicked".to_owned();
+        cut_short(&trace, vec![Found::other(what)])
     });
     seed_thread(None);
     outcome
         .found
         .extend(heard_panics().into_iter().map(Found::other));
-    outcome.problems = outcome
-        .found
-        .iter()
-        .map(|found| found.text.clone())
-        .collect();
     outcome
 }
 
@@ -110,12 +129,7 @@ async fn played(plan: Plan, trace: Trace) -> Outcome {
     let world = match World::start(plan, trace.clone()).await {
         Ok(world) => world,
         Err(problem) => {
-            return Outcome {
-                problems: Vec::new(),
-                found: vec![Found::other(problem)],
-                hash: trace.hash(),
-                spent: Spent::default(),
-            };
+            return cut_short(&trace, vec![Found::other(problem)]);
         }
     };
     let mut calls = 0;
@@ -160,9 +174,10 @@ async fn course(world: &Shared) -> Vec<Tape> {
     for worker in &mut workers {
         worker.0.stop().await;
     }
-    reaper.abort();
     world.make_whole().await;
     await_whole(world).await;
+    // What failed just before shows a moment later.
+    reaper.abort();
     if let Some(inspector) = inspector {
         inspector.abort();
     }

@@ -266,13 +266,8 @@ impl Workers {
     }
 
     async fn read_all(&self, first: u64) {
-        // What a damaged node was sent while it was away may be on its way still.
-        let copies = match self.world.plan.damages() {
-            true => Copies::Quorum,
-            false => Copies::One,
-        };
         let level = Level::Eventual {
-            copies,
+            copies: Copies::One,
             strict: false,
         };
         for at in self.world.sound() {

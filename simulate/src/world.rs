@@ -100,6 +100,8 @@ pub(crate) struct World {
     cuts: Mutex<Vec<(u64, Sides, bool)>>,
     faults: AtomicU64,
     violations: Mutex<Vec<String>>,
+    /// All is whole again: nothing but sound nodes starts.
+    healed: AtomicBool,
     /// Nothing starts any more.
     over: AtomicBool,
 }
@@ -154,6 +156,7 @@ impl World {
             cuts: Mutex::default(),
             faults: AtomicU64::new(0),
             violations: Mutex::default(),
+            healed: AtomicBool::new(false),
             over: AtomicBool::new(false),
         });
         for at in world.all() {
@@ -405,7 +408,8 @@ impl World {
         let starts = {
             let mut member = self.members[at].lock();
             let runs = member.process.is_some() || member.starting.is_some();
-            let over = self.over.load(Ordering::Relaxed);
+            let stays_away = member.condemned && self.healed.load(Ordering::Relaxed);
+            let over = self.over.load(Ordering::Relaxed) || stays_away;
             if runs || over || member.disk.is_powered_off() {
                 return;
             }
@@ -557,6 +561,7 @@ impl World {
     /// Everything runs, reaches everything, and has the right time again.
     pub(crate) async fn make_whole(self: &Arc<Self>) {
         self.trace.line(|| "all is made whole".to_owned());
+        self.healed.store(true, Ordering::Relaxed);
         self.cuts.lock().clear();
         self.network.heal();
         self.network.end_echoes();
@@ -574,6 +579,10 @@ impl World {
             self.clock(at).set_offset(0);
             self.slow_down(at, Duration::ZERO);
             disk.set_sync_latency(self.plan.settings.sync_latency);
+            // As long as a damaged node runs, what nobody else has may come from it.
+            if self.is_condemned(at) {
+                self.kill(at);
+            }
             self.restart(at).await;
         }
     }

@@ -113,6 +113,8 @@ struct State {
     /// So many syncs of files say the truth until one lies.
     lie_after: Option<u64>,
     misdirection: Option<Misdirection>,
+    /// A write has gone astray: the power fails before its file is synced.
+    astray: Option<u64>,
     /// What a power cut leaves, whatever was synced since.
     held: Option<Held>,
     sync_latency: Duration,
@@ -177,6 +179,8 @@ impl SimDisk {
         state.locks.clear();
         state.faults.clear();
         state.operations_until_cut = None;
+        state.misdirection = None;
+        state.astray = None;
         state.powered_off = false;
         state.generation += 1;
         Self {
@@ -229,6 +233,7 @@ impl SimDisk {
         state.faults.clear();
         state.operations_until_cut = None;
         state.misdirection = None;
+        state.astray = None;
     }
 
     /// From now on syncs succeed without making anything durable, or do their
@@ -258,18 +263,14 @@ impl SimDisk {
     }
 
     /// Of files whose path contains this, the write that comes after so many more goes so many
-    /// sectors further on than it should; nobody is told.
+    /// sectors further on than it should, and the power fails before it is synced: the sync of
+    /// that file is the operation that does not come to be.
     pub fn misdirect_after(&self, path_contains: &str, writes: u64, sectors: u64) {
         self.shared.lock().misdirection = Some(Misdirection {
             path_contains: path_contains.to_owned(),
             after: writes,
             sectors,
         });
-    }
-
-    /// Whether a write that is to go to another place has not come yet.
-    pub fn misdirection_is_due(&self) -> bool {
-        self.shared.lock().misdirection.is_some()
     }
 
     /// How long a file's sync takes a worker, slept on tokio's clock.
@@ -386,8 +387,8 @@ impl State {
         }
     }
 
-    /// Where a write goes that should go to `start`.
-    fn place_of(&mut self, path: &Path, start: usize) -> usize {
+    /// Where a write goes that should go to `start` of a file.
+    fn place_of(&mut self, path: &Path, file: u64, start: usize) -> usize {
         let is_there = |m: &&mut Misdirection| path.to_string_lossy().contains(&m.path_contains);
         match self.misdirection.as_mut().filter(is_there) {
             Some(Misdirection {
@@ -395,6 +396,7 @@ impl State {
             }) => {
                 let further = usize::try_from(*sectors).unwrap_or(1) * SECTOR_BYTES;
                 self.misdirection = None;
+                self.astray = Some(file);
                 start + further
             }
             Some(misdirection) => {
@@ -603,7 +605,7 @@ impl DiskFile for SimFile {
         let (place, sum) = (self.number << 40 ^ offset, crc32fast::hash(data));
         state.digest(place);
         state.digest(u64::from(sum));
-        let start = state.place_of(&self.path, start);
+        let start = state.place_of(&self.path, self.number, start);
         state.content(self.number)?.write(start, data);
         spent
     }
@@ -621,6 +623,10 @@ impl DiskFile for SimFile {
         let mut state = self.disk.state()?;
         state.strike_file(Operation::Sync, self)?;
         state.spend_operation()?;
+        if state.astray == Some(self.number) {
+            state.powered_off = true;
+            return Err(no_power());
+        }
         let lies = state.lies_about_sync;
         let loses = state.loses_a_sync();
         let content = state.content(self.number)?;
