@@ -65,7 +65,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "flush-millis",
         bounds: (10, 60_000),
-        plain: 5_000,
+        plain: 300,
         get: |settings| settings.flush_interval.as_millis() as u64,
         set: |settings, value| settings.flush_interval = Duration::from_millis(value),
     },

@@ -132,8 +132,8 @@ impl Seen<'_> {
         if let Lines(lines) = kind {
             let output = BufReader::new(child.stdout.take().unwrap());
             let read: Vec<String> = output.lines().take(lines).map(Result::unwrap).collect();
-            let pid = child.id().to_string();
-            Command::new("kill").args(["-INT", &pid]).status().unwrap();
+            // Not an interrupt: whoever was started in the background ignores those.
+            child.kill().unwrap();
             child.wait().unwrap();
             return self.mask(&read.join("\n"));
         }
