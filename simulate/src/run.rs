@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_raft::seed_thread;
 use tokio::time::Instant;
 
-use crate::alone::{apart, hear_panics, heard_panics, seeded_runtime};
+use crate::alone::{apart, heard_panics, seeded_runtime};
 use crate::ending::await_whole;
 use crate::faults::befall;
 use crate::history::{Found, Tape};
@@ -108,7 +108,6 @@ fn cut_short(trace: &Trace, found: Vec<Found>) -> Outcome {
 }
 
 fn run_here(plan: &Plan, running: &Running) -> Outcome {
-    hear_panics();
     let runtime = seeded_runtime(plan.course);
     let trace = running.trace.clone();
     let whole = || runtime.block_on(played(plan.clone(), trace.clone()));

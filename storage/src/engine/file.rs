@@ -341,28 +341,32 @@ impl Opener<'_> {
         match file.close() {
             Ok(()) => Ok(record.files.max(1)),
             // Nothing has been asked of it yet: it is as it was found.
-            Err(EngineError::Panicked) => Err(EngineError::Damaged {
-                file: file.name.clone(),
-                block: 0,
-            }),
+            Err(EngineError::Panicked) => Err(damaged(&file.name)),
             Err(error) => Err(error),
         }
     }
 
+    /// Checksums keep flipped bits away from redb; a file that was cut short, or of whose blocks
+    /// some are older than others, still makes it panic.
     fn open_file(&self, path: &Path) -> Result<(EngineFile, FileRecord), EngineError> {
         let name: Arc<str> = path
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into();
+        let opened = catch_unwind(AssertUnwindSafe(|| self.try_open_file(path, &name)));
+        opened.unwrap_or_else(|_| Err(damaged(&name)))
+    }
+
+    fn try_open_file(
+        &self,
+        path: &Path,
+        name: &Arc<str>,
+    ) -> Result<(EngineFile, FileRecord), EngineError> {
         let file = self
             .disk
             .open(path, OpenMode::Existing)
             .map_err(EngineError::io("opened a file"))?;
-        let damaged = || EngineError::Damaged {
-            file: name.clone(),
-            block: 0,
-        };
         let version =
             pages::layout_version(file.as_ref()).map_err(EngineError::io("opened a file"))?;
         match version {
@@ -375,25 +379,28 @@ impl Opener<'_> {
                     known,
                 });
             }
-            None => return Err(damaged()),
+            None => return Err(damaged(name)),
         }
         let counts = Arc::new(PageCounts::default());
         let pages = Pages::new(file, name.clone(), counts.clone());
-        // Checksums keep flipped bits away from redb; a file that was cut short
-        // still makes it panic.
-        let database = catch_unwind(AssertUnwindSafe(|| {
-            redb::Builder::new()
-                .set_cache_size(self.cache_bytes)
-                .create_with_backend(pages)
-        }));
-        let database = database.map_err(|_| damaged())??;
+        let database = redb::Builder::new()
+            .set_cache_size(self.cache_bytes)
+            .create_with_backend(pages)?;
         let file = EngineFile::new(name.clone(), counts, database, self.folder.clone())?;
         let stored = file.view().meta.get(file_record_name().as_slice())?;
         let record = stored
             .as_ref()
             .map(|stored| FileRecord::decode(stored.value()));
-        let record = record.ok_or_else(damaged)??;
+        let record = record.ok_or_else(|| damaged(name))??;
         Ok((file, record))
+    }
+}
+
+/// A file in which no block can be named that is wrong.
+fn damaged(name: &Arc<str>) -> EngineError {
+    EngineError::Damaged {
+        file: name.clone(),
+        block: 0,
     }
 }
 
