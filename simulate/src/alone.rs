@@ -1,9 +1,11 @@
 //! A thread on which one simulated run goes on: its runtime follows from a seed, and what panics in
 //! its tasks is heard.
 
+use std::any::Any;
 use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
 use std::sync::Once;
-use std::sync::mpsc::{self, RecvError};
+use std::sync::mpsc::{self, Sender};
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -12,6 +14,8 @@ thread_local! {
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     /// Hears that the process is about to be aborted for what this thread does.
     static DOOM: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    /// The thread that does what this one has done apart.
+    static APART: RefCell<Option<Sender<Job>>> = const { RefCell::new(None) };
 }
 
 /// What the language says of a panic while another one unwinds. It aborts the process after that.
@@ -66,8 +70,19 @@ pub fn heard_panics() -> Vec<String> {
     PANICS.take()
 }
 
-/// Does something on a thread of its own. None: the process would have been aborted for it; that
-/// thread stays where it is.
+/// What goes on apart.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// How it ended.
+enum End<T> {
+    Done(T),
+    Panicked(Box<dyn Any + Send>),
+    /// The process would have been aborted.
+    Doomed,
+}
+
+/// Does something on another thread. None: the process would have been aborted for it; that thread
+/// stays where it is, and the next time there is a new one.
 ///
 /// redb panics once more while it unwinds, where its pages are not what it wrote.
 ///
@@ -77,23 +92,36 @@ pub fn heard_panics() -> Vec<String> {
 pub fn apart<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     hear_panics();
     let (sender, receiver) = mpsc::channel();
-    let doom = sender.clone();
-    let thread = std::thread::spawn(move || {
+    let job = move || {
+        let doom = sender.clone();
         DOOM.set(Some(Box::new(move || {
             // Whoever began this waits for it.
-            let _ = doom.send(None);
+            let _ = doom.send(End::Doomed);
         })));
-        let done = what();
+        let done = std::panic::catch_unwind(AssertUnwindSafe(what));
         DOOM.take();
-        let _ = sender.send(Some(done));
-    });
-    match receiver.recv() {
-        Ok(done) => done,
-        Err(RecvError) => {
-            let panic = thread.join().expect_err("it says what it has done");
-            std::panic::resume_unwind(panic)
+        let _ = sender.send(done.map_or_else(End::Panicked, End::Done));
+    };
+    // One after the other on one thread: a new one would have all its memory from the system again.
+    let thread = APART.take().unwrap_or_else(start_thread);
+    thread
+        .send(Box::new(job))
+        .expect("it ends after its sender");
+    match receiver.recv().expect("a job says how it ended") {
+        End::Done(done) => {
+            APART.set(Some(thread));
+            Some(done)
         }
+        End::Panicked(panic) => std::panic::resume_unwind(panic),
+        End::Doomed => None,
     }
+}
+
+/// A thread that does one job after the other, until its sender is gone.
+fn start_thread() -> Sender<Job> {
+    let (sender, jobs) = mpsc::channel::<Job>();
+    std::thread::spawn(move || jobs.into_iter().for_each(|job| job()));
+    sender
 }
 
 #[cfg(test)]
