@@ -126,6 +126,15 @@ pub(super) async fn run(args: &SimulateArgs, output: Output) -> Result<(), CliEr
             "such as --seeds 17 --trace",
         ));
     }
+    if let Some((number, count)) = args.missing_fault() {
+        let seed = args.seeds.start;
+        return Err(CliError::usage(
+            format!(
+                "there is no fault {number}: seed {seed} has {count} in this scenario, from 0 on"
+            ),
+            format!("`quorate simulate --seeds {seed} --trace` shows them with their numbers"),
+        ));
+    }
     // It works on threads of its own, and none of it waits for anything else.
     tokio::task::block_in_place(|| simulate(args, output))
 }

@@ -198,6 +198,21 @@ impl SimulateArgs {
         options
     }
 
+    /// A number of a fault that none of the seeds has, and how many faults the first of them has.
+    pub(super) fn missing_fault(&self) -> Option<(usize, usize)> {
+        let chosen = &self.faults.as_ref()?.0;
+        let all = Options {
+            only: None,
+            time: None,
+            ..self.options()
+        };
+        let count = |seed| Plan::of(seed, &all).faults.len();
+        let most = chosen.iter().map(|chosen| chosen.number).max()?;
+        let has = |seed| most < count(seed);
+        let is_missing = !self.seeds.clone().any(has);
+        is_missing.then(|| (most, count(self.seeds.start)))
+    }
+
     /// The command that plays a plan of one of these seeds again: it says what the seed alone does
     /// not.
     pub(super) fn command(&self, plan: &Plan) -> String {
@@ -295,6 +310,22 @@ mod tests {
     fn asked_for(command: &str) -> SimulateArgs {
         let words = command.split(' ').skip(1);
         <Asked as clap::Parser>::parse_from(words).arguments
+    }
+
+    #[test]
+    fn a_fault_that_no_seed_has_is_missing() {
+        let missing = |command| asked_for(command).missing_fault();
+        let (number, count) = missing("quorate simulate --seeds 7 --faults 0,900").unwrap();
+        assert_eq!(number, 900);
+        let last = format!(
+            "quorate simulate --seeds 7 --time 1s --faults {}",
+            count - 1
+        );
+        assert_eq!(missing(&last), None);
+        assert_eq!(missing("quorate simulate --seeds 7 --faults none"), None);
+        assert_eq!(missing("quorate simulate --seeds 7"), None);
+        let calm = missing("quorate simulate --seeds 0..9 --scenario calm --faults 0");
+        assert_eq!(calm, Some((0, 0)));
     }
 
     #[test]
