@@ -90,9 +90,10 @@ enum End<T> {
 ///
 /// Where what is done panics, or the system has no thread left.
 pub fn apart<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    hear_panics();
     let (sender, receiver) = mpsc::channel();
     let job = move || {
+        // Those of the job before are not this one's.
+        hear_panics();
         let doom = sender.clone();
         DOOM.set(Some(Box::new(move || {
             // Whoever began this waits for it.
@@ -127,6 +128,13 @@ fn start_thread() -> Sender<Job> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_panicked_before_is_not_heard_again() {
+        let panicking = || std::panic::catch_unwind(|| panic!("of the first")).is_err();
+        assert_eq!(apart(panicking), Some(true));
+        assert_eq!(apart(heard_panics), Some(Vec::new()));
+    }
 
     // Of two panics: tests/doomed.rs.
     #[test]
