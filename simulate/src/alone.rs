@@ -1,9 +1,7 @@
 //! A thread on which one simulated run goes on: its runtime follows from a seed, and what panics in
 //! its tasks is heard.
 
-use std::any::Any;
 use std::cell::RefCell;
-use std::panic::AssertUnwindSafe;
 use std::sync::Once;
 use std::sync::mpsc::{self, Sender};
 
@@ -73,14 +71,6 @@ pub fn heard_panics() -> Vec<String> {
 /// What goes on apart.
 type Job = Box<dyn FnOnce() + Send>;
 
-/// How it ended.
-enum End<T> {
-    Done(T),
-    Panicked(Box<dyn Any + Send>),
-    /// The process would have been aborted.
-    Doomed,
-}
-
 /// Does something on another thread. None: the process would have been aborted for it; that thread
 /// stays where it is, and the next time there is a new one.
 ///
@@ -97,25 +87,23 @@ pub fn apart<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> Op
         let doom = sender.clone();
         DOOM.set(Some(Box::new(move || {
             // Whoever began this waits for it.
-            let _ = doom.send(End::Doomed);
+            let _ = doom.send(None);
         })));
-        let done = std::panic::catch_unwind(AssertUnwindSafe(what));
+        let done = what();
         DOOM.take();
-        let _ = sender.send(done.map_or_else(End::Panicked, End::Done));
+        let _ = sender.send(Some(done));
     };
     // One after the other on one thread: a new one would have all its memory from the system again.
     let thread = APART.take().unwrap_or_else(start_thread);
     thread
         .send(Box::new(job))
         .expect("it ends after its sender");
-    match receiver.recv().expect("a job says how it ended") {
-        End::Done(done) => {
-            APART.set(Some(thread));
-            Some(done)
-        }
-        End::Panicked(panic) => std::panic::resume_unwind(panic),
-        End::Doomed => None,
+    // A thread that panics ends, and says nothing.
+    let done = receiver.recv().expect("what is done apart has panicked");
+    if done.is_some() {
+        APART.set(Some(thread));
     }
+    done
 }
 
 /// A thread that does one job after the other, until its sender is gone.
